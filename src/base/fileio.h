@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whole reads and writes, atomic replacement of files, directories made on the way, descriptor passing. */
+#ifndef BASE_FILEIO_H
+#define BASE_FILEIO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+/* Read or write all of len unless an error or end of file comes first; retry EINTR. Return the count or -errno. */
+ssize_t read_full(int fd, void *p, size_t len);
+ssize_t pread_full(int fd, void *p, size_t len, off_t off);
+int write_full(int fd, const void *p, size_t len);
+int pwrite_full(int fd, const void *p, size_t len, off_t off);
+
+/* Reads a whole file of at most max bytes; *ret is NUL-terminated and freed by the caller. -EFBIG past max. */
+int read_file_at(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len);
+
+/* Replaces path by these bytes so that a crash leaves the old or the new: temporary name, fsync, rename, fsync dir. */
+int write_file_atomic_at(int dirfd, const char *path, const void *p, size_t len, mode_t mode);
+
+/* mkdir -p; an existing directory is success. */
+int mkdir_p(const char *path, mode_t mode);
+
+/* Removes a tree without following symbolic links; absent is success. */
+int remove_tree_at(int dirfd, const char *path);
+
+int fd_set_cloexec(int fd, bool on);
+int fd_set_nonblock(int fd, bool on);
+
+/* Sends/receives a message with up to 16 descriptors over a unix socket (received ones are CLOEXEC).
+ * send: 0 or -errno. recv: bytes (0 at end of stream) or -errno; *nfds in: room, out: received. */
+int fd_send(int sock, const void *p, size_t len, const int *fds, size_t nfds);
+ssize_t fd_recv(int sock, void *p, size_t len, int *fds, size_t *nfds);
+
+/* Unix stream sockets whose path may exceed sun_path (by way of /proc/self/fd of the directory). fd or -errno. */
+int unix_listen(const char *path, int backlog);
+int unix_connect(const char *path);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The image store: layer blobs, merged EROFS metadata, names, garbage collection. Host side only.
+ *
+ * On disk, under the store directory:
+ *	blobs/<diff-id hex>		layer blob: file contents, 4 KiB aligned, files >= 2 MiB on 2 MiB boundaries, sparse
+ *	layers/<diff-id hex>		layer index: the layer's entries in order (our own versioned format)
+ *	meta/<key hex>			merged EROFS metadata of one image over its blobs (key: diff IDs + format version)
+ *	images/<image-id hex>.json	image record: configuration, layers, sizes, platform, created
+ *	refs.json			name -> image id (written atomically under the store's lock)
+ *	tmp/				in progress; whatever is there without a living owner's lock is garbage
+ * Everything but refs.json is immutable once renamed into place. Readers open files and hold them: removal never breaks a running VM.
+ *
+ * Window layout of an image: metadata at 0, then each blob at the next 2 MiB boundary. EROFS block addresses are absolute in
+ * that one flat address space (device 0; no device table: Linux 6.1 wants none), so a file is FLAT_PLAIN with an address
+ * inside its layer's blob, or chunk-based where it is sparse.
+ */
+#ifndef IMAGE_IMAGE_H
+#define IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "base/error.h"
+
+struct image_store;
+
+/* Progress of a load: called from the loading thread(s), serialised. Return nonzero to cancel (-ECANCELED). */
+struct image_progress {
+	int (*update)(void *arg, const char *stage, uint64_t done, uint64_t total);
+	void *arg;
+};
+
+struct image_limits { /* 0: the default in parentheses */
+	uint64_t max_entries;	   /* entries of one layer (4 million) */
+	uint64_t max_layer_bytes;  /* uncompressed tar bytes of one layer (256 GiB) */
+	uint64_t max_image_bytes;  /* all layers (1 TiB) */
+	unsigned max_layers;	   /* (512) */
+	unsigned max_depth;	   /* path components (1024) */
+	unsigned max_path;	   /* bytes (65536) */
+	unsigned threads;	   /* layers converted in parallel (online CPUs) */
+};
+
+struct image_load_options {
+	const char *name;     /* reference to give it; NULL: the one the source carries, or none */
+	const char *platform; /* "linux/amd64"; NULL: this machine's */
+	struct image_limits limits;
+	struct image_progress progress;
+};
+
+/* One file of the window, in order of offset. */
+struct image_part {
+	char *path;	 /* absolute */
+	uint64_t offset; /* into the window, 2 MiB aligned */
+	uint64_t size;	 /* bytes, 4 KiB aligned; the file is at least that long */
+};
+
+/* What a run needs of an image; image_info_done frees. Strings UTF-8 or raw bytes as the configuration has them. */
+struct image_info {
+	char id[65];	 /* hex sha256 of the configuration blob */
+	char digest[72]; /* "sha256:..." of the manifest, or of the configuration for a docker-archive */
+	char **names;	 /* references, NULL-terminated */
+	char *os, *architecture, *variant;
+	int64_t created; /* seconds since the epoch, 0 unknown */
+	/* OCI image-spec config.md, section "Properties" */
+	char **entrypoint, **cmd, **env; /* NULL-terminated; NULL when absent */
+	char *user, *working_dir, *stop_signal;
+	char **exposed_ports, **volumes; /* "80/tcp", "/data" */
+	char **labels;			 /* "key=value" */
+	struct image_part *parts;
+	unsigned num_parts;
+	uint64_t window_size;	 /* end of the last part */
+	uint64_t allocated_size; /* bytes on disk of all parts */
+	uint64_t shared_size;	 /* of those, in blobs that other images use too */
+	unsigned num_layers;
+	char **diff_ids;
+};
+void image_info_done(struct image_info *info);
+
+int image_store_open(const char *dir, struct image_store **ret, struct sm_error *err) MUST_CHECK;
+struct image_store *image_store_close(struct image_store *store);
+
+/* source: "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:REF]", "dir:PATH", "-" (standard input: docker save or OCI
+ * archive). On success *ret describes the image. On failure the store is as before. */
+int image_load(struct image_store *store, const char *source, const struct image_load_options *options, struct image_info *ret,
+	       struct sm_error *err) MUST_CHECK;
+
+/* By reference ("debian-demo", "debian-demo:latest", "name@sha256:..."), by id or unique prefix of at least 4 digits. */
+int image_find(struct image_store *store, const char *ref, struct image_info *ret, struct sm_error *err) MUST_CHECK;
+int image_list(struct image_store *store, struct image_info **ret, size_t *ret_count, struct sm_error *err) MUST_CHECK;
+void image_list_free(struct image_info *list, size_t count);
+int image_tag(struct image_store *store, const char *ref, const char *name, struct sm_error *err) MUST_CHECK;
+/* Takes a name away (or, by id, all names of an image); the last one removes the image record. Blobs go at prune. */
+int image_remove(struct image_store *store, const char *ref, struct sm_error *err) MUST_CHECK;
+
+struct image_prune_result {
+	unsigned images, blobs, temporaries;
+	uint64_t bytes;
+};
+/* Removes what nothing refers to. all: images without a name too. `in_use`: ids of images that kept VMs hold. */
+int image_prune(struct image_store *store, bool all, const char *const *in_use, size_t num_in_use,
+		struct image_prune_result *ret, struct sm_error *err) MUST_CHECK;
+
+/* Full JSON description for `inspect`; malloc'ed. */
+int image_inspect_json(struct image_store *store, const char *ref, char **ret, struct sm_error *err) MUST_CHECK;
+/* Writes the whole window as one sparse EROFS file (for fsck.erofs and mount -o loop). */
+int image_export_erofs(struct image_store *store, const char *ref, const char *path, struct sm_error *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Services and their messages. Requests, replies and events are TLV lists: u16 tag, u16 flags 0, u32 length, bytes; tags may repeat (argv,
+ * env); unknown tags are skipped when their top bit (0x8000) is set and refused otherwise. Integers are little-endian u64,
+ * strings raw bytes without NUL. Writers and checked decoders for each message stand below: the only code that knows the layout.
+ */
+#ifndef PROTO_MESSAGES_H
+#define PROTO_MESSAGES_H
+
+#include "proto/frame.h"
+
+enum proto_service {
+	/* agent (guest or machine) */
+	PROTO_EXEC = 1,	   /* run a process; streams 0,1,2; events: signal, resize (to it), exit (from it) */
+	PROTO_SETUP = 2,   /* make this guest a container: mounts, hostname, /etc files (guest only, once) */
+	PROTO_CONNECT = 3, /* a byte pipe to a TCP address or unix socket path as the agent sees it; streams 0 in, 1 out */
+	PROTO_POWEROFF = 4,
+	PROTO_READ_FILE = 5,
+	PROTO_WRITE_FILE = 6,
+	PROTO_STATS = 7,
+	PROTO_SYNC_CLOCK = 8,
+	/* keeper */
+	PROTO_KEEPER_STATUS = 32, /* reply: state, JSON record */
+	PROTO_KEEPER_WAIT = 33,	  /* event exit when the VM ends */
+	PROTO_KEEPER_STOP = 34,	  /* TLV: grace period ns, signal */
+	PROTO_KEEPER_ATTACH = 35, /* the main command's streams, as an exec channel */
+	/* machine daemon */
+	PROTO_MACHINE_STATUS = 64,
+	PROTO_MACHINE_STOP = 65,
+	PROTO_MACHINE_BUSY = 66, /* held open: keeps the machine from its idle stop */
+};
+
+/* A TLV writer: append to a buf. */
+void tlv_put(struct buf *b, uint16_t tag, const void *p, size_t len);
+void tlv_put_str(struct buf *b, uint16_t tag, const char *s); /* NULL: nothing */
+void tlv_put_u64(struct buf *b, uint16_t tag, uint64_t v);
+
+struct tlv {
+	uint16_t tag;
+	uint32_t len;
+	const uint8_t *p;
+};
+/* The next record: 1, 0 at the end, -EPROTO if it breaks its bounds. */
+int tlv_next(struct cursor *c, struct tlv *ret);
+int tlv_u64(const struct tlv *t, uint64_t *ret);  /* -EPROTO unless 8 bytes */
+char *tlv_strdup(const struct tlv *t, size_t max); /* NULL on an embedded NUL, too long, or no memory */
+
+/* PROTO_EXEC request. */
+struct proto_exec {
+	char **argv; /* NULL-terminated, at least one */
+	char **env;  /* NULL-terminated "K=V"; complete environment if clear_env, else on top of the container's */
+	char *cwd;   /* NULL: the container's */
+	char *user;  /* "user[:group]" by name or number, NULL: the container's */
+	bool tty, stdin_open, clear_env, main; /* main: this is the image's command */
+	uint16_t rows, cols;
+	uint64_t timeout_ns; /* 0: none; the agent kills the whole group after it */
+};
+int proto_exec_encode(struct buf *b, const struct proto_exec *x);
+int proto_exec_decode(struct cursor *c, struct proto_exec *ret); /* 0, -EPROTO, -ENOMEM; on failure nothing to free */
+void proto_exec_done(struct proto_exec *x);
+
+/* PROTO_SETUP request: what the container is to look like (DESIGN: the container's view). */
+enum proto_root { PROTO_ROOT_PMEM = 1, PROTO_ROOT_BLK = 2 };
+struct proto_setup {
+	enum proto_root root;
+	char *root_device;  /* "pmem0", or the virtio-blk serial ("image") */
+	char *upper_serial; /* virtio-blk serial of the writable disk ("upper"); NULL: tmpfs upper */
+	char *hostname;
+	char **env;	     /* the image's */
+	char *user, *cwd;    /* the image's defaults for execs */
+	char **hosts, **dns; /* extra "IP name" lines; nameservers */
+	char **volumes;	     /* paths that the image declares */
+	uint64_t realtime_ns; /* the host's wall clock */
+	uint8_t seed[32];    /* entropy */
+	bool read_only;
+	uint64_t tmpfs_size; /* bytes for a tmpfs upper, 0: half of memory */
+};
+int proto_setup_encode(struct buf *b, const struct proto_setup *s);
+int proto_setup_decode(struct cursor *c, struct proto_setup *ret);
+void proto_setup_done(struct proto_setup *s);
+
+/* Events of an exec channel. */
+enum proto_event_kind { PROTO_EV_SIGNAL = 1, PROTO_EV_RESIZE = 2, PROTO_EV_EXIT = 3 };
+enum proto_exit_reason {
+	PROTO_EXITED = 1, PROTO_SIGNALLED = 2, PROTO_EXIT_TIMEOUT = 3, PROTO_EXIT_OOM = 4, PROTO_EXIT_DISK_FULL = 5,
+	PROTO_EXIT_NOT_FOUND = 6,      /* status 127, text says what */
+	PROTO_EXIT_NOT_EXECUTABLE = 7, /* status 126 */
+};
+struct proto_event {
+	enum proto_event_kind kind;
+	int signal;	       /* SIGNAL; EXIT: the signal that ended it */
+	uint16_t rows, cols;   /* RESIZE */
+	int status;	       /* EXIT: what a shell would show: code, or 128 + signal, 124 on timeout */
+	enum proto_exit_reason reason;
+	uint64_t duration_ns, peak_rss; /* EXIT; bytes */
+	char text[256];	       /* EXIT: a line for a person, or "" */
+};
+int proto_event_encode(struct buf *b, const struct proto_event *e);
+int proto_event_decode(struct cursor *c, struct proto_event *ret);
+
+#endif

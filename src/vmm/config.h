@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the keeper tells the monitor, and what the monitor tells the keeper: the contract of `supermachine-vmm`.
+ *
+ * The monitor is started as `supermachine-vmm --config-fd N`. Descriptor N yields one JSON object, then end of file; all files and
+ * sockets the VM needs are open descriptors whose numbers stand in it. The monitor opens nothing but /dev/kvm (unless "kvm" gives
+ * a descriptor). Unknown members are an error. Example, with every member:
+ *
+ *	{ "version": 1,
+ *	  "name": "ab12cd34",               for messages and the thread names
+ *	  "memory": 1073741824,             bytes, multiple of 2 MiB, >= 128 MiB
+ *	  "cpus": 2,                        1..16
+ *	  "kernel": 5,                      descriptor of a bzImage (vmlinuz) or ELF vmlinux
+ *	  "initramfs": 6,
+ *	  "cmdline": "quiet ...",           appended to the monitor's own
+ *	  "control": 3,                     SOCK_SEQPACKET unix socket to the keeper, see below
+ *	  "console": 7,                     output of the early serial port and of the virtio console (written, never read)
+ *	  "kvm": 8,                         optional
+ *	  "window": { "size": 1073741824, "parts": [ { "fd": 9, "size": 4096000, "offset": 0 }, ... ] },
+ *	                                    the image window (virtio-pmem), absent: none. offset: into the window
+ *	  "blk": [ { "layers": [ { "fd": 10, "size": 4096 } ], "top": { "fd": 12, "size": 10737418240 },
+ *	             "read_only": false, "serial": "upper" } ],
+ *	                                    up to 8; layers: read-only, lowest first, may be empty; top: writable sparse file, absent
+ *	                                    when read_only. "concat": [ { "fd", "size", "offset" } ] instead of layers: the image
+ *	                                    window's parts laid out as one read-only disk
+ *	  "vsock": { "cid": 3, "agent": 13 },
+ *	                                    agent: stream socket that the guest's first connection to host port 1024 is joined to
+ *	  "trace": false,                   stage timestamps as "trace" events
+ *	  "seal": true }
+ *
+ * Control socket: one JSON object per packet.
+ *	to the keeper:	 {"event":"started","pid":N} after the seal and before the first KVM_RUN;
+ *			 {"event":"exit","reason":"shutdown|reset|panic|triple-fault|error","detail":"..."} last, then the monitor ends (status 0);
+ *			 {"event":"trace","stage":"...","ns":N}  {"event":"stats", ...}
+ *			 {"event":"vsock","port":P} with one descriptor (SCM_RIGHTS): the guest connected to host port P
+ *	from the keeper: {"cmd":"stop"}: end now; {"cmd":"pause"}, {"cmd":"resume"}; {"cmd":"stats"};
+ *			 {"cmd":"connect","port":P} with one descriptor: join it to guest port P;  {"cmd":"balloon","target":BYTES}
+ * End of file on the control socket means the keeper died: the monitor ends at once.
+ */
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define VMM_MAX_BLK 8
+#define VMM_MAX_PARTS 256
+#define VMM_MAX_CPUS 16
+#define VMM_MIN_MEMORY (128ULL << 20)
+#define VMM_AGENT_PORT 1024
+
+struct vmm_file {
+	int fd;
+	uint64_t size, offset;
+};
+
+struct vmm_blk_config {
+	struct vmm_file *layers;
+	unsigned num_layers;
+	struct vmm_file *concat;
+	unsigned num_concat;
+	struct vmm_file top; /* fd -1: none */
+	bool read_only;
+	char serial[21]; /* virtio-blk GET_ID: 20 bytes */
+};
+
+struct vmm_config {
+	char name[64];
+	uint64_t memory;
+	unsigned cpus;
+	int kernel, initramfs, control, console, kvm;
+	char *cmdline;
+	uint64_t window_size;
+	struct vmm_file *window;
+	unsigned num_window;
+	struct vmm_blk_config blk[VMM_MAX_BLK];
+	unsigned num_blk;
+	bool has_vsock;
+	uint32_t vsock_cid;
+	int vsock_agent;
+	bool trace, seal;
+};
+
+/* Parses and checks a configuration (json: len bytes, untrusted). On failure *cfg needs no vmm_config_done. */
+int vmm_config_parse(const char *json, size_t len, struct vmm_config *cfg, struct sm_error *err) MUST_CHECK;
+void vmm_config_done(struct vmm_config *cfg);
+
+#endif
