@@ -40,7 +40,6 @@ int error_set(struct sm_error *err, enum sm_error_kind kind, int code, const cha
 int error_sys(struct sm_error *err, int code, const char *fmt, ...)
 {
 	if (err) {
-		char reason[128];
 		size_t used;
 		va_list ap;
 
@@ -50,8 +49,8 @@ int error_sys(struct sm_error *err, int code, const char *fmt, ...)
 		vsnprintf(err->message, sizeof(err->message), fmt, ap);
 		va_end(ap);
 		used = strlen(err->message);
-		snprintf(err->message + used, sizeof(err->message) - used, ": %s",
-			 strerror_r(code, reason, sizeof(reason)) ? reason : reason);
+		/* strerror is thread-safe in glibc (since 2.32) and in musl. */
+		snprintf(err->message + used, sizeof(err->message) - used, ": %s", strerror(code));
 	}
 	return -code;
 }
