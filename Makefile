@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin layer over Meson: the programs land in build/bin. `make demo` and `make check` start from a bare Debian 12.
+BUILD ?= build
+ASAN ?= build-asan
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc)
+
+.PHONY: all deps demo check check-long unit unit-asan e2e fuzz bench format check-format check-rooms install clean
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) -j $(JOBS)
+	@tools/collect-bin $(BUILD)
+
+deps:
+	@tools/install-deps build run
+	@tools/needs-machine || tools/install-deps machine
+
+$(BUILD)/build.ninja:
+	@tools/install-deps build
+	@meson setup $(BUILD) --prefix $(PREFIX) >/dev/null
+
+$(ASAN)/build.ninja:
+	@tools/install-deps build
+	@meson setup $(ASAN) -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
+
+# Installs, builds, makes an image out of the distribution's packages, loads and runs it.
+demo:
+	@tools/demo
+
+# Everything, with counts scaled down; ends with totals.
+check:
+	@tools/check
+
+# The full counts, suite by suite, resumable; writes docs/RESULTS.md.
+check-long:
+	@SM_SCALE=$${SM_SCALE:-100} tools/check --long
+
+unit: all
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs
+
+unit-asan: $(ASAN)/build.ninja
+	@ninja -C $(ASAN) -j $(JOBS)
+	@meson test -C $(ASAN) --no-rebuild --print-errorlogs
+
+e2e: all
+	@tests/e2e/run
+
+fuzz:
+	@tools/fuzz
+
+bench: all
+	@tests/bench/run
+
+format:
+	@clang-format -i $$(git ls-files '*.c' '*.h')
+
+check-format:
+	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+
+check-rooms:
+	@tools/check-rooms
+
+install: all
+	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
+
+clean:
+	@rm -rf $(BUILD) $(ASAN) build-fuzz
