@@ -52,6 +52,7 @@ struct proto_exec {
 	char *cwd;   /* NULL: the container's */
 	char *user;  /* "user[:group]" by name or number, NULL: the container's */
 	bool tty, stdin_open, clear_env, main; /* main: this is the image's command */
+	bool detached; /* when the client closes the channel the process lives on; else its group is killed */
 	uint16_t rows, cols;
 	uint64_t timeout_ns; /* 0: none; the agent kills the whole group after it */
 };
@@ -97,5 +98,62 @@ struct proto_event {
 };
 int proto_event_encode(struct buf *b, const struct proto_event *e);
 int proto_event_decode(struct cursor *c, struct proto_event *ret);
+
+/* PROTO_EXEC reply. */
+int proto_pid_encode(struct buf *b, uint32_t pid);
+int proto_pid_decode(struct cursor *c, uint32_t *ret);
+
+/* PROTO_CONNECT request: TCP if host is set (an address or a name of the agent's /etc/hosts), else a unix socket path. */
+struct proto_connect {
+	char *host, *path;
+	uint16_t port;
+};
+int proto_connect_encode(struct buf *b, const struct proto_connect *x);
+int proto_connect_decode(struct cursor *c, struct proto_connect *ret);
+void proto_connect_done(struct proto_connect *x);
+
+/*
+ * PROTO_READ_FILE (bytes on stream 1, then EOF and CLOSE 0) and PROTO_WRITE_FILE (bytes on stream 0; at its EOF the file is
+ * complete under its name, and CLOSE 0 comes). CLOSE -errno on failure. The reply to a read: a proto_file with mode and size.
+ */
+struct proto_file {
+	char *path;	  /* in the container; request only */
+	uint64_t offset;  /* read: from where */
+	uint64_t size;	  /* read: at most so much, 0: to the end; reply: the file's size */
+	uint32_t mode;	  /* write: permission bits of a new file, 0: 0644 */
+	uint32_t uid, gid; /* write: owner of a new file */
+	bool make_dirs;	  /* write: directories on the way are made */
+};
+int proto_file_encode(struct buf *b, const struct proto_file *x);
+int proto_file_decode(struct cursor *c, struct proto_file *ret);
+void proto_file_done(struct proto_file *x);
+
+/* PROTO_SYNC_CLOCK request: the host's wall clock, fresh entropy. Reply when both are in force. */
+struct proto_clock {
+	uint64_t realtime_ns;
+	uint8_t seed[32];
+};
+int proto_clock_encode(struct buf *b, const struct proto_clock *x);
+int proto_clock_decode(struct cursor *c, struct proto_clock *ret);
+
+/* PROTO_POWEROFF request (reply before it happens) and PROTO_KEEPER_STOP, PROTO_MACHINE_STOP. */
+struct proto_stop {
+	bool restart;	   /* POWEROFF: reset instead */
+	int signal;	   /* STOP: to the command first; 0: the default */
+	uint64_t grace_ns; /* STOP, POWEROFF: between the signal (POWEROFF: SIGTERM to all) and SIGKILL; 0: at once */
+};
+int proto_stop_encode(struct buf *b, const struct proto_stop *x);
+int proto_stop_decode(struct cursor *c, struct proto_stop *ret);
+
+/* PROTO_STATS reply: bytes, nanoseconds, counts as the guest's kernel has them. */
+struct proto_stats {
+	uint64_t mem_total, mem_free, mem_available, mem_cached;
+	uint64_t cpu_user_ns, cpu_system_ns, cpu_idle_ns;
+	uint64_t disk_total, disk_free; /* of the writable layer */
+	uint64_t processes, uptime_ns, load1_milli, oom_kills;
+	uint64_t net_rx, net_tx;
+};
+int proto_stats_encode(struct buf *b, const struct proto_stats *x);
+int proto_stats_decode(struct cursor *c, struct proto_stats *ret);
 
 #endif

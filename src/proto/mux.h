@@ -33,7 +33,14 @@ struct mux_callbacks {
 };
 
 int mux_new(enum mux_role role, const struct mux_callbacks *cb, void *arg, uint32_t window, struct mux **ret) MUST_CHECK;
+/* Channels that have a handler of their own (mux_set_handler) get closed(-ECONNRESET); the mux's callbacks are not called. */
 struct mux *mux_free(struct mux *m);
+
+/* The link is lost: calls `closed` for every channel that the peer has not closed; from then on every send is -ENOENT. Once. */
+void mux_abort(struct mux *m, int code, const char *text);
+
+/* fn is called when output becomes non-empty (from within any mux call), so that someone may write it out. */
+void mux_set_output_hook(struct mux *m, void (*fn)(void *arg), void *arg);
 
 /* Queues our HELLO; attributes may be NULL. */
 int mux_hello(struct mux *m, const struct buf *attributes);
@@ -53,9 +60,20 @@ int mux_opened(struct mux *m, uint32_t ch, const struct buf *reply);
 void mux_set_user(struct mux *m, uint32_t ch, void *user);
 void *mux_user(struct mux *m, uint32_t ch); /* NULL if there is no such channel */
 
-/* How much may be sent on this stream now, in bytes (0 also when the channel is gone). */
+/*
+ * This channel's opened/data/eof/event/writable/closed go to cb with arg instead of the mux's own; NULL: back to the mux's.
+ * cb is not copied. -ENOENT if there is no such channel.
+ */
+int mux_set_handler(struct mux *m, uint32_t ch, const struct mux_callbacks *cb, void *arg);
+enum mux_role mux_role(const struct mux *m);
+
+/*
+ * How much it is wise to send on this stream now, in bytes (0 also when the channel is gone): the peer's credit, and less when
+ * much is queued already; `writable` follows in both cases. A producer that asks first queues at most MUX_OUTPUT_HIGH in all.
+ */
+#define MUX_OUTPUT_HIGH (256u * 1024u)
 size_t mux_credit(struct mux *m, uint32_t ch, unsigned stream);
-/* Queues data, at most the credit: -EAGAIN (nothing queued) beyond it, -ENOENT if the channel is gone. */
+/* Queues data, at most the peer's credit: -EAGAIN (nothing queued) beyond it, -ENOENT if the channel is gone. */
 int mux_send(struct mux *m, uint32_t ch, unsigned stream, const void *p, size_t len);
 int mux_send_eof(struct mux *m, uint32_t ch, unsigned stream);
 int mux_send_event(struct mux *m, uint32_t ch, const struct buf *event);
