@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Pumps a mux over one descriptor (socket, virtio port) in an event loop: reads, feeds, writes what is queued. Single-threaded:
- * all calls come from the loop's thread.
+ * Pumps a mux over one descriptor (socket, virtio port) in an event loop: reads, feeds, writes what is queued.
+ * Single-threaded: all calls come from the loop's thread.
  */
 #ifndef PROTO_LINK_H
 #define PROTO_LINK_H
@@ -18,12 +18,14 @@ struct link;
 typedef void (*link_end_fn)(struct link *l, int r, const char *why, void *arg);
 
 /*
- * fd is made non-blocking. On success the link owns fd and mux (link_free closes and frees them); on failure both stay the caller's.
- * The link uses mux_set_output_hook: whatever is queued on the mux, from anywhere, is written from the loop soon.
+ * fd is made non-blocking. On success the link owns fd and mux (link_free closes and frees them); on failure both stay
+ * the caller's. The link uses mux_set_output_hook: whatever is queued on the mux, from anywhere, is written from the
+ * loop soon.
  */
 int link_new(struct loop *loop, int fd, struct mux *mux, link_end_fn end, void *arg, struct link **ret) MUST_CHECK;
 
-/* Safe in any callback, also of its own mux (then carried out when that callback has returned). end is not called. NULL allowed. */
+/* Safe in any callback, also of its own mux (then carried out when that callback has returned). end is not called. NULL
+ * allowed. */
 struct link *link_free(struct link *l);
 
 struct mux *link_mux(struct link *l);
@@ -31,7 +33,8 @@ struct mux *link_mux(struct link *l);
 /* Writes what is queued right now as far as the descriptor takes it (also done by the loop). */
 void link_flush(struct link *l);
 
-/* Blocks (poll) until all that is queued is written or timeout_ms have passed: for the last words before an exit. 0 or -errno. */
+/* Blocks (poll) until all that is queued is written or timeout_ms have passed: for the last words before an exit. 0 or
+ * -errno. */
 int link_drain(struct link *l, int timeout_ms);
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Services and their messages. Requests, replies and events are TLV lists: u16 tag, u16 flags 0, u32 length, bytes; tags may repeat (argv,
- * env); unknown tags are skipped when their top bit (0x8000) is set and refused otherwise. Integers are little-endian u64,
- * strings raw bytes without NUL. Writers and checked decoders for each message stand below: the only code that knows the layout.
+ * Services and their messages. Requests, replies and events are TLV lists: u16 tag, u16 flags 0, u32 length, bytes;
+ * tags may repeat (argv, env); unknown tags are skipped when their top bit (0x8000) is set and refused otherwise.
+ * Integers are little-endian u64, strings raw bytes without NUL. Writers and checked decoders for each message stand
+ * below: the only code that knows the layout.
  */
 #ifndef PROTO_MESSAGES_H
 #define PROTO_MESSAGES_H
@@ -11,9 +12,10 @@
 
 enum proto_service {
 	/* agent (guest or machine) */
-	PROTO_EXEC = 1,	   /* run a process; streams 0,1,2; events: signal, resize (to it), exit (from it) */
-	PROTO_SETUP = 2,   /* make this guest a container: mounts, hostname, /etc files (guest only, once) */
-	PROTO_CONNECT = 3, /* a byte pipe to a TCP address or unix socket path as the agent sees it; streams 0 in, 1 out */
+	PROTO_EXEC = 1,	 /* run a process; streams 0,1,2; events: signal, resize (to it), exit (from it) */
+	PROTO_SETUP = 2, /* make this guest a container: mounts, hostname, /etc files (guest only, once) */
+	PROTO_CONNECT =
+		3, /* a byte pipe to a TCP address or unix socket path as the agent sees it; streams 0 in, 1 out */
 	PROTO_POWEROFF = 4,
 	PROTO_READ_FILE = 5,
 	PROTO_WRITE_FILE = 6,
@@ -42,7 +44,7 @@ struct tlv {
 };
 /* The next record: 1, 0 at the end, -EPROTO if it breaks its bounds. */
 int tlv_next(struct cursor *c, struct tlv *ret);
-int tlv_u64(const struct tlv *t, uint64_t *ret);  /* -EPROTO unless 8 bytes */
+int tlv_u64(const struct tlv *t, uint64_t *ret);   /* -EPROTO unless 8 bytes */
 char *tlv_strdup(const struct tlv *t, size_t max); /* NULL on an embedded NUL, too long, or no memory */
 
 /* PROTO_EXEC request. */
@@ -53,6 +55,8 @@ struct proto_exec {
 	char *user;  /* "user[:group]" by name or number, NULL: the container's */
 	bool tty, stdin_open, clear_env, main; /* main: this is the image's command */
 	bool detached; /* when the client closes the channel the process lives on; else its group is killed */
+	char *log; /* a file that gets stdout and stderr (appended; made 0600) in place of streams 1 and 2; NULL: none
+		    */
 	uint16_t rows, cols;
 	uint64_t timeout_ns; /* 0: none; the agent kills the whole group after it */
 };
@@ -67,12 +71,12 @@ struct proto_setup {
 	char *root_device;  /* "pmem0", or the virtio-blk serial ("image") */
 	char *upper_serial; /* virtio-blk serial of the writable disk ("upper"); NULL: tmpfs upper */
 	char *hostname;
-	char **env;	     /* the image's */
-	char *user, *cwd;    /* the image's defaults for execs */
-	char **hosts, **dns; /* extra "IP name" lines; nameservers */
-	char **volumes;	     /* paths that the image declares */
+	char **env;	      /* the image's */
+	char *user, *cwd;     /* the image's defaults for execs */
+	char **hosts, **dns;  /* extra "IP name" lines; nameservers */
+	char **volumes;	      /* paths that the image declares */
 	uint64_t realtime_ns; /* the host's wall clock */
-	uint8_t seed[32];    /* entropy */
+	uint8_t seed[32];     /* entropy */
 	bool read_only;
 	uint64_t tmpfs_size; /* bytes for a tmpfs upper, 0: half of memory */
 };
@@ -83,18 +87,22 @@ void proto_setup_done(struct proto_setup *s);
 /* Events of an exec channel. */
 enum proto_event_kind { PROTO_EV_SIGNAL = 1, PROTO_EV_RESIZE = 2, PROTO_EV_EXIT = 3 };
 enum proto_exit_reason {
-	PROTO_EXITED = 1, PROTO_SIGNALLED = 2, PROTO_EXIT_TIMEOUT = 3, PROTO_EXIT_OOM = 4, PROTO_EXIT_DISK_FULL = 5,
+	PROTO_EXITED = 1,
+	PROTO_SIGNALLED = 2,
+	PROTO_EXIT_TIMEOUT = 3,
+	PROTO_EXIT_OOM = 4,
+	PROTO_EXIT_DISK_FULL = 5,
 	PROTO_EXIT_NOT_FOUND = 6,      /* status 127, text says what */
 	PROTO_EXIT_NOT_EXECUTABLE = 7, /* status 126 */
 };
 struct proto_event {
 	enum proto_event_kind kind;
-	int signal;	       /* SIGNAL; EXIT: the signal that ended it */
-	uint16_t rows, cols;   /* RESIZE */
-	int status;	       /* EXIT: what a shell would show: code, or 128 + signal, 124 on timeout */
+	int signal;	     /* SIGNAL; EXIT: the signal that ended it */
+	uint16_t rows, cols; /* RESIZE */
+	int status;	     /* EXIT: what a shell would show: code, or 128 + signal, 124 on timeout */
 	enum proto_exit_reason reason;
 	uint64_t duration_ns, peak_rss; /* EXIT; bytes */
-	char text[256];	       /* EXIT: a line for a person, or "" */
+	char text[256];			/* EXIT: a line for a person, or "" */
 };
 int proto_event_encode(struct buf *b, const struct proto_event *e);
 int proto_event_decode(struct cursor *c, struct proto_event *ret);
@@ -103,7 +111,8 @@ int proto_event_decode(struct cursor *c, struct proto_event *ret);
 int proto_pid_encode(struct buf *b, uint32_t pid);
 int proto_pid_decode(struct cursor *c, uint32_t *ret);
 
-/* PROTO_CONNECT request: TCP if host is set (an address or a name of the agent's /etc/hosts), else a unix socket path. */
+/* PROTO_CONNECT request: TCP if host is set (an address or a name of the agent's /etc/hosts), else a unix socket path.
+ */
 struct proto_connect {
 	char *host, *path;
 	uint16_t port;
@@ -113,16 +122,17 @@ int proto_connect_decode(struct cursor *c, struct proto_connect *ret);
 void proto_connect_done(struct proto_connect *x);
 
 /*
- * PROTO_READ_FILE (bytes on stream 1, then EOF and CLOSE 0) and PROTO_WRITE_FILE (bytes on stream 0; at its EOF the file is
- * complete under its name, and CLOSE 0 comes). CLOSE -errno on failure. The reply to a read: a proto_file with mode and size.
+ * PROTO_READ_FILE (bytes on stream 1, then EOF and CLOSE 0) and PROTO_WRITE_FILE (bytes on stream 0; at its EOF the
+ * file is complete under its name, and CLOSE 0 comes). CLOSE -errno on failure. The reply to a read: a proto_file with
+ * mode and size.
  */
 struct proto_file {
-	char *path;	  /* in the container; request only */
-	uint64_t offset;  /* read: from where */
-	uint64_t size;	  /* read: at most so much, 0: to the end; reply: the file's size */
-	uint32_t mode;	  /* write: permission bits of a new file, 0: 0644 */
+	char *path;	   /* in the container; request only */
+	uint64_t offset;   /* read: from where */
+	uint64_t size;	   /* read: at most so much, 0: to the end; reply: the file's size */
+	uint32_t mode;	   /* write: permission bits of a new file, 0: 0644 */
 	uint32_t uid, gid; /* write: owner of a new file */
-	bool make_dirs;	  /* write: directories on the way are made */
+	bool make_dirs;	   /* write: directories on the way are made */
 };
 int proto_file_encode(struct buf *b, const struct proto_file *x);
 int proto_file_decode(struct cursor *c, struct proto_file *ret);
