@@ -30,8 +30,12 @@ struct loop_source {
 struct loop {
 	int epoll;
 	struct loop_source *sources, *dead;
+	struct loop_source *timers; /* apart: every round walks them, and descriptors may be many */
 	bool stopped;
 	int code;
+	void (*enter)(void *);
+	void (*leave)(void *);
+	void *guard;
 };
 
 int loop_new(struct loop **ret)
@@ -67,6 +71,8 @@ struct loop *loop_free(struct loop *loop)
 		return NULL;
 	while (loop->sources)
 		loop_remove(loop->sources);
+	while (loop->timers)
+		loop_remove(loop->timers);
 	free_dead(loop);
 	fd_close(loop->epoll);
 	free(loop);
@@ -75,18 +81,18 @@ struct loop *loop_free(struct loop *loop)
 
 static struct loop_source *source_new(struct loop *loop, int fd, void *arg)
 {
-	struct loop_source *src = calloc(1, sizeof(*src));
+	struct loop_source *src = calloc(1, sizeof(*src)), **list = fd < 0 ? &loop->timers : &loop->sources;
 
 	if (!src)
 		return NULL;
 	src->loop = loop;
 	src->fd = fd;
 	src->arg = arg;
-	src->next = loop->sources;
-	src->link = &loop->sources;
+	src->next = *list;
+	src->link = list;
 	if (src->next)
 		src->next->link = &src->next;
-	loop->sources = src;
+	*list = src;
 	return src;
 }
 
@@ -158,7 +164,7 @@ static int next_timeout(struct loop *loop, int timeout_ms)
 {
 	uint64_t soonest = 0, now;
 
-	for (struct loop_source *s = loop->sources; s; s = s->next)
+	for (struct loop_source *s = loop->timers; s; s = s->next)
 		if (s->when_ns && (!soonest || s->when_ns < soonest))
 			soonest = s->when_ns;
 	if (!soonest)
@@ -181,7 +187,7 @@ static void run_timers(struct loop *loop)
 
 	do {
 		fired = false;
-		for (struct loop_source *s = loop->sources; s; s = s->next) {
+		for (struct loop_source *s = loop->timers; s; s = s->next) {
 			if (!s->when_ns || s->when_ns > now)
 				continue;
 			s->when_ns = 0;
@@ -192,13 +198,37 @@ static void run_timers(struct loop *loop)
 	} while (fired && !loop->stopped);
 }
 
+void loop_set_guard(struct loop *loop, void (*enter)(void *), void (*leave)(void *), void *arg)
+{
+	loop->enter = enter;
+	loop->leave = leave;
+	loop->guard = arg;
+}
+
+static void guard_enter(struct loop *loop)
+{
+	if (loop->enter)
+		loop->enter(loop->guard);
+}
+
+static void guard_leave(struct loop *loop)
+{
+	if (loop->leave)
+		loop->leave(loop->guard);
+}
+
 int loop_run_once(struct loop *loop, int timeout_ms)
 {
 	struct epoll_event events[BATCH];
-	int n = epoll_wait(loop->epoll, events, BATCH, next_timeout(loop, timeout_ms));
+	int n;
 
+	guard_enter(loop);
+	timeout_ms = next_timeout(loop, timeout_ms);
+	guard_leave(loop);
+	n = epoll_wait(loop->epoll, events, BATCH, timeout_ms);
 	if (n < 0 && errno != EINTR)
 		return -errno;
+	guard_enter(loop);
 	for (int i = 0; i < n; i++) {
 		struct loop_source *src = events[i].data.ptr;
 
@@ -207,6 +237,7 @@ int loop_run_once(struct loop *loop, int timeout_ms)
 	}
 	run_timers(loop);
 	free_dead(loop);
+	guard_leave(loop);
 	return 0;
 }
 

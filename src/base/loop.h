@@ -28,8 +28,15 @@ struct loop_source *loop_remove(struct loop_source *src);  /* NULL allowed; retu
 int loop_add_timer(struct loop *loop, loop_timer_fn fn, void *arg, struct loop_source **ret) MUST_CHECK;
 void loop_timer_at(struct loop_source *timer, uint64_t when_ns);
 
-int loop_run(struct loop *loop);		   /* until loop_stop; returns its code or -errno */
+int loop_run(struct loop *loop);		      /* until loop_stop; returns its code or -errno */
 int loop_run_once(struct loop *loop, int timeout_ms); /* one wait; -1: for ever */
 void loop_stop(struct loop *loop, int code);
+
+/*
+ * Lets other threads share the loop's objects under a lock: `enter` is called before each batch of callbacks and
+ * `leave` after it, never around the wait. A thread that holds the same lock may add, modify and remove sources; a
+ * timer that it arms is seen at the loop's next round only. Set before the loop runs.
+ */
+void loop_set_guard(struct loop *loop, void (*enter)(void *), void (*leave)(void *), void *arg);
 
 #endif
