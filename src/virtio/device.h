@@ -5,7 +5,8 @@
  *
  * Thread rules: a device and its transport registers run under the monitor's big device lock (vCPU threads take it
  * around register accesses, the event loop around everything). Queue notifications arrive in the event loop
- * through eventfds, never in a vCPU thread.
+ * through eventfds, never in a vCPU thread. activate, reset and config_* may run in a vCPU thread that holds the lock,
+ * and they may add and remove loop sources: the monitor gives the loop the same lock by loop_set_guard().
  */
 #ifndef VIRTIO_DEVICE_H
 #define VIRTIO_DEVICE_H
@@ -53,7 +54,8 @@ struct virtio_device_ops {
 	void (*reset)(struct virtio_device *dev);
 	/* Device configuration space (section 2.5), little-endian bytes; off + len lies inside config_size. */
 	void (*config_read)(struct virtio_device *dev, uint32_t off, void *p, uint32_t len);
-	void (*config_write)(struct virtio_device *dev, uint32_t off, const void *p, uint32_t len); /* NULL: read-only */
+	void (*config_write)(struct virtio_device *dev, uint32_t off, const void *p,
+			     uint32_t len); /* NULL: read-only */
 	/* The device's own state beyond queues and features, for snapshots. NULL: none. */
 	int (*save)(struct virtio_device *dev, struct buf *out);
 	int (*load)(struct virtio_device *dev, struct cursor *in);
@@ -65,7 +67,7 @@ struct virtio_device {
 	const struct virtio_device_ops *ops;
 	const char *name; /* "blk0": for logs and metrics */
 	enum virtio_id id;
-	uint64_t offered; /* feature bits offered, VIRTIO_F_VERSION_1 among them */
+	uint64_t offered;  /* feature bits offered, VIRTIO_F_VERSION_1 among them */
 	uint64_t features; /* feature bits agreed at FEATURES_OK */
 	uint32_t config_size;
 	unsigned num_queues;
