@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The keeper's link to the guest's agent: HELLO, SETUP, the image's command, its output. All the agent says is hostile:
+ * it only ever reaches the checked decoders of proto/, the log, and clients as opaque bytes.
+ */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+
+static struct mux *agent_mux(struct keeper *k)
+{
+	return k->agent ? link_mux(k->agent) : NULL;
+}
+
+static void note_exit(struct keeper *k, struct cursor event)
+{
+	struct proto_event e;
+
+	if (proto_event_decode(&event, &e) < 0 || e.kind != PROTO_EV_EXIT || k->main_has_exit)
+		return;
+	k->main_exit = e;
+	k->main_has_exit = true;
+}
+
+/* ------------------------------------------------------------------------------------------ setup */
+
+static int send_setup(struct keeper *k)
+{
+	struct vm_record *rec = &k->rec;
+	char image[] = "image", pmem[] = "pmem0", upper[] = "upper"; /* the message's members are not const */
+	struct proto_setup s = {.root = rec->root_blk ? PROTO_ROOT_BLK : PROTO_ROOT_PMEM,
+				.root_device = rec->root_blk ? image : pmem,
+				.upper_serial = rec->disk_template ? upper : NULL,
+				.hostname = rec->hostname,
+				.env = rec->env,
+				.user = rec->user,
+				.cwd = rec->cwd,
+				.dns = rec->dns,
+				.volumes = rec->volumes};
+	_cleanup_(buf_done) struct buf b = {0};
+	struct timespec now;
+	int r;
+
+	if (getrandom(s.seed, sizeof(s.seed), 0) != sizeof(s.seed))
+		return -EIO;
+	clock_gettime(CLOCK_REALTIME, &now);
+	s.realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	r = proto_setup_encode(&b, &s);
+	return r < 0 ? r : mux_open(agent_mux(k), PROTO_SETUP, &b, NULL, &k->setup_ch);
+}
+
+static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
+{
+	struct keeper *k = arg;
+	int r;
+
+	if (k->phase != PHASE_BOOT)
+		return;
+	keeper_stage(k, "boot");
+	k->phase = PHASE_SETUP;
+	r = send_setup(k);
+	if (r < 0)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", strerror(-r));
+}
+
+/* -------------------------------------------------------------------------------------- callbacks */
+
+static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
+{
+	struct keeper *k = arg;
+
+	if (ch == k->setup_ch && k->phase == PHASE_SETUP) {
+		keeper_setup_done(k);
+	} else if (ch == k->main_ch) {
+		k->main_open = true;
+		keeper_main_started(k);
+	}
+}
+
+static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
+{
+	struct keeper *k = arg;
+
+	if (ch == k->main_ch && k->logging)
+		vm_log_write(&k->log, stream, p, len);
+	mux_consumed(agent_mux(k), ch, stream, len);
+}
+
+static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
+{
+	struct keeper *k = arg;
+
+	if (ch == k->main_ch)
+		note_exit(k, *event);
+}
+
+static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
+{
+	struct keeper *k = arg;
+
+	if (k->agent)
+		mux_close(agent_mux(k), ch, 0, "");
+	if (ch == k->main_ch && k->main_ch)
+		keeper_main_done(k, code, text);
+	else if (ch == k->setup_ch && k->phase == PHASE_SETUP)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", *text ? text : strerror(-code));
+}
+
+static void on_link_end(struct link *l, int r, const char *why, void *arg)
+{
+	struct keeper *k = arg;
+
+	k->agent = link_free(l);
+	k->agent_lost = true;
+	keeper_agent_lost(k, r == 0 ? "it closed the connection" : why);
+}
+
+static const struct mux_callbacks agent_callbacks = {
+	.hello = on_hello,
+	.opened = on_opened,
+	.data = on_data,
+	.event = on_event,
+	.closed = on_closed,
+};
+
+int agent_start(struct keeper *k, int fd, struct sm_error *err)
+{
+	struct mux *mux = NULL;
+	int r = mux_new(MUX_CLIENT, &agent_callbacks, k, PROTO_DEFAULT_WINDOW, &mux);
+
+	if (r == 0)
+		r = link_new(k->loop, fd, mux, on_link_end, k, &k->agent);
+	if (r < 0) {
+		mux_free(mux);
+		return error_sys(err, -r, "link to the agent");
+	}
+	r = mux_hello(mux, NULL);
+	return r < 0 ? error_sys(err, -r, "link to the agent") : 0;
+}
+
+/* -------------------------------------------------------------------------------------- the command */
+
+int agent_exec_main(struct keeper *k)
+{
+	struct vm_record *rec = &k->rec;
+	struct proto_exec x = {.argv = rec->argv,
+			       .tty = rec->tty,
+			       .stdin_open = rec->stdin_open,
+			       .main = true,
+			       .rows = rec->rows,
+			       .cols = rec->cols,
+			       .timeout_ns = rec->timeout_ns};
+	_cleanup_(buf_done) struct buf b = {0};
+	int r = proto_exec_encode(&b, &x);
+
+	return r < 0 ? r : mux_open(agent_mux(k), PROTO_EXEC, &b, NULL, &k->main_ch);
+}
+
+static int send_event(struct keeper *k, const struct proto_event *e)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	int r;
+
+	if (!k->agent || !k->main_open || k->main_done)
+		return -ESRCH;
+	r = proto_event_encode(&b, e);
+	return r < 0 ? r : mux_send_event(agent_mux(k), k->main_ch, &b);
+}
+
+int agent_signal(struct keeper *k, int signal)
+{
+	struct proto_event e = {.kind = PROTO_EV_SIGNAL, .signal = signal};
+
+	return send_event(k, &e);
+}
+
+int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols)
+{
+	struct proto_event e = {.kind = PROTO_EV_RESIZE, .rows = rows, .cols = cols};
+
+	return send_event(k, &e);
+}
+
+int agent_poweroff(struct keeper *k)
+{
+	struct proto_stop s = {0};
+	_cleanup_(buf_done) struct buf b = {0};
+	int r;
+
+	if (!k->agent || k->agent_lost)
+		return -ESRCH;
+	r = proto_stop_encode(&b, &s);
+	return r < 0 ? r : mux_open(agent_mux(k), PROTO_POWEROFF, &b, NULL, &k->poweroff_ch);
+}
+
+/* ------------------------------------------------------------------------------------------- attach */
+
+static void relay_data(void *arg, struct relay *r, unsigned stream, const uint8_t *p, size_t len)
+{
+	struct keeper *k = arg;
+
+	if (k->logging)
+		vm_log_write(&k->log, stream, p, len);
+}
+
+static void relay_event(void *arg, struct relay *r, struct cursor event)
+{
+	note_exit(arg, event);
+}
+
+/* With --owner the command has ended with its client; else its channel is ours again, or was closed by the agent. */
+static void relay_ended(void *arg, struct relay *r, bool far_left, int code)
+{
+	struct keeper *k = arg;
+
+	k->attached = NULL;
+	if (!far_left)
+		keeper_main_done(k, code, "");
+}
+
+static const struct relay_hooks attach_hooks = {
+	.data = relay_data,
+	.event = relay_event,
+	.ended = relay_ended,
+};
+
+int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a)
+{
+	int r = mux_opened(near, ch, NULL);
+
+	if (r == 0)
+		r = relay_join(near, ch, agent_mux(k), k->main_ch, !k->args.owner, &attach_hooks, k, &k->attached);
+	if (r < 0)
+		return r;
+	if (a->rows && a->cols)
+		agent_resize(k, a->rows, a->cols);
+	if (k->args.owner && k->rec.stdin_open && !a->stdin_open)
+		mux_send_eof(agent_mux(k), k->main_ch, 0);
+	return 0;
+}

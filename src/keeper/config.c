@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opens what a VM needs and writes the monitor's configuration (vmm/config.h documents it; the JSON text is the
+ * contract). */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "keeper/recordjson.h"
+
+#define VSOCK_CID 3
+
+void monitor_files_done(struct monitor_files *f)
+{
+	for (unsigned i = 0; i < f->num; i++)
+		fd_close(f->fds[i]);
+	f->num = 0;
+}
+
+int monitor_files_add(struct monitor_files *f, int fd)
+{
+	if (f->num >= MAX_MONITOR_FDS) {
+		fd_close(fd);
+		return -EMFILE;
+	}
+	f->fds[f->num++] = fd;
+	return fd;
+}
+
+static int open_into(struct monitor_files *f, int dirfd, const char *path, int flags, struct sm_error *err)
+{
+	int fd = openat(dirfd, path, flags | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return error_sys(err, errno, "open %s", path);
+	fd = monitor_files_add(f, fd);
+	return fd < 0 ? error_sys(err, -fd, "open %s", path) : fd;
+}
+
+static json_t *file_json(int fd, uint64_t size)
+{
+	json_t *o = json_object();
+
+	rj_put_u64(o, "fd", (uint64_t)fd);
+	rj_put_u64(o, "size", size);
+	return o;
+}
+
+/* The image's parts: for the pmem window and for the read-only disk alike. NULL with err. */
+static json_t *parts_json(struct keeper *k, struct monitor_files *f, struct sm_error *err)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < k->rec.num_parts; i++) {
+		const struct vm_part *part = &k->rec.parts[i];
+		int fd = open_into(f, AT_FDCWD, part->path, O_RDONLY, err);
+		json_t *o;
+
+		if (fd < 0) {
+			json_decref(list);
+			return NULL;
+		}
+		o = file_json(fd, part->size);
+		rj_put_u64(o, "offset", part->offset);
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static int add_image(struct keeper *k, struct monitor_files *f, json_t *config, json_t *disks, struct sm_error *err)
+{
+	json_t *parts, *o;
+
+	parts = parts_json(k, f, err);
+	if (!parts)
+		return -EIO;
+	o = json_object();
+	if (k->rec.root_blk) {
+		json_object_set_new(o, "concat", parts);
+		rj_put_bool(o, "read_only", true);
+		rj_put_str(o, "serial", "image");
+		json_array_append_new(disks, o);
+	} else {
+		rj_put_u64(o, "size", k->rec.window_size);
+		json_object_set_new(o, "parts", parts);
+		json_object_set_new(config, "window", o);
+	}
+	return 0;
+}
+
+static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, struct sm_error *err)
+{
+	json_t *o, *layers;
+	struct stat st;
+	int lower, top;
+
+	lower = open_into(f, AT_FDCWD, k->rec.disk_template, O_RDONLY, err);
+	if (lower < 0)
+		return lower;
+	if (fstat(lower, &st) < 0)
+		return error_sys(err, errno, "stat %s", k->rec.disk_template);
+	top = open_into(f, k->dirfd, "top", O_RDWR | O_CREAT, err);
+	if (top < 0)
+		return top;
+	o = json_object();
+	layers = json_array();
+	json_array_append_new(layers, file_json(lower, (uint64_t)st.st_size));
+	json_object_set_new(o, "layers", layers);
+	json_object_set_new(o, "top", file_json(top, k->rec.disk_size));
+	rj_put_bool(o, "read_only", false);
+	rj_put_str(o, "serial", "upper");
+	json_array_append_new(disks, o);
+	return 0;
+}
+
+static int add_devices(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+{
+	json_t *disks = json_array();
+	int r = add_image(k, f, config, disks, err);
+
+	if (r == 0 && k->rec.disk_template)
+		r = add_upper(k, f, disks, err);
+	json_object_set_new(config, "blk", disks);
+	return r;
+}
+
+int monitor_config(struct keeper *k, struct monitor_files *f, int control, int agent, int console, char **ret,
+		   struct sm_error *err)
+{
+	json_t *o = json_object(), *vsock = json_object();
+	int kernel, initramfs, r;
+
+	kernel = open_into(f, AT_FDCWD, k->rec.kernel, O_RDONLY, err);
+	initramfs = kernel < 0 ? kernel : open_into(f, AT_FDCWD, k->rec.initramfs, O_RDONLY, err);
+	r = initramfs < 0 ? initramfs : add_devices(k, f, o, err);
+	if (r < 0) {
+		json_decref(o);
+		json_decref(vsock);
+		return r;
+	}
+	rj_put_u64(o, "version", 1);
+	rj_put_str(o, "name", k->rec.id);
+	rj_put_u64(o, "memory", k->rec.memory);
+	rj_put_u64(o, "cpus", k->rec.cpus);
+	rj_put_u64(o, "kernel", (uint64_t)kernel);
+	rj_put_u64(o, "initramfs", (uint64_t)initramfs);
+	rj_put_str(o, "cmdline", k->rec.cmdline);
+	rj_put_u64(o, "control", (uint64_t)control);
+	rj_put_u64(o, "console", (uint64_t)console);
+	rj_put_u64(vsock, "cid", VSOCK_CID);
+	rj_put_u64(vsock, "agent", (uint64_t)agent);
+	json_object_set_new(o, "vsock", vsock);
+	rj_put_bool(o, "seal", true);
+	return rj_dump(o, ret, err);
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The keeper's own state: one VM, one event loop, one thread. Not for other rooms (they use record.h, log.h, wire.h).
+ *
+ * A VM's life, as `phase`:
+ *
+ *	BOOT	the monitor was started; until the agent's HELLO
+ *	SETUP	PROTO_SETUP is under way
+ *	READY	the container is there; with --owner the command waits for the first ATTACH
+ *	MAIN	PROTO_EXEC of the command was sent, from its OPENED on state is RUNNING
+ *	ENDING	the command has ended (or was given up): the guest powers off, or the monitor is told to stop
+ *	ENDED	the monitor is reaped, exit.json written, clients told; the keeper leaves when their links are drained
+ *
+ * Every phase may go to ENDING (a stop, a failure, a limit on time) and to ENDED (the monitor went by itself). Only
+ *keeper_ended enters ENDED, and it is called for the monitor's end alone: the keeper dies with its VM and not before.
+ */
+#ifndef KEEPER_KEEPER_H
+#define KEEPER_KEEPER_H
+
+#include <sys/types.h>
+
+#include "base/loop.h"
+#include "keeper/log.h"
+#include "keeper/record.h"
+#include "keeper/wire.h"
+#include "proto/link.h"
+#include "proto/mux.h"
+#include "proto/relay.h"
+
+enum keeper_phase { PHASE_BOOT, PHASE_SETUP, PHASE_READY, PHASE_MAIN, PHASE_ENDING, PHASE_ENDED };
+
+/* Limits on time, in ns; tests make them short. */
+struct keeper_limits {
+	uint64_t boot;	   /* from the start to the command's */
+	uint64_t owner;	   /* until a keeper with --owner has its owner */
+	uint64_t poweroff; /* from the command's end to the monitor's */
+	uint64_t stop;	   /* from {"cmd":"stop"} to SIGKILL */
+	uint64_t late;	   /* how much later than the agent the keeper ends a command whose time is over */
+};
+
+struct keeper_args {
+	const char *dir, *socket, *vmm;
+	bool owner;
+	uint64_t prepare_ns;
+	struct keeper_limits limits;
+};
+
+#define CONSOLE_TAIL 2048
+
+struct monitor {
+	pid_t pid;
+	int pidfd, control, console;
+	struct loop_source *pid_src, *control_src, *console_src, *kill_timer;
+	bool started, stopping;
+	char reason[32], detail[256]; /* of its exit event; "" until then */
+	char tail[CONSOLE_TAIL];      /* the console's last bytes */
+	size_t tail_len;
+	struct vm_log console_log;
+};
+
+struct client;
+
+struct keeper {
+	struct keeper_args args;
+	struct vm_record rec;
+	struct loop *loop;
+	int dirfd;
+	enum keeper_phase phase;
+	struct monitor mon;
+	/* agent.c */
+	struct link *agent; /* NULL once it is lost */
+	bool agent_lost;
+	uint32_t setup_ch, main_ch, poweroff_ch; /* 0: none */
+	bool main_open, main_done, main_has_exit;
+	struct proto_event main_exit;
+	struct relay *attached;
+	struct vm_log log;
+	bool logging;
+	/* server.c */
+	int listen_fd;
+	struct loop_source *listen_src;
+	struct client *clients;
+	unsigned num_clients;
+	struct client *attach_client; /* an ATTACH that waits for the command */
+	uint32_t attach_ch;
+	struct keeper_attach attach;
+	bool owner_seen;
+	/* vm.c */
+	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *linger;
+	uint64_t stage_since;
+	enum sm_reason forced; /* why it is being ended, NONE: it is not */
+	int forced_signal;
+	char forced_message[256];
+	struct vm_exit exit;
+	char *exit_json;
+};
+
+/* vm.c: the phases. Each callable from any callback. */
+int keeper_run(const struct keeper_args *args, struct sm_error *err) MUST_CHECK; /* a VM's whole life */
+void keeper_setup_done(struct keeper *k);
+void keeper_main_started(struct keeper *k);
+void keeper_main_done(struct keeper *k, int code, const char *text);
+void keeper_agent_lost(struct keeper *k, const char *why);
+void keeper_ended(struct keeper *k, int wait_status);
+void keeper_try_main(struct keeper *k); /* starts the command if all it waits for is there */
+void keeper_stop_request(struct keeper *k, const struct keeper_stop *s);
+void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void keeper_stage(struct keeper *k, const char *name);
+enum sm_vm_state keeper_state(const struct keeper *k);
+
+/* outcome.c */
+void outcome_compute(struct keeper *k, int wait_status);
+int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
+
+/* monitor.c */
+int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUST_CHECK;
+void monitor_stop(struct keeper *k); /* asks, and kills if that takes too long */
+void monitor_done(struct monitor *m, struct loop *loop);
+
+/* config.c: the monitor's configuration. */
+#define MAX_MONITOR_FDS 280
+struct monitor_files {
+	int fds[MAX_MONITOR_FDS]; /* all are the child's to inherit; closed by monitor_files_done */
+	unsigned num;
+};
+void monitor_files_done(struct monitor_files *f);
+int monitor_files_add(struct monitor_files *f, int fd); /* takes fd; -EMFILE closes it */
+/* control, agent, console: the child's ends, in f already. *ret: JSON text. */
+int monitor_config(struct keeper *k, struct monitor_files *f, int control, int agent, int console, char **ret,
+		   struct sm_error *err) MUST_CHECK;
+
+/* agent.c */
+int agent_start(struct keeper *k, int fd, struct sm_error *err) MUST_CHECK; /* takes fd on success */
+int agent_exec_main(struct keeper *k);
+int agent_signal(struct keeper *k, int signal);
+int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols);
+int agent_poweroff(struct keeper *k);
+/* Joins the waiting or new ATTACH channel to the command. */
+int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a);
+
+/* server.c */
+int server_start(struct keeper *k, struct sm_error *err) MUST_CHECK;
+void server_tell_started(struct keeper *k);
+void server_tell_ended(struct keeper *k);
+void server_attach_pending(struct keeper *k); /* the command runs: let the waiting ATTACH in */
+bool server_drained(struct keeper *k);
+void server_done(struct keeper *k);
+
+#endif

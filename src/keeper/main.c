@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* supermachine-keeper: arguments in, one VM's life. Started by the library through the seat; nobody types this. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "keeper/keeper.h"
+
+#define SECOND 1000000000ull
+
+static int usage(void)
+{
+	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner] [--prepared NS] VMDIR\n", stderr);
+	return 2;
+}
+
+static bool parse(int argc, char **argv, struct keeper_args *a)
+{
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"vmm", required_argument, NULL, 'm'},
+						{"owner", no_argument, NULL, 'o'},
+						{"prepared", required_argument, NULL, 'p'},
+						{0}};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == 's')
+			a->socket = optarg;
+		else if (c == 'm')
+			a->vmm = optarg;
+		else if (c == 'o')
+			a->owner = true;
+		else if (c != 'p' || parse_u64(optarg, 0, INT64_MAX, &a->prepare_ns) < 0)
+			return false;
+	}
+	if (optind + 1 != argc || !a->socket || !a->vmm)
+		return false;
+	a->dir = argv[optind];
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	/* A cold boot under two levels of emulation on a busy host is the slowest that must not be given up on. */
+	struct keeper_args args = {.limits = {.boot = 300 * SECOND,
+					      .owner = 30 * SECOND,
+					      .poweroff = 20 * SECOND,
+					      .stop = 3 * SECOND,
+					      .late = 10 * SECOND}};
+	struct sm_error err = {0};
+
+	if (!parse(argc, argv, &args))
+		return usage();
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	if (keeper_run(&args, &err) < 0) {
+		log_error("keeper", "%s", err.message);
+		return 1;
+	}
+	return 0;
+}

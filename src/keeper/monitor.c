@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The keeper's side of the monitor: start it with its descriptors, read its events, notice its end, keep its console.
+ * If the keeper dies the monitor sees the end of its control socket; PDEATHSIG says the same to one that hangs.
+ */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/log.h"
+#include "base/util.h"
+
+#define CONSOLE_ROTATE (1u << 20)
+#define CONTROL_MAX 4096
+
+/* ---------------------------------------------------------------------------------------- console */
+
+static void keep_tail(struct monitor *m, const char *p, size_t len)
+{
+	if (len >= sizeof(m->tail)) {
+		p += len - sizeof(m->tail);
+		len = sizeof(m->tail);
+		m->tail_len = 0;
+	} else if (m->tail_len + len > sizeof(m->tail)) {
+		size_t drop = m->tail_len + len - sizeof(m->tail);
+
+		memmove(m->tail, m->tail + drop, m->tail_len - drop);
+		m->tail_len -= drop;
+	}
+	memcpy(m->tail + m->tail_len, p, len);
+	m->tail_len += len;
+}
+
+/* Reads what is there; false at the end of it. */
+static bool drain_console(struct monitor *m)
+{
+	char chunk[4096];
+	ssize_t n = read(m->console, chunk, sizeof(chunk));
+
+	if (n <= 0)
+		return n < 0 && errno == EINTR;
+	vm_log_write(&m->console_log, 0, chunk, (size_t)n);
+	keep_tail(m, chunk, (size_t)n);
+	return true;
+}
+
+static void on_console(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct keeper *k = arg;
+
+	if (!drain_console(&k->mon) && (events & EPOLLHUP))
+		k->mon.console_src = loop_remove(src);
+}
+
+/* ---------------------------------------------------------------------------------------- control */
+
+static void copy_member(json_t *o, const char *name, char *out, size_t size)
+{
+	const char *s = json_string_value(json_object_get(o, name));
+
+	snprintf(out, size, "%s", s ? s : "");
+}
+
+static void handle_event(struct keeper *k, const char *text, size_t len)
+{
+	json_t *o = json_loadb(text, len, 0, NULL);
+	char event[16];
+
+	copy_member(o, "event", event, sizeof(event));
+	if (streq(event, "started")) {
+		k->mon.started = true;
+		keeper_stage(k, "monitor");
+	} else if (streq(event, "exit")) {
+		copy_member(o, "reason", k->mon.reason, sizeof(k->mon.reason));
+		copy_member(o, "detail", k->mon.detail, sizeof(k->mon.detail));
+	}
+	json_decref(o);
+}
+
+/* One packet; false when there is none left. Descriptors of guest connections to ports nobody serves are closed. */
+static bool read_control(struct keeper *k)
+{
+	char packet[CONTROL_MAX];
+	int fds[16];
+	size_t nfds = ARRAY_SIZE(fds);
+	ssize_t n = fd_recv(k->mon.control, packet, sizeof(packet), fds, &nfds);
+
+	if (n <= 0)
+		return false;
+	for (size_t i = 0; i < nfds; i++)
+		fd_close(fds[i]);
+	handle_event(k, packet, (size_t)n);
+	return true;
+}
+
+static void on_control(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct keeper *k = arg;
+
+	if (!read_control(k) && (events & (EPOLLHUP | EPOLLERR)))
+		k->mon.control_src = loop_remove(src);
+}
+
+static void on_kill_timer(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct keeper *k = arg;
+
+	syscall(SYS_pidfd_send_signal, k->mon.pidfd, SIGKILL, NULL, 0);
+}
+
+void monitor_stop(struct keeper *k)
+{
+	static const char stop[] = "{\"cmd\":\"stop\"}";
+	struct monitor *m = &k->mon;
+
+	if (m->stopping || m->pidfd < 0)
+		return;
+	m->stopping = true;
+	if (send(m->control, stop, sizeof(stop) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0);
+	loop_timer_at(m->kill_timer, time_now_ns() + k->args.limits.stop);
+}
+
+static void on_monitor_exit(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct keeper *k = arg;
+	int status = 0;
+	pid_t pid;
+
+	do
+		pid = waitpid(k->mon.pid, &status, WNOHANG);
+	while (pid < 0 && errno == EINTR);
+	if (pid == 0)
+		return;
+	while (read_control(k))
+		;
+	while (drain_console(&k->mon))
+		;
+	k->mon.pid_src = loop_remove(src);
+	loop_timer_at(k->mon.kill_timer, 0);
+	keeper_ended(k, status);
+}
+
+/* ------------------------------------------------------------------------------------------ start */
+
+static int config_to_fd(const char *json)
+{
+	int fd = memfd_create("config", MFD_CLOEXEC), r;
+
+	if (fd < 0)
+		return -errno;
+	r = write_full(fd, json, strlen(json));
+	if (r == 0 && lseek(fd, 0, SEEK_SET) < 0)
+		r = -errno;
+	if (r < 0) {
+		fd_close(fd);
+		return r;
+	}
+	return fd;
+}
+
+static _Noreturn void child(struct keeper *k, const struct monitor_files *f, int config_fd, int errors)
+{
+	char number[16];
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
+	dup2(null, 0);
+	dup2(errors >= 0 ? errors : null, 1);
+	dup2(errors >= 0 ? errors : null, 2);
+	for (unsigned i = 0; i < f->num; i++)
+		fd_set_cloexec(f->fds[i], false);
+	snprintf(number, sizeof(number), "%d", config_fd);
+	execl(k->args.vmm, k->args.vmm, "--config-fd", number, (char *)NULL);
+	dprintf(2, "keeper: exec %s: %s\n", k->args.vmm, strerror(errno));
+	_exit(127);
+}
+
+/* Watches all that comes from the monitor. */
+static int watch(struct keeper *k)
+{
+	struct monitor *m = &k->mon;
+	int r;
+
+	r = loop_add(k->loop, m->pidfd, EPOLLIN, on_monitor_exit, k, &m->pid_src);
+	if (r == 0)
+		r = loop_add(k->loop, m->control, EPOLLIN, on_control, k, &m->control_src);
+	if (r == 0)
+		r = loop_add(k->loop, m->console, EPOLLIN, on_console, k, &m->console_src);
+	if (r == 0)
+		r = loop_add_timer(k->loop, on_kill_timer, k, &m->kill_timer);
+	return r;
+}
+
+/* The three channels between the two: mine[], and theirs in f. control, agent, console. */
+static int make_ends(struct monitor_files *f, int mine[3], int theirs[3])
+{
+	int types[2] = {SOCK_SEQPACKET, SOCK_STREAM};
+	int pair[2];
+
+	for (int i = 0; i < 3; i++) {
+		int r = i < 2 ? socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, pair) : pipe2(pair, O_CLOEXEC);
+
+		if (r < 0)
+			return -errno;
+		mine[i] = pair[0];
+		theirs[i] = monitor_files_add(f, pair[1]);
+		if (theirs[i] < 0)
+			return theirs[i];
+		/* The monitor's ends keep their own modes: these are other descriptions. */
+		fd_set_nonblock(mine[i], true);
+	}
+	return 0;
+}
+
+static int spawn(struct keeper *k, struct monitor_files *f, const char *json, struct sm_error *err)
+{
+	_fd_ int errors = openat(k->dirfd, "vmm.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	int config_fd = config_to_fd(json);
+
+	if (config_fd < 0)
+		return error_sys(err, -config_fd, "configuration of the monitor");
+	config_fd = monitor_files_add(f, config_fd);
+	if (config_fd < 0)
+		return error_sys(err, -config_fd, "configuration of the monitor");
+	k->mon.pid = fork();
+	if (k->mon.pid < 0)
+		return error_sys(err, errno, "fork");
+	if (k->mon.pid == 0)
+		child(k, f, config_fd, errors);
+	k->mon.pidfd = (int)syscall(SYS_pidfd_open, k->mon.pid, 0);
+	if (k->mon.pidfd < 0)
+		return error_sys(err, errno, "pidfd_open");
+	return 0;
+}
+
+int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err)
+{
+	struct monitor_files files = {0};
+	int mine[3] = {-1, -1, -1}, theirs[3];
+	char *json = NULL;
+	int r;
+
+	r = vm_log_open(&k->mon.console_log, k->dirfd, "console", true, CONSOLE_ROTATE);
+	if (r < 0)
+		return error_sys(err, -r, "console of VM %s", k->rec.id);
+	r = make_ends(&files, mine, theirs);
+	k->mon.control = mine[0];
+	k->mon.console = mine[2];
+	if (r < 0)
+		r = error_sys(err, -r, "sockets to the monitor");
+	else
+		r = monitor_config(k, &files, theirs[0], theirs[1], theirs[2], &json, err);
+	if (r == 0)
+		r = spawn(k, &files, json, err);
+	if (r == 0)
+		r = watch(k);
+	free(json);
+	monitor_files_done(&files);
+	if (r < 0)
+		fd_close(mine[1]);
+	else
+		*ret_agent_fd = mine[1];
+	return r;
+}
+
+void monitor_done(struct monitor *m, struct loop *loop)
+{
+	m->pid_src = loop_remove(m->pid_src);
+	m->control_src = loop_remove(m->control_src);
+	m->console_src = loop_remove(m->console_src);
+	m->kill_timer = loop_remove(m->kill_timer);
+	m->pidfd = fd_close(m->pidfd);
+	m->control = fd_close(m->control);
+	m->console = fd_close(m->console);
+	vm_log_close(&m->console_log);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The files that describe one VM, in its own directory. The contract between the library, which makes and reads the
+ *directory on the host, and the keeper, which runs it (on the host or in the machine).
+ *
+ *	config.json	the library, once: what the VM is (struct vm_record)
+ *	start.json	the library, at each start: which boot of the host, where, for whom (struct vm_start)
+ *	exit.json	how its last run ended (struct vm_exit). The keeper writes it; the library where no keeper
+ *could. Absent while it runs: the library removes it before a start
+ *	top		the private writable disk layer over the shared template; an empty file is a fresh one
+ *	log, log.1	what the command printed (log.h)
+ *	console, console.1	what the guest's kernel printed
+ *	vmm.log, keeper.log	what the programs had to complain about
+ *
+ * All JSON files are replaced whole (temporary name, fsync, rename). A string that is not UTF-8 is stored as
+ *{"hex":"..."}. Unknown members are ignored, a "version" above ours is refused.
+ */
+#ifndef KEEPER_RECORD_H
+#define KEEPER_RECORD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define VM_RECORD_VERSION 1
+#define VM_RECORD_MAX (4u << 20) /* bytes of any of the JSON files */
+#define VM_ID_DIGITS 12
+#define VM_NAME_MAX 63
+
+struct vm_part {
+	char *path;	       /* absolute */
+	uint64_t size, offset; /* bytes; offset into the image window */
+};
+
+struct vm_record {
+	char id[VM_ID_DIGITS + 1];
+	char name[VM_NAME_MAX + 1]; /* "": none */
+	char *image;		    /* as the user spelled it */
+	char *image_id;
+	int64_t created_ns; /* wall clock */
+	bool keep;
+	/* the monitor's part */
+	uint64_t memory;
+	unsigned cpus;
+	char *kernel, *initramfs, *cmdline; /* cmdline NULL: nothing to add */
+	uint64_t window_size;
+	struct vm_part *parts;
+	unsigned num_parts;
+	bool root_blk;	     /* the image as a read-only disk instead of the pmem window */
+	char *disk_template; /* absolute path of the read-only lower layer; NULL: tmpfs */
+	uint64_t disk_size;
+	/* the agent's part */
+	char *hostname;
+	char **argv, **env; /* env: the container's whole environment */
+	char *user, *cwd;   /* NULL: root, "/" */
+	char **volumes, **labels;
+	char **dns;
+	bool tty, stdin_open;
+	uint16_t rows, cols;
+	int stop_signal; /* Linux x86 number */
+	uint64_t timeout_ns;
+};
+
+/* JSON text from a record; malloc'ed through *ret. */
+int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err) MUST_CHECK;
+/* Checks everything: json is untrusted. On failure there is nothing to free. */
+int vm_record_parse(const char *json, size_t len, struct vm_record *ret, struct sm_error *err) MUST_CHECK;
+void vm_record_done(struct vm_record *r);
+
+struct vm_start {
+	char boot_id[40]; /* the host's, from /proc/sys/kernel/random/boot_id */
+	bool detach;
+	bool in_machine;
+	uint64_t prepare_ns; /* what the library spent before it started the keeper */
+};
+int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err) MUST_CHECK;
+int vm_start_parse(const char *json, size_t len, struct vm_start *ret, struct sm_error *err) MUST_CHECK;
+
+struct vm_exit {
+	struct sm_outcome outcome;
+	int64_t started_ns, finished_ns; /* wall clock; started 0: the command never ran */
+};
+int vm_exit_format(const struct vm_exit *x, char **ret, struct sm_error *err) MUST_CHECK;
+int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;
+
+/* "exited" ...; "none" for what is unknown. And back: SM_REASON_NONE for an unknown name. */
+const char *vm_reason_name(enum sm_reason reason);
+enum sm_reason vm_reason_parse(const char *name);
+
+/* Appends a stage; silently not when all places are taken. */
+void vm_outcome_stage(struct sm_outcome *o, const char *name, uint64_t ns);
+
+/* True for a name that a VM may have. */
+bool vm_name_valid(const char *name);
+/* True for VM_ID_DIGITS lower-case hexadecimal digits. */
+bool vm_id_valid(const char *id);
+
+#endif

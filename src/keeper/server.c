@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The keeper's unix socket: clients, their channels, what each service does. See wire.h. */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/log.h"
+#include "base/util.h"
+
+#define MAX_CLIENTS 256
+#define LISTEN_BACKLOG 64
+
+struct client {
+	struct keeper *k;
+	struct link *link;
+	struct client *next, **prev;
+	struct waiter *waiters;
+};
+
+/* A PROTO_KEEPER_WAIT channel; the user pointer of its channel. */
+struct waiter {
+	uint32_t ch;
+	bool owner;
+	struct waiter *next;
+};
+
+static void client_free(struct client *c)
+{
+	if (c->k->attach_client == c)
+		c->k->attach_client = NULL;
+	*c->prev = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	c->k->num_clients--;
+	while (c->waiters) {
+		struct waiter *w = c->waiters;
+
+		c->waiters = w->next;
+		free(w);
+	}
+	link_free(c->link);
+	free(c);
+}
+
+/* --------------------------------------------------------------------------------------- services */
+
+static void serve_status(struct client *c, uint32_t ch)
+{
+	struct keeper *k = c->k;
+	struct keeper_status s = {.state = keeper_state(k),
+				  .keeper_pid = getpid(),
+				  .monitor_pid = k->mon.pid,
+				  .started_ns = k->exit.started_ns,
+				  .attached = k->attached != NULL};
+	_cleanup_(buf_done) struct buf b = {0};
+
+	if (keeper_status_encode(&b, &s) == 0)
+		mux_opened(link_mux(c->link), ch, &b);
+	mux_close(link_mux(c->link), ch, b.error, "");
+}
+
+static void send_news(struct client *c, uint32_t ch, enum keeper_news_kind kind)
+{
+	struct keeper *k = c->k;
+	struct keeper_news n = {.kind = kind};
+	_cleanup_(buf_done) struct buf b = {0};
+
+	if (kind == KEEPER_ENDED) {
+		n.record = (const uint8_t *)(k->exit_json ? k->exit_json : "");
+		n.record_len = k->exit_json ? strlen(k->exit_json) : 0;
+	}
+	if (keeper_news_encode(&b, &n) == 0)
+		mux_send_event(link_mux(c->link), ch, &b);
+	if (kind == KEEPER_ENDED)
+		mux_close(link_mux(c->link), ch, 0, "");
+}
+
+static int serve_wait(struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper *k = c->k;
+	struct keeper_wait wait;
+	struct waiter *w;
+	int r = keeper_wait_decode(request, &wait);
+
+	if (r < 0)
+		return r;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	*w = (struct waiter){.ch = ch, .owner = wait.owner, .next = c->waiters};
+	c->waiters = w;
+	mux_set_user(link_mux(c->link), ch, w);
+	mux_opened(link_mux(c->link), ch, NULL);
+	if (wait.owner && !k->owner_seen) {
+		k->owner_seen = true;
+		loop_timer_at(k->owner_timer, 0);
+	}
+	if (k->exit.started_ns)
+		send_news(c, ch, KEEPER_STARTED);
+	if (k->phase == PHASE_ENDED)
+		send_news(c, ch, KEEPER_ENDED);
+	return 0;
+}
+
+static int serve_stop(struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper_stop s;
+	int r = keeper_stop_decode(request, &s);
+
+	if (r < 0)
+		return r;
+	if (c->k->phase >= PHASE_ENDING && s.mode != KEEPER_STOP_NOW)
+		return -ESRCH;
+	mux_opened(link_mux(c->link), ch, NULL);
+	mux_close(link_mux(c->link), ch, 0, "");
+	keeper_stop_request(c->k, &s);
+	return 0;
+}
+
+static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper *k = c->k;
+	struct keeper_attach a;
+	int r = keeper_attach_decode(request, &a);
+
+	if (r < 0)
+		return r;
+	if (k->phase >= PHASE_ENDING)
+		return -ESRCH;
+	if (k->attached || k->attach_client)
+		return -EBUSY;
+	if (k->main_open)
+		return agent_attach(k, link_mux(c->link), ch, &a);
+	k->attach_client = c;
+	k->attach_ch = ch;
+	k->attach = a;
+	keeper_try_main(k);
+	return 0;
+}
+
+/* Passes a channel through to the agent. */
+static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
+{
+	struct keeper *k = c->k;
+	struct relay *relay;
+
+	if (k->phase >= PHASE_ENDING)
+		return -ESRCH;
+	if (!k->agent || k->phase < PHASE_READY)
+		return -EAGAIN;
+	return relay_open(link_mux(c->link), ch, link_mux(k->agent), service, request->p, request->left, NULL, NULL,
+			  &relay);
+}
+
+static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
+{
+	switch (service) {
+	case PROTO_KEEPER_STATUS:
+		serve_status(c, ch);
+		return 0;
+	case PROTO_KEEPER_WAIT:
+		return serve_wait(c, ch, request);
+	case PROTO_KEEPER_STOP:
+		return serve_stop(c, ch, request);
+	case PROTO_KEEPER_ATTACH:
+		return serve_attach(c, ch, request);
+	case PROTO_EXEC:
+	case PROTO_CONNECT:
+	case PROTO_READ_FILE:
+	case PROTO_WRITE_FILE:
+	case PROTO_STATS:
+		return serve_relay(c, ch, service, request);
+	default:
+		return -ENOSYS;
+	}
+}
+
+static const char *refusal(int r)
+{
+	switch (r) {
+	case -ESRCH:
+		return "the command has ended";
+	case -EBUSY:
+		return "another client is attached";
+	case -EAGAIN:
+		return "the guest is still starting";
+	case -ENOSYS:
+		return "no such service";
+	default:
+		return strerror(-r);
+	}
+}
+
+/* -------------------------------------------------------------------------------------- callbacks */
+
+static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *request)
+{
+	struct client *c = arg;
+	int r = serve(c, ch, service, request);
+
+	if (r < 0)
+		mux_close(link_mux(c->link), ch, r, refusal(r));
+}
+
+static void drop_waiter(struct client *c, uint32_t ch)
+{
+	for (struct waiter **w = &c->waiters, *dead; (dead = *w); w = &(*w)->next) {
+		bool owner = dead->owner;
+
+		if (dead->ch != ch)
+			continue;
+		*w = dead->next;
+		free(dead);
+		if (owner)
+			keeper_end(c->k, SM_REASON_CLIENT_GONE, 0, "the program that ran it went away");
+		return;
+	}
+}
+
+static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
+{
+	struct client *c = arg;
+
+	mux_close(link_mux(c->link), ch, 0, "");
+	if (c->k->attach_client == c && c->k->attach_ch == ch)
+		c->k->attach_client = NULL;
+	drop_waiter(c, ch);
+}
+
+static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
+{
+	struct client *c = arg;
+
+	mux_consumed(link_mux(c->link), ch, stream, len);
+}
+
+static const struct mux_callbacks client_callbacks = {.open = on_open, .data = on_data, .closed = on_closed};
+
+static void on_link_end(struct link *l, int r, const char *why, void *arg)
+{
+	if (r < 0 && r != -ECONNRESET && r != -EPIPE)
+		log_info("keeper", "client cut off: %s", why);
+	client_free(arg);
+}
+
+static bool peer_allowed(int fd)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && (cred.uid == geteuid() || cred.uid == 0);
+}
+
+static int client_new(struct keeper *k, int fd)
+{
+	struct client *c = calloc(1, sizeof(*c));
+	struct mux *mux = NULL;
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	c->k = k;
+	r = mux_new(MUX_SERVER, &client_callbacks, c, PROTO_DEFAULT_WINDOW, &mux);
+	if (r == 0)
+		r = link_new(k->loop, fd, mux, on_link_end, c, &c->link);
+	if (r < 0) {
+		mux_free(mux);
+		free(c);
+		return r;
+	}
+	c->next = k->clients;
+	c->prev = &k->clients;
+	if (c->next)
+		c->next->prev = &c->next;
+	k->clients = c;
+	k->num_clients++;
+	return mux_hello(mux, NULL);
+}
+
+static void on_accept(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct keeper *k = arg;
+	int fd = accept4(k->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (k->num_clients >= MAX_CLIENTS || !peer_allowed(fd) || client_new(k, fd) < 0)
+		fd_close(fd);
+}
+
+/* ------------------------------------------------------------------------------------ for vm.c */
+
+int server_start(struct keeper *k, struct sm_error *err)
+{
+	mode_t old = umask(0077);
+	int r;
+
+	unlink(k->args.socket); /* of a keeper that was killed; the library lets only one start */
+	k->listen_fd = unix_listen(k->args.socket, LISTEN_BACKLOG);
+	umask(old);
+	if (k->listen_fd < 0)
+		return error_sys(err, -k->listen_fd, "listen on %s", k->args.socket);
+	fd_set_nonblock(k->listen_fd, true);
+	r = loop_add(k->loop, k->listen_fd, EPOLLIN, on_accept, k, &k->listen_src);
+	return r < 0 ? error_sys(err, -r, "listen on %s", k->args.socket) : 0;
+}
+
+static void tell(struct keeper *k, enum keeper_news_kind kind)
+{
+	for (struct client *c = k->clients; c; c = c->next)
+		for (struct waiter *w = c->waiters; w; w = w->next)
+			send_news(c, w->ch, kind);
+}
+
+void server_tell_started(struct keeper *k)
+{
+	tell(k, KEEPER_STARTED);
+}
+
+/* After this nobody can connect: who tries finds exit.json written. */
+void server_tell_ended(struct keeper *k)
+{
+	if (k->attach_client)
+		mux_close(link_mux(k->attach_client->link), k->attach_ch, -ESRCH, "the VM has ended");
+	k->attach_client = NULL;
+	k->listen_src = loop_remove(k->listen_src);
+	if (k->listen_fd >= 0)
+		unlink(k->args.socket);
+	k->listen_fd = fd_close(k->listen_fd);
+	tell(k, KEEPER_ENDED);
+}
+
+void server_attach_pending(struct keeper *k)
+{
+	struct client *c = k->attach_client;
+	int r;
+
+	if (!c)
+		return;
+	k->attach_client = NULL;
+	r = agent_attach(k, link_mux(c->link), k->attach_ch, &k->attach);
+	if (r < 0)
+		mux_close(link_mux(c->link), k->attach_ch, r, strerror(-r));
+}
+
+bool server_drained(struct keeper *k)
+{
+	for (struct client *c = k->clients; c; c = c->next) {
+		size_t len;
+
+		mux_output(link_mux(c->link), &len);
+		if (len)
+			return false;
+	}
+	return true;
+}
+
+void server_done(struct keeper *k)
+{
+	while (k->clients)
+		client_free(k->clients);
+	k->listen_src = loop_remove(k->listen_src);
+	if (k->listen_fd >= 0)
+		unlink(k->args.socket);
+	k->listen_fd = fd_close(k->listen_fd);
+}

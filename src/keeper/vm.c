@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A VM's life in phases: see keeper.h. */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/log.h"
+#include "base/util.h"
+
+#define LINGER_POLL_NS (5 * 1000000ull)
+#define SECOND 1000000000ull
+
+enum sm_vm_state keeper_state(const struct keeper *k)
+{
+	switch (k->phase) {
+	case PHASE_ENDED:
+		return SM_VM_EXITED;
+	case PHASE_ENDING:
+		return SM_VM_STOPPING;
+	default:
+		return k->main_open ? SM_VM_RUNNING : SM_VM_STARTING;
+	}
+}
+
+void keeper_stage(struct keeper *k, const char *name)
+{
+	uint64_t now = time_now_ns();
+
+	vm_outcome_stage(&k->exit.outcome, name, now - k->stage_since);
+	k->stage_since = now;
+}
+
+void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (k->phase == PHASE_ENDED)
+		return;
+	if (k->forced == SM_REASON_NONE) {
+		k->forced = reason;
+		k->forced_signal = signal;
+		va_start(ap, fmt);
+		vsnprintf(k->forced_message, sizeof(k->forced_message), fmt, ap);
+		va_end(ap);
+	}
+	k->phase = PHASE_ENDING;
+	monitor_stop(k);
+}
+
+/* ------------------------------------------------------------------------------------- the way up */
+
+void keeper_setup_done(struct keeper *k)
+{
+	keeper_stage(k, "setup");
+	k->phase = PHASE_READY;
+	keeper_try_main(k);
+}
+
+void keeper_try_main(struct keeper *k)
+{
+	int r;
+
+	if (k->phase != PHASE_READY || (k->args.owner && !k->attach_client))
+		return;
+	k->phase = PHASE_MAIN;
+	r = agent_exec_main(k);
+	if (r < 0)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "start the command: %s", strerror(-r));
+}
+
+void keeper_main_started(struct keeper *k)
+{
+	struct timespec now;
+
+	if (k->phase != PHASE_MAIN)
+		return;
+	keeper_stage(k, "exec");
+	clock_gettime(CLOCK_REALTIME, &now);
+	k->exit.started_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	loop_timer_at(k->deadline, 0);
+	if (k->rec.timeout_ns)
+		loop_timer_at(k->time_limit, time_now_ns() + k->rec.timeout_ns + k->args.limits.late);
+	server_attach_pending(k);
+	server_tell_started(k);
+}
+
+/* ----------------------------------------------------------------------------------- the way down */
+
+void keeper_main_done(struct keeper *k, int code, const char *text)
+{
+	/* The channel went with the link: keeper_agent_lost follows and knows more. */
+	if (k->phase >= PHASE_ENDING || k->main_done || (!k->main_has_exit && code == -ECONNRESET))
+		return;
+	k->main_done = true;
+	loop_timer_at(k->time_limit, 0);
+	loop_timer_at(k->grace, 0);
+	if (!k->main_has_exit) {
+		keeper_end(k, k->main_open ? SM_REASON_GUEST_PANIC : SM_REASON_START_FAILED, 0,
+			   "the guest's agent gave no exit status: %s", *text ? text : strerror(-code));
+		return;
+	}
+	keeper_stage(k, "command");
+	k->phase = PHASE_ENDING;
+	/* Only a disk that stays is worth a clean shutdown. */
+	if (k->rec.keep && k->rec.disk_template && agent_poweroff(k) == 0)
+		loop_timer_at(k->deadline, time_now_ns() + k->args.limits.poweroff);
+	else
+		monitor_stop(k);
+}
+
+void keeper_agent_lost(struct keeper *k, const char *why)
+{
+	if (k->phase >= PHASE_ENDING)
+		return;
+	/* A panic or a poweroff: the monitor says so in a moment. If it does not, the agent died or broke the rules. */
+	snprintf(k->forced_message, sizeof(k->forced_message), "lost the guest's agent: %s", why);
+	loop_timer_at(k->deadline, time_now_ns() + k->args.limits.stop);
+}
+
+static bool deadly(int signal)
+{
+	return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT || signal == SIGKILL;
+}
+
+void keeper_stop_request(struct keeper *k, const struct keeper_stop *s)
+{
+	int signal = s->signal ? s->signal : k->rec.stop_signal;
+
+	if (s->mode == KEEPER_STOP_NOW) {
+		keeper_end(k, SM_REASON_STOPPED, SIGKILL, "stopped at once");
+	} else if (k->phase >= PHASE_ENDING) {
+		return;
+	} else if (!k->main_open) {
+		if (s->mode == KEEPER_STOP_GRACE || deadly(signal))
+			keeper_end(k, SM_REASON_STOPPED, signal, "stopped before its command ran");
+	} else if (s->mode == KEEPER_STOP_SIGNAL) {
+		agent_signal(k, signal);
+	} else {
+		k->forced = SM_REASON_STOPPED;
+		k->forced_signal = signal;
+		snprintf(k->forced_message, sizeof(k->forced_message), "stopped");
+		agent_signal(k, signal);
+		if (s->grace_ns != UINT64_MAX)
+			loop_timer_at(k->grace, time_now_ns() + MIN(s->grace_ns, (uint64_t)INT64_MAX / 2));
+	}
+}
+
+/* The command ignored its stop signal; if SIGKILL does not end it either, the guest is beyond asking. */
+static void on_grace(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct keeper *k = arg;
+
+	k->forced_signal = SIGKILL;
+	agent_signal(k, SIGKILL);
+	loop_timer_at(k->deadline, time_now_ns() + k->args.limits.poweroff);
+}
+
+static void on_deadline(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct keeper *k = arg;
+
+	if (k->phase == PHASE_ENDING || k->forced != SM_REASON_NONE) {
+		k->phase = PHASE_ENDING;
+		monitor_stop(k);
+	} else if (k->agent_lost) {
+		char why[sizeof(k->forced_message)];
+
+		memcpy(why, k->forced_message, sizeof(why));
+		keeper_end(k, k->main_open ? SM_REASON_GUEST_PANIC : SM_REASON_START_FAILED, 0, "%s", why);
+	} else {
+		keeper_end(k, SM_REASON_START_FAILED, 0, "the guest did not come up within %llu s (%s)",
+			   (unsigned long long)(k->args.limits.boot / SECOND),
+			   k->phase == PHASE_BOOT ? "no word from its agent" : "its set-up did not end");
+	}
+}
+
+static void on_time_limit(struct loop *loop, struct loop_source *src, void *arg)
+{
+	keeper_end(arg, SM_REASON_TIMEOUT, 0, "its time was over and the guest did not end it");
+}
+
+static void on_owner_timer(struct loop *loop, struct loop_source *src, void *arg)
+{
+	keeper_end(arg, SM_REASON_CLIENT_GONE, 0, "the program that ran it went away");
+}
+
+/* The record is there; what is left is to get the last bytes out. A client that does not read holds only itself up. */
+static void on_linger(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct keeper *k = arg;
+
+	if (server_drained(k))
+		loop_stop(loop, 0);
+	else
+		loop_timer_at(src, time_now_ns() + LINGER_POLL_NS);
+}
+
+void keeper_ended(struct keeper *k, int wait_status)
+{
+	struct sm_error err = {0};
+
+	if (k->phase == PHASE_ENDED)
+		return;
+	keeper_stage(k, "shutdown");
+	k->phase = PHASE_ENDED;
+	outcome_compute(k, wait_status);
+	if (outcome_write(k, &err) < 0 && err.code != ENOENT)
+		log_error("keeper", "%s", err.message);
+	k->agent = link_free(k->agent);
+	server_tell_ended(k);
+	loop_timer_at(k->linger, time_now_ns());
+}
+
+/* ---------------------------------------------------------------------------------- construction */
+
+static int load_record(struct keeper *k, struct sm_error *err)
+{
+	_free_ char *json = NULL;
+	size_t len;
+	int r;
+
+	k->dirfd = open(k->args.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (k->dirfd < 0)
+		return error_sys(err, errno, "open %s", k->args.dir);
+	r = read_file_at(k->dirfd, "config.json", VM_RECORD_MAX, &json, &len);
+	if (r < 0)
+		return error_sys(err, -r, "read %s/config.json", k->args.dir);
+	r = vm_record_parse(json, len, &k->rec, err);
+	return r < 0 ? error_wrap(err, r, "%s/config.json", k->args.dir) : 0;
+}
+
+static int add_timers(struct keeper *k)
+{
+	const struct {
+		struct loop_source **timer;
+		loop_timer_fn fn;
+	} timers[] = {
+		{&k->deadline, on_deadline},	 {&k->grace, on_grace},	  {&k->owner_timer, on_owner_timer},
+		{&k->time_limit, on_time_limit}, {&k->linger, on_linger},
+	};
+	int r = loop_new(&k->loop);
+
+	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(timers); i++)
+		r = loop_add_timer(k->loop, timers[i].fn, k, timers[i].timer);
+	return r;
+}
+
+static int start(struct keeper *k, struct sm_error *err)
+{
+	uint64_t now = time_now_ns();
+	int agent_fd = -1, r;
+
+	k->stage_since = now;
+	r = load_record(k, err);
+	if (r < 0)
+		return r;
+	vm_outcome_stage(&k->exit.outcome, "prepare", k->args.prepare_ns);
+	r = add_timers(k);
+	if (r < 0)
+		return error_sys(err, -r, "event loop");
+	k->logging = !k->args.owner || k->rec.keep;
+	if (k->logging && (r = vm_log_open(&k->log, k->dirfd, "log", false, VM_LOG_ROTATE)) < 0)
+		return error_sys(err, -r, "open %s/log", k->args.dir);
+	/* The monitor first: it boots while this goes on. */
+	r = monitor_start(k, &agent_fd, err);
+	if (r < 0)
+		return r;
+	r = agent_start(k, agent_fd, err);
+	if (r < 0) {
+		fd_close(agent_fd);
+		return r;
+	}
+	r = server_start(k, err);
+	if (r < 0)
+		return r;
+	loop_timer_at(k->deadline, now + k->args.limits.boot);
+	if (k->args.owner)
+		loop_timer_at(k->owner_timer, now + k->args.limits.owner);
+	return 0;
+}
+
+static void done(struct keeper *k)
+{
+	k->agent = link_free(k->agent);
+	server_done(k);
+	monitor_done(&k->mon, k->loop);
+	vm_log_close(&k->log);
+	loop_free(k->loop);
+	vm_record_done(&k->rec);
+	free(k->exit_json);
+	fd_close(k->dirfd);
+}
+
+/* Whatever goes wrong is in the record: the library, on the other side of the seat, reads it there. */
+static void record_failure(struct keeper *k, const struct sm_error *err)
+{
+	struct sm_outcome *o = &k->exit.outcome;
+
+	if (k->dirfd < 0)
+		return;
+	k->forced = SM_REASON_START_FAILED;
+	snprintf(k->forced_message, sizeof(k->forced_message), "%.200s", err->message);
+	outcome_compute(k, 0);
+	snprintf(o->message, sizeof(o->message), "%.500s", err->message);
+	if (outcome_write(k, NULL) < 0)
+		log_error("keeper", "%s/exit.json cannot be written", k->args.dir);
+}
+
+int keeper_run(const struct keeper_args *args, struct sm_error *err)
+{
+	struct keeper k = {.args = *args,
+			   .dirfd = -1,
+			   .listen_fd = -1,
+			   .log = {.fd = -1},
+			   .mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}}};
+	struct sm_error own = {0};
+	int r = start(&k, &own);
+
+	if (r == 0)
+		r = loop_run(k.loop);
+	else
+		record_failure(&k, &own);
+	if (r < 0 && err)
+		*err = own;
+	done(&k);
+	return r;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Codecs of the keeper's own messages. See wire.h. */
+#include "keeper/wire.h"
+
+#include <errno.h>
+
+#include "base/util.h"
+
+#define MAX_FIELDS 5
+
+/* Reads tags 1 .. count, each a number, into v (absent: 0). */
+static int read_numbers(struct cursor *c, uint64_t *v, unsigned count)
+{
+	struct tlv t;
+	int r;
+
+	memset(v, 0, count * sizeof(*v));
+	while ((r = tlv_next(c, &t)) > 0) {
+		if (t.tag & 0x8000)
+			continue;
+		if (t.tag == 0 || t.tag > count || tlv_u64(&t, &v[t.tag - 1]) < 0)
+			return -EPROTO;
+	}
+	return r;
+}
+
+static int write_numbers(struct buf *b, const uint64_t *v, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		tlv_put_u64(b, (uint16_t)(i + 1), v[i]);
+	return b->error;
+}
+
+int keeper_status_encode(struct buf *b, const struct keeper_status *s)
+{
+	uint64_t v[5] = {s->state, (uint64_t)s->keeper_pid, (uint64_t)s->monitor_pid, (uint64_t)s->started_ns,
+			 s->attached};
+
+	return write_numbers(b, v, 5);
+}
+
+int keeper_status_decode(struct cursor *c, struct keeper_status *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 5);
+
+	if (r < 0)
+		return r;
+	if (v[0] < SM_VM_STARTING || v[0] > SM_VM_EXITED || v[1] > INT64_MAX || v[2] > INT64_MAX || v[3] > INT64_MAX)
+		return -EPROTO;
+	*ret = (struct keeper_status){.state = (enum sm_vm_state)v[0],
+				      .keeper_pid = (int64_t)v[1],
+				      .monitor_pid = (int64_t)v[2],
+				      .started_ns = (int64_t)v[3],
+				      .attached = v[4] != 0};
+	return 0;
+}
+
+int keeper_wait_encode(struct buf *b, const struct keeper_wait *w)
+{
+	uint64_t v[1] = {w->owner};
+
+	return write_numbers(b, v, 1);
+}
+
+int keeper_wait_decode(struct cursor *c, struct keeper_wait *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 1);
+
+	if (r == 0)
+		ret->owner = v[0] != 0;
+	return r;
+}
+
+int keeper_news_encode(struct buf *b, const struct keeper_news *n)
+{
+	tlv_put_u64(b, 1, n->kind);
+	if (n->record)
+		tlv_put(b, 2, n->record, n->record_len);
+	return b->error;
+}
+
+int keeper_news_decode(struct cursor *c, struct keeper_news *ret)
+{
+	struct keeper_news n = {0};
+	uint64_t kind = 0;
+	struct tlv t;
+	int r;
+
+	while ((r = tlv_next(c, &t)) > 0) {
+		if (t.tag == 1 && tlv_u64(&t, &kind) < 0)
+			return -EPROTO;
+		if (t.tag == 2) {
+			n.record = t.p;
+			n.record_len = t.len;
+		} else if (t.tag != 1 && !(t.tag & 0x8000)) {
+			return -EPROTO;
+		}
+	}
+	if (r < 0 || (kind != KEEPER_STARTED && kind != KEEPER_ENDED) || (kind == KEEPER_ENDED && !n.record))
+		return -EPROTO;
+	n.kind = (enum keeper_news_kind)kind;
+	*ret = n;
+	return 0;
+}
+
+int keeper_stop_encode(struct buf *b, const struct keeper_stop *s)
+{
+	uint64_t v[3] = {s->mode, (uint64_t)s->signal, s->grace_ns};
+
+	return write_numbers(b, v, 3);
+}
+
+int keeper_stop_decode(struct cursor *c, struct keeper_stop *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 3);
+
+	if (r < 0)
+		return r;
+	if (v[0] < KEEPER_STOP_GRACE || v[0] > KEEPER_STOP_NOW || v[1] > 64 || (v[0] == KEEPER_STOP_SIGNAL && !v[1]))
+		return -EPROTO;
+	*ret = (struct keeper_stop){.mode = (enum keeper_stop_mode)v[0], .signal = (int)v[1], .grace_ns = v[2]};
+	return 0;
+}
+
+int keeper_attach_encode(struct buf *b, const struct keeper_attach *a)
+{
+	uint64_t v[3] = {a->stdin_open, a->rows, a->cols};
+
+	return write_numbers(b, v, 3);
+}
+
+int keeper_attach_decode(struct cursor *c, struct keeper_attach *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 3);
+
+	if (r < 0)
+		return r;
+	if (v[1] > UINT16_MAX || v[2] > UINT16_MAX)
+		return -EPROTO;
+	*ret = (struct keeper_attach){.stdin_open = v[0] != 0, .rows = (uint16_t)v[1], .cols = (uint16_t)v[2]};
+	return 0;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What clients say to a keeper beside the agent's own services, which it passes through once the guest is set up
+ *(PROTO_EXEC, PROTO_CONNECT, PROTO_READ_FILE, PROTO_WRITE_FILE, PROTO_STATS). Each is a channel of proto/frame.h;
+ *requests and replies are TLV.
+ *
+ *	PROTO_KEEPER_STATUS	OPENED with a keeper_status, then CLOSE 0.
+ *	PROTO_KEEPER_WAIT	OPENED; an EVENT keeper_news "started" when the command runs (at once if it does),
+ *"ended" with the exit record when the VM is gone, then CLOSE 0. owner: the VM ends (client-gone) when this channel
+ *does. PROTO_KEEPER_STOP	OPENED and CLOSE 0 when the request is under way; CLOSE -ESRCH when the command has
+ *ended already. PROTO_KEEPER_ATTACH	OPENED when the command runs; from then on the channel is as one of PROTO_EXEC.
+ *CLOSE -EBUSY when another client has it.
+ *
+ * A keeper started with --owner waits with the command for the first ATTACH.
+ */
+#ifndef KEEPER_WIRE_H
+#define KEEPER_WIRE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/messages.h"
+
+struct keeper_status {
+	enum sm_vm_state state;
+	int64_t keeper_pid, monitor_pid, started_ns; /* pids as seen where the keeper runs */
+	bool attached;
+};
+int keeper_status_encode(struct buf *b, const struct keeper_status *s);
+int keeper_status_decode(struct cursor *c, struct keeper_status *ret); /* 0 or -EPROTO, as all decoders here */
+
+struct keeper_wait {
+	bool owner;
+};
+int keeper_wait_encode(struct buf *b, const struct keeper_wait *w);
+int keeper_wait_decode(struct cursor *c, struct keeper_wait *ret);
+
+enum keeper_news_kind { KEEPER_STARTED = 1, KEEPER_ENDED = 2 };
+#define KEEPER_NEWS_MAX 4000 /* bytes of an exit record: an event is at most 4 KiB */
+struct keeper_news {
+	enum keeper_news_kind kind;
+	const uint8_t *record; /* ENDED: the JSON of exit.json, within the bytes decoded from */
+	size_t record_len;
+};
+int keeper_news_encode(struct buf *b, const struct keeper_news *n);
+int keeper_news_decode(struct cursor *c, struct keeper_news *ret);
+
+enum keeper_stop_mode {
+	KEEPER_STOP_GRACE = 1,	/* the signal (0: the VM's stop signal), SIGKILL after grace_ns; reason "stopped" */
+	KEEPER_STOP_SIGNAL = 2, /* the signal, nothing else; before the command runs a deadly one ends the VM */
+	KEEPER_STOP_NOW = 3,	/* the monitor ends at once, the disk as after a power cut; reason "stopped" */
+};
+struct keeper_stop {
+	enum keeper_stop_mode mode;
+	int signal;
+	uint64_t grace_ns; /* UINT64_MAX: no limit */
+};
+int keeper_stop_encode(struct buf *b, const struct keeper_stop *s);
+int keeper_stop_decode(struct cursor *c, struct keeper_stop *ret);
+
+struct keeper_attach {
+	bool stdin_open;
+	uint16_t rows, cols; /* 0: as it is */
+};
+int keeper_attach_encode(struct buf *b, const struct keeper_attach *a);
+int keeper_attach_decode(struct cursor *c, struct keeper_attach *ret);
+
+#endif
