@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* FUSE operations on open directories. A listing is packed into a buffer of the size asked for, then scattered into the
+ * reply. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "fuse/request.h"
+
+ssize_t op_opendir(struct fuse_request *rq)
+{
+	struct fuse_open_in in;
+	struct fuse_open_out out = {0};
+	struct sm_fs_open o = {0};
+	int r = 0;
+
+	if (!request_arg(rq, &in, sizeof(in)))
+		return -EPROTO;
+	if (rq->s->ops->opendir)
+		r = rq->s->ops->opendir(rq->s->be, &rq->who, rq->h.nodeid, &o);
+	if (r < 0)
+		return r;
+	r = handles_add(&rq->s->handles, rq->h.nodeid, o.fh, true, &out.fh);
+	if (r < 0) {
+		if (rq->s->ops->releasedir)
+			rq->s->ops->releasedir(rq->s->be, rq->h.nodeid, o.fh);
+		return r;
+	}
+	out.open_flags = (o.flags & SM_FS_OPEN_CACHE_DIR ? FOPEN_CACHE_DIR : 0) |
+			 (o.flags & SM_FS_OPEN_KEEP_CACHE ? FOPEN_KEEP_CACHE : 0);
+	return request_reply(rq, &out, sizeof(out));
+}
+
+/* The listing being packed. */
+struct packing {
+	uint8_t *data;
+	size_t len, size;
+	bool plus;
+};
+
+/* Records are 8-byte aligned (FUSE_DIRENT_ALIGN); an entry that does not fit whole is not added. */
+static bool pack_dirent(void *arg, const char *name, uint64_t ino, uint32_t d_type, uint64_t next_offset,
+			const struct sm_fs_entry *entry)
+{
+	static const struct sm_fs_entry none;
+	struct packing *p = arg;
+	size_t name_len = strlen(name), head = p->plus ? sizeof(struct fuse_entry_out) : 0;
+	size_t whole = align_up(head + sizeof(struct fuse_dirent) + name_len, 8);
+	struct fuse_dirent d = {.ino = ino, .off = next_offset, .namelen = (uint32_t)name_len, .type = d_type};
+	uint8_t *to = p->data + p->len;
+
+	if (name_len > 255 || whole > p->size - p->len)
+		return false;
+	if (p->plus) {
+		struct fuse_entry_out e;
+
+		entry_out_from(&e, entry ? entry : &none);
+		memcpy(to, &e, sizeof(e));
+	}
+	memcpy(to + head, &d, sizeof(d));
+	memcpy(to + head + sizeof(d), name, name_len);
+	memset(to + head + sizeof(d) + name_len, 0, whole - head - sizeof(d) - name_len);
+	p->len += whole;
+	return true;
+}
+
+static ssize_t list(struct fuse_request *rq, bool plus)
+{
+	struct fuse_read_in in;
+	struct packing p = {.plus = plus};
+	_free_ uint8_t *data = NULL;
+	uint64_t fh;
+	int r;
+
+	if (!request_arg(rq, &in, sizeof(in)))
+		return -EPROTO;
+	r = request_handle(rq, in.fh, rq->h.nodeid, true, &fh);
+	if (r < 0)
+		return r;
+	p.size = MIN(MIN((size_t)in.size, request_room(rq)), (size_t)rq->s->options.max_write);
+	p.data = data = malloc(MAX(p.size, (size_t)1));
+	if (!data)
+		return -ENOMEM;
+	r = rq->s->ops->readdir(rq->s->be, &rq->who, rq->h.nodeid, fh, in.offset, plus, pack_dirent, &p);
+	/* References taken for what is packed already must reach the peer: an error waits for the next call. */
+	return r < 0 && !p.len ? r : request_reply(rq, p.data, p.len);
+}
+
+ssize_t op_readdir(struct fuse_request *rq)
+{
+	return list(rq, false);
+}
+
+ssize_t op_readdirplus(struct fuse_request *rq)
+{
+	return list(rq, true);
+}
+
+ssize_t op_releasedir(struct fuse_request *rq)
+{
+	struct fuse_release_in in;
+	uint64_t fh;
+	int r;
+
+	if (!request_arg(rq, &in, sizeof(in)))
+		return -EPROTO;
+	r = handles_remove(&rq->s->handles, in.fh, rq->h.nodeid, true, &fh);
+	if (r == 0 && rq->s->ops->releasedir)
+		rq->s->ops->releasedir(rq->s->be, rq->h.nodeid, fh);
+	return r;
+}
+
+ssize_t op_fsyncdir(struct fuse_request *rq)
+{
+	struct fuse_fsync_in in;
+	uint64_t fh;
+	int r;
+
+	if (!request_arg(rq, &in, sizeof(in)))
+		return -EPROTO;
+	r = request_handle(rq, in.fh, rq->h.nodeid, true, &fh);
+	if (r < 0 || !rq->s->ops->fsyncdir)
+		return r;
+	return rq->s->ops->fsyncdir(rq->s->be, rq->h.nodeid, fh, in.fsync_flags & FUSE_FSYNC_FDATASYNC);
+}
