@@ -42,6 +42,7 @@ struct virtio_device;
 struct virtio_irq_port {
 	void (*queue)(void *arg, unsigned queue); /* used buffers in this queue */
 	void (*config)(void *arg);		  /* the device configuration changed */
+	void (*again)(void *arg, unsigned queue); /* have notify(queue) called once more, soon, from the event loop */
 	void *arg;
 };
 
@@ -86,6 +87,25 @@ void virtio_device_broken(struct virtio_device *dev, const char *why);
 
 /* Raises the queue's interrupt if the driver wants one (event index, flags). Call once per drained batch. */
 void virtio_device_signal(struct virtio_device *dev, unsigned queue);
+
+/*
+ * Drains a queue: pops chains into *chain (the device's scratch), hands each to fn, gives it back, and signals once at
+ * the end. fn returns the number of bytes it wrote, or -EINPROGRESS (the device keeps the head and pushes it later),
+ * -EAGAIN (not now: the chain goes back and draining stops with kicks on), or another error (the guest broke the rules:
+ * the device is broken). Bounded: after one and a half rounds of the queue the rest is left to a later turn of the
+ * event loop, so that a guest that never stops asking does not starve its other devices.
+ */
+typedef int (*virtio_chain_fn)(struct virtio_device *dev, unsigned queue, struct virtq_chain *chain);
+void virtio_device_drain(struct virtio_device *dev, unsigned queue, struct virtq_chain *chain, virtio_chain_fn fn);
+
+/* For config_read: copies [off, off + len) of a structure of `size` bytes; zeros beyond it. */
+void virtio_config_copy(void *p, uint32_t off, uint32_t len, const void *config, uint32_t size);
+
+/* True if the driver agreed to a feature bit (its number). */
+static inline bool virtio_has(const struct virtio_device *dev, unsigned bit)
+{
+	return dev->features & (1ULL << bit);
+}
 
 /*
  * Shared memory or memory-window resources that a device brings into guest-physical space are chosen by the monitor

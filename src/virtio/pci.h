@@ -7,15 +7,14 @@
  *  - puts the function on its bus and forwards configuration accesses to virtio_pci_config_read/_write;
  *  - asks virtio_pci_bar() where BARs sit (after the `moved` callback too) and forwards accesses inside an enabled BAR;
  *  - keeps one eventfd a queue, bound (while BAR 0 is enabled) to the port bar.addr + virtio_pci_notify_offset(queue),
- *of any access length, without data match; when it fires, the event loop calls virtio_pci_notify(queue);
+ *  of any access length, without data match; when it fires, the event loop calls virtio_pci_notify(queue);
  *  - keeps one irqfd a vector, whose route `route` gives it, and raises it in `signal`.
  *
  * Layout (all structures' offsets are in the vendor capabilities too, as drivers find them):
  *	BAR 0  I/O		notify ports: queue q at q * VIRTIO_PCI_NOTIFY_STRIDE
  *	BAR 1  memory, 32 bit, VIRTIO_PCI_MEM_SIZE
  *		0x000 common configuration   0x100 ISR	0x200 device configuration
- *		0x800 MSI-X table (16 bytes a vector: vector q + 1 is for nobody in particular, drivers choose)	0xc00
- *MSI-X PBA
+ *		0x800 MSI-X table, 16 bytes a vector (drivers choose what each is for)	0xc00 MSI-X PBA
  *
  * Thread rules: everything here runs under the monitor's device lock. virtio_pci_notify() runs in the event loop; the
  * register accesses may come from any vCPU thread; so the host callbacks may be called from both.

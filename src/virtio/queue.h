@@ -59,9 +59,16 @@ bool virtq_enable_notify(struct virtqueue *vq);
 /* True if the driver wants an interrupt for what has been pushed since the last call. */
 bool virtq_should_signal(struct virtqueue *vq);
 
+extern const int virtq_syscalls[]; /* system calls of queues and chains at run time, ends with -1 */
+
 /* Helpers for copying out of and into chains by plain memory; they go through a system call for windows. */
 /* Copies len bytes at offset `off` of the readable part; 0 or -EPROTO (short) or -EFAULT. */
 int virtq_chain_read(const struct virtq_chain *c, uint64_t off, void *p, size_t len) MUST_CHECK;
 int virtq_chain_write(const struct virtq_chain *c, uint64_t off, const void *p, size_t len) MUST_CHECK;
+
+/* The part [off, off + len) of an iovec array, in out[0 .. max): how many entries it took, or -EPROTO where in is
+ * shorter or max too small. */
+int virtq_iov_slice(const struct iovec *in, unsigned n, uint64_t off, uint64_t len, struct iovec *out,
+		    unsigned max) MUST_CHECK;
 
 #endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-vsock (virtio 1.2 section 5.10), streams: guest sockets joined to host descriptors (unix stream sockets, in
+ * either direction), with credit flow control both ways, half-close, and a reset for everything that breaks the rules.
+ * No connection holds more than its fixed buffer, so a peer that does not read stops its own stream and nothing else.
+ */
+#ifndef VIRTIO_VSOCK_H
+#define VIRTIO_VSOCK_H
+
+#include "virtio/device.h"
+
+#define VIRTIO_VSOCK_HOST_CID 2
+
+struct virtio_vsock_options {
+	const char *name;	  /* kept, not copied */
+	uint32_t cid;		  /* the guest's: 3 .. UINT32_MAX - 1 */
+	unsigned max_connections; /* 0: 4096; more are refused with a reset */
+	/*
+	 * The guest connected to a host port that nobody expects: `fd` is the host's end (a unix stream socket,
+	 * CLOEXEC, the callee's from now on, also when it refuses). 0 accepts, a negative errno resets the guest's
+	 * connection. NULL: all are refused. In the event loop.
+	 */
+	int (*connect)(void *arg, uint32_t port, int fd);
+	void *arg;
+};
+
+int virtio_vsock_new(struct mem *mem, struct loop *loop, const struct virtio_vsock_options *options,
+		     struct virtio_device **ret) MUST_CHECK; /* 0, -ENOMEM, -EINVAL */
+
+/*
+ * Connects to a port in the guest and joins fd (a stream socket, made non-blocking, taken over in every case) to it.
+ * Bytes flow once the guest accepts; where it refuses, is reset, or has not answered after 20 s, fd is closed. Before
+ * the guest's driver is up, the request waits for it. -ENOSPC: too many connections, -ENOMEM.
+ */
+int virtio_vsock_join(struct virtio_device *dev, uint32_t guest_port, int fd) MUST_CHECK;
+
+/* The guest's first connection to host port `port` is joined to fd (taken over); later ones go to `connect`. One port.
+ */
+int virtio_vsock_expect(struct virtio_device *dev, uint32_t port, int fd) MUST_CHECK;
+
+struct virtio_vsock_stats {
+	unsigned connections;
+	uint64_t opened, resets, bytes_to_guest, bytes_from_guest;
+};
+void virtio_vsock_stats(struct virtio_device *dev, struct virtio_vsock_stats *ret);
+
+/* Closes every connection on the host's side and sends the guest TRANSPORT_RESET (after a restore). */
+void virtio_vsock_transport_reset(struct virtio_device *dev);
+
+extern const int virtio_vsock_syscalls[]; /* system calls at run time, ends with -1 */
+
+#endif
