@@ -2,9 +2,9 @@
 /*
  * What the keeper tells the monitor, and what the monitor tells the keeper: the contract of `supermachine-vmm`.
  *
- * The monitor is started as `supermachine-vmm --config-fd N`. Descriptor N yields one JSON object, then end of file; all files and
- * sockets the VM needs are open descriptors whose numbers stand in it. The monitor opens nothing but /dev/kvm (unless "kvm" gives
- * a descriptor). Unknown members are an error. Example, with every member:
+ * The monitor is started as `supermachine-vmm --config-fd N`. Descriptor N yields one JSON object, then end of file;
+ *all files and sockets the VM needs are open descriptors whose numbers stand in it. The monitor opens nothing but
+ * /dev/kvm (unless "kvm" gives a descriptor). Unknown members are an error. Example, with every member:
  *
  *	{ "version": 1,
  *	  "name": "ab12cd34",               for messages and the thread names
@@ -14,28 +14,25 @@
  *	  "initramfs": 6,
  *	  "cmdline": "quiet ...",           appended to the monitor's own
  *	  "control": 3,                     SOCK_SEQPACKET unix socket to the keeper, see below
- *	  "console": 7,                     output of the early serial port and of the virtio console (written, never read)
- *	  "kvm": 8,                         optional
- *	  "window": { "size": 1073741824, "parts": [ { "fd": 9, "size": 4096000, "offset": 0 }, ... ] },
- *	                                    the image window (virtio-pmem), absent: none. offset: into the window
- *	  "blk": [ { "layers": [ { "fd": 10, "size": 4096 } ], "top": { "fd": 12, "size": 10737418240 },
- *	             "read_only": false, "serial": "upper" } ],
- *	                                    up to 8; layers: read-only, lowest first, may be empty; top: writable sparse file, absent
- *	                                    when read_only. "concat": [ { "fd", "size", "offset" } ] instead of layers: the image
- *	                                    window's parts laid out as one read-only disk
+ *	  "console": 7,                     output of the early serial port and of the virtio console (written, never
+ *read) "kvm": 8,                         optional "window": { "size": 1073741824, "parts": [ { "fd": 9, "size":
+ *4096000, "offset": 0 }, ... ] }, the image window (virtio-pmem), absent: none. offset: into the window "blk": [ {
+ *"layers": [ { "fd": 10, "size": 4096 } ], "top": { "fd": 12, "size": 10737418240 }, "read_only": false, "serial":
+ *"upper" } ], up to 8; layers: read-only, lowest first, may be empty; top: writable sparse file, absent when read_only.
+ *"concat": [ { "fd", "size", "offset" } ] instead of layers: the image window's parts laid out as one read-only disk
  *	  "vsock": { "cid": 3, "agent": 13 },
- *	                                    agent: stream socket that the guest's first connection to host port 1024 is joined to
- *	  "trace": false,                   stage timestamps as "trace" events
- *	  "seal": true }
+ *	                                    agent: stream socket that the guest's first connection to host port 1024 is
+ *joined to "trace": false,                   stage timestamps as "trace" events "seal": true }
  *
  * Control socket: one JSON object per packet.
  *	to the keeper:	 {"event":"started","pid":N} after the seal and before the first KVM_RUN;
- *			 {"event":"exit","reason":"shutdown|reset|panic|triple-fault|error","detail":"..."} last, then the monitor ends (status 0);
+ *			 {"event":"exit","reason":"shutdown|reset|panic|triple-fault|error","detail":"..."} last, then the
+ *monitor ends (status 0);
  *			 {"event":"trace","stage":"...","ns":N}  {"event":"stats", ...}
  *			 {"event":"vsock","port":P} with one descriptor (SCM_RIGHTS): the guest connected to host port P
  *	from the keeper: {"cmd":"stop"}: end now; {"cmd":"pause"}, {"cmd":"resume"}; {"cmd":"stats"};
- *			 {"cmd":"connect","port":P} with one descriptor: join it to guest port P;  {"cmd":"balloon","target":BYTES}
- * End of file on the control socket means the keeper died: the monitor ends at once.
+ *			 {"cmd":"connect","port":P} with one descriptor: join it to guest port P;
+ *{"cmd":"balloon","target":BYTES} End of file on the control socket means the keeper died: the monitor ends at once.
  */
 #ifndef VMM_CONFIG_H
 #define VMM_CONFIG_H

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What differs between processor architectures. Each function is defined once, by the directory of the architecture
+ * built for (vmm/x86_64/).
+ */
+#ifndef VMM_ARCH_H
+#define VMM_ARCH_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "vmm/x86_64/arch_vm.h"
+
+struct vm;
+struct vcpu;
+
+/* The boundary between low and high RAM, and where high RAM begins. */
+uint64_t arch_low_ram_end(uint64_t memory);
+uint64_t arch_high_ram_base(void);
+
+/* Before and after the memory slots (slots first: a slot is far cheaper before the interrupt controller exists). */
+int arch_vm_init(struct vm *vm, struct sm_error *err) MUST_CHECK;
+int arch_vm_irqchip(struct vm *vm, struct sm_error *err) MUST_CHECK;
+/* Puts the platform's own devices on the buses. */
+int arch_vm_buses(struct vm *vm, struct sm_error *err) MUST_CHECK;
+/* Loads kernel, initramfs, tables and parameters into RAM. */
+int arch_vm_load(struct vm *vm, struct sm_error *err) MUST_CHECK;
+/* Identification and first registers of a vCPU; after arch_vm_load. */
+int arch_vcpu_init(struct vcpu *vcpu, struct sm_error *err) MUST_CHECK;
+
+/* Sends a message-signalled interrupt. With the device lock held. */
+void arch_signal_msi(struct vm *vm, uint64_t addr, uint32_t data);
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control socket. See control.h and config.h. */
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "vmm/stats.h"
+#include "vmm/vm.h"
+
+#define PACKET_MAX 4096
+#define EXIT_TAIL 2048 /* of console output in the exit event */
+
+/* A JSON string of bytes that a guest may have chosen: anything but printable ASCII and newlines becomes '?'. */
+static void put_json_string(struct buf *b, const char *s)
+{
+	buf_put_u8(b, '"');
+	for (; *s; s++) {
+		if (*s == '"' || *s == '\\')
+			buf_put_u8(b, '\\');
+		if (*s == '\n')
+			buf_put(b, "\\n", 2);
+		else if (*s != '\r')
+			buf_put_u8(b, *s >= ' ' && *s < 0x7f ? (uint8_t)*s : '?');
+	}
+	buf_put_u8(b, '"');
+}
+
+static void send_event(int sock, struct buf *b)
+{
+	if (!b->error && send(sock, b->data, b->len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_debug("vmm", "control socket: %s", strerror(errno));
+	buf_done(b);
+}
+
+void control_started(struct vm *vm)
+{
+	struct buf b = {0};
+
+	buf_printf(&b, "{\"event\":\"started\",\"pid\":%d}", (int)getpid());
+	send_event(vm->cfg->control, &b);
+}
+
+void control_trace(struct vm *vm, const char *stage)
+{
+	struct buf b = {0};
+
+	if (!vm->cfg->trace)
+		return;
+	buf_printf(&b, "{\"event\":\"trace\",\"stage\":\"%s\",\"ns\":%llu}", stage,
+		   (unsigned long long)(time_now_ns() - vm->start_ns));
+	send_event(vm->cfg->control, &b);
+}
+
+void control_stats(struct vm *vm)
+{
+	struct buf b = {0};
+
+	stats_format(vm, &b);
+	send_event(vm->cfg->control, &b);
+}
+
+int control_vsock(struct vm *vm, uint32_t port, int fd)
+{
+	char text[64];
+	int n = snprintf(text, sizeof(text), "{\"event\":\"vsock\",\"port\":%u}", port);
+
+	return fd_send(vm->cfg->control, text, (size_t)n, &fd, 1);
+}
+
+void control_exit(struct vm *vm)
+{
+	struct buf b = {0};
+	char tail[EXIT_TAIL];
+
+	buf_printf(&b, "{\"event\":\"exit\",\"reason\":\"%s\",\"detail\":", vm_reason_name(vm->reason));
+	put_json_string(&b, vm->detail);
+	if (vm->reason != VM_SHUTDOWN && console_tail(&vm->console, tail, sizeof(tail))) {
+		buf_printf(&b, ",\"console\":");
+		put_json_string(&b, tail);
+	}
+	buf_put_u8(&b, '}');
+	send_event(vm->cfg->control, &b);
+}
+
+void control_exit_error(int socket, const char *detail)
+{
+	struct buf b = {0};
+
+	buf_printf(&b, "{\"event\":\"exit\",\"reason\":\"error\",\"detail\":");
+	put_json_string(&b, detail);
+	buf_put_u8(&b, '}');
+	send_event(socket, &b);
+}
+
+static void serve_connect(struct vm *vm, json_t *packet, int *fd)
+{
+	json_t *port = json_object_get(packet, "port");
+	json_int_t number = json_integer_value(port);
+	int r;
+
+	if (!json_is_integer(port) || number < 0 || number > UINT32_MAX || *fd < 0) {
+		log_warn("vmm", "control: connect needs a port and a descriptor");
+		return;
+	}
+	r = devices_connect(vm, (uint32_t)number, TAKE_FD(*fd));
+	if (r < 0)
+		log_warn("vmm", "control: connect: %s", strerror(-r));
+}
+
+static void serve_balloon(struct vm *vm, json_t *packet)
+{
+	json_t *target = json_object_get(packet, "target");
+	json_int_t bytes = json_integer_value(target);
+
+	if (!json_is_integer(target) || bytes < 0 || (uint64_t)bytes > vm->cfg->memory)
+		log_warn("vmm", "control: balloon needs a target within the memory");
+	else
+		devices_balloon(vm, (uint64_t)bytes);
+}
+
+/* One command. fd: passed along or -1; taken over when used. */
+static void serve(struct vm *vm, json_t *packet, int *fd)
+{
+	const char *cmd = json_string_value(json_object_get(packet, "cmd"));
+
+	if (!cmd)
+		log_warn("vmm", "control: not a command");
+	else if (streq(cmd, "stop"))
+		vm_finish_locked(vm, VM_STOPPED, "stopped");
+	else if (streq(cmd, "pause"))
+		vm_pause_locked(vm);
+	else if (streq(cmd, "resume"))
+		vm_resume_locked(vm);
+	else if (streq(cmd, "stats"))
+		control_stats(vm);
+	else if (streq(cmd, "connect"))
+		serve_connect(vm, packet, fd);
+	else if (streq(cmd, "balloon"))
+		serve_balloon(vm, packet);
+	else
+		log_warn("vmm", "control: unknown command \"%.32s\"", cmd);
+}
+
+static void on_packet(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct vm *vm = arg;
+	char text[PACKET_MAX];
+	int fds[16], fd;
+	size_t nfds = ARRAY_SIZE(fds);
+	ssize_t n = fd_recv(vm->cfg->control, text, sizeof(text), fds, &nfds);
+	json_t *packet;
+
+	if (n == -EAGAIN || n == -EINTR)
+		return;
+	if (n <= 0)
+		_exit(0); /* the keeper is gone: nobody is left to run for */
+	fd = nfds ? fds[0] : -1;
+	for (size_t i = 1; i < nfds; i++)
+		fd_close(fds[i]);
+	packet = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
+	serve(vm, packet, &fd);
+	json_decref(packet);
+	fd_close(fd);
+}
+
+int control_attach(struct vm *vm, struct sm_error *err)
+{
+	int r = fd_set_nonblock(vm->cfg->control, true);
+
+	if (!r)
+		r = loop_add(vm->loop, vm->cfg->control, EPOLLIN, on_packet, vm, NULL);
+	return r < 0 ? error_sys(err, -r, "control socket") : 0;
+}

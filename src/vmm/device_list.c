@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which devices a VM has, in which slots, and what joins them to the keeper. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "virtio/balloon.h"
+#include "virtio/blk.h"
+#include "virtio/console.h"
+#include "virtio/fs.h"
+#include "virtio/net.h"
+#include "virtio/pmem.h"
+#include "virtio/rng.h"
+#include "virtio/vsock.h"
+#include "vmm/control.h"
+#include "vmm/vm.h"
+
+static const char *const blk_names[VMM_MAX_BLK] = {"blk0", "blk1", "blk2", "blk3", "blk4", "blk5", "blk6", "blk7"};
+
+static int add_pmem(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_pmem_options o = {.name = "pmem", .gpa = vm->window_gpa, .size = vm->window.size};
+	struct virtio_device *dev;
+	int r;
+
+	if (!vm->window.size)
+		return 0;
+	r = virtio_pmem_new(&vm->mem, vm->loop, &o, &dev);
+	return r < 0 ? error_sys(err, -r, "pmem") : devices_add(vm, SLOT_PMEM, dev, err);
+}
+
+/* vmm_file and blk_file say the same in two rooms' words. */
+static struct blk_file *blk_files(const struct vmm_file *files, unsigned n)
+{
+	struct blk_file *ret = calloc(n ? n : 1, sizeof(*ret));
+
+	for (unsigned i = 0; ret && i < n; i++)
+		ret[i] = (struct blk_file){.fd = files[i].fd, .size = files[i].size, .offset = files[i].offset};
+	return ret;
+}
+
+static int open_chain(const struct vmm_blk_config *c, struct blk_chain **ret, struct sm_error *err)
+{
+	_free_ struct blk_file *files = NULL;
+	struct blk_file top = {.fd = c->top.fd, .size = c->top.size};
+
+	files = c->num_concat ? blk_files(c->concat, c->num_concat) : blk_files(c->layers, c->num_layers);
+	if (!files)
+		return error_sys(err, ENOMEM, "layers");
+	if (c->num_concat)
+		return blk_chain_open_concat(files, c->num_concat, ret, err);
+	return blk_chain_open(files, c->num_layers, c->top.fd >= 0 ? &top : NULL, ret, err);
+}
+
+static int add_blk(struct vm *vm, unsigned i, struct sm_error *err)
+{
+	const struct vmm_blk_config *c = &vm->cfg->blk[i];
+	struct virtio_blk_options o = {.name = blk_names[i], .serial = c->serial};
+	struct virtio_device *dev;
+	int r = open_chain(c, &o.chain, err);
+
+	if (r < 0)
+		return error_wrap(err, r, "%s", blk_names[i]);
+	r = virtio_blk_new(&vm->mem, vm->loop, &o, &dev, err);
+	if (r < 0) {
+		blk_chain_free(o.chain);
+		return error_wrap(err, r, "%s", blk_names[i]);
+	}
+	return devices_add(vm, SLOT_BLK + i, dev, err);
+}
+
+/* A connection of the guest's that nobody expects goes to the keeper, which knows what to do with it. */
+static int on_connect(void *arg, uint32_t port, int fd)
+{
+	struct vm *vm = arg;
+	int r = control_vsock(vm, port, fd);
+
+	fd_close(fd);
+	return r;
+}
+
+static int add_vsock(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_vsock_options o = {.name = "vsock", .cid = vm->cfg->vsock_cid, .connect = on_connect, .arg = vm};
+	struct virtio_device *dev;
+	int r;
+
+	if (!vm->cfg->has_vsock)
+		return 0;
+	r = virtio_vsock_new(&vm->mem, vm->loop, &o, &dev);
+	if (r < 0)
+		return error_sys(err, -r, "vsock");
+	r = devices_add(vm, SLOT_VSOCK, dev, err);
+	if (r < 0 || vm->cfg->vsock_agent < 0)
+		return r;
+	r = virtio_vsock_expect(dev, VMM_AGENT_PORT, vm->cfg->vsock_agent);
+	return r < 0 ? error_sys(err, -r, "vsock: agent") : 0;
+}
+
+static void on_console(void *arg, const void *p, size_t len)
+{
+	struct vm *vm = arg;
+
+	for (size_t i = 0; i < len; i++)
+		console_note(&vm->console, ((const uint8_t *)p)[i]);
+}
+
+static int add_console(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_console_options o = {
+		.name = "console", .output = vm->cfg->console, .input = -1, .tap = on_console, .arg = vm};
+	struct virtio_device *dev;
+	int r = virtio_console_new(&vm->mem, vm->loop, &o, &dev);
+
+	return r < 0 ? error_sys(err, -r, "console") : devices_add(vm, SLOT_CONSOLE, dev, err);
+}
+
+static int add_fs(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_fs_options o = {.name = "fs", .tag = "supermachine"};
+	struct virtio_device *dev;
+	int r = virtio_fs_new(&vm->mem, vm->loop, &o, &dev);
+
+	return r < 0 ? error_sys(err, -r, "fs") : devices_add(vm, SLOT_FS, dev, err);
+}
+
+static int add_rng(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_rng_options o = {.name = "rng"};
+	struct virtio_device *dev;
+	int r = virtio_rng_new(&vm->mem, vm->loop, &o, &dev);
+
+	return r < 0 ? error_sys(err, -r, "rng") : devices_add(vm, SLOT_RNG, dev, err);
+}
+
+static int add_balloon(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_balloon_options o = {.name = "balloon"};
+	struct virtio_device *dev;
+	int r = virtio_balloon_new(&vm->mem, vm->loop, &o, &dev);
+
+	return r < 0 ? error_sys(err, -r, "balloon") : devices_add(vm, SLOT_BALLOON, dev, err);
+}
+
+static int add_net(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_net_options o = {.name = "net"};
+	struct virtio_device *dev;
+	int r;
+
+	if (getrandom(o.mac, sizeof(o.mac), 0) != sizeof(o.mac))
+		return error_sys(err, errno, "net: random address");
+	o.mac[0] = (uint8_t)((o.mac[0] & 0xfc) | 0x02); /* locally administered, for one station */
+	r = virtio_net_new(&vm->mem, vm->loop, &o, &dev);
+	return r < 0 ? error_sys(err, -r, "net") : devices_add(vm, SLOT_NET, dev, err);
+}
+
+int devices_create(struct vm *vm, struct sm_error *err)
+{
+	int r = add_pmem(vm, err);
+
+	for (unsigned i = 0; i < vm->cfg->num_blk && r >= 0; i++)
+		r = add_blk(vm, i, err);
+	r = r < 0 ? r : add_fs(vm, err);
+	r = r < 0 ? r : add_vsock(vm, err);
+	r = r < 0 ? r : add_console(vm, err);
+	r = r < 0 ? r : add_rng(vm, err);
+	r = r < 0 ? r : add_balloon(vm, err);
+	return r < 0 ? r : add_net(vm, err);
+}
+
+static struct virtio_device *device(struct vm *vm, unsigned slot)
+{
+	return vm->devices.functions[slot] ? virtio_pci_device(vm->devices.functions[slot]->pci) : NULL;
+}
+
+int devices_connect(struct vm *vm, uint32_t port, int fd)
+{
+	struct virtio_device *vsock = device(vm, SLOT_VSOCK);
+
+	if (vsock)
+		return virtio_vsock_join(vsock, port, fd);
+	fd_close(fd);
+	return -ENODEV;
+}
+
+void devices_balloon(struct vm *vm, uint64_t bytes)
+{
+	virtio_balloon_set_target(device(vm, SLOT_BALLOON), bytes);
+}
+
+const int *const *devices_syscalls(void)
+{
+	static const int *const lists[] = {
+		virtio_pmem_syscalls,
+		virtio_blk_syscalls,
+		virtio_blk_worker_syscalls,
+		blk_chain_syscalls,
+		virtio_fs_syscalls,
+		virtio_vsock_syscalls,
+		virtio_console_syscalls,
+		virtio_rng_syscalls,
+		virtio_balloon_syscalls,
+		virtio_net_syscalls,
+		NULL,
+	};
+
+	return lists;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtio functions of a VM, and the monitor's side of their transport: port ioeventfds for the doorbells,
+ * interrupts by KVM_SIGNAL_MSI. An irqfd would cost a routing table update (a grace period in the kernel) each time the
+ * guest touches a vector, and saves nothing where the sender is in this process.
+ */
+#ifndef VMM_DEVICES_H
+#define VMM_DEVICES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "virtio/pci.h"
+
+struct vm;
+
+/* Device numbers on the bus: fixed, so that a guest finds each device in the same place whatever else there is. */
+enum devices_slot {
+	SLOT_PMEM = 1,
+	SLOT_BLK = 2, /* to 9 */
+	SLOT_FS = 10,
+	SLOT_VSOCK = 11,
+	SLOT_CONSOLE = 12,
+	SLOT_RNG = 13,
+	SLOT_BALLOON = 14,
+	SLOT_NET = 15,
+	NUM_SLOTS = 16,
+};
+
+struct devices_vector {
+	uint64_t addr;
+	uint32_t data;
+	bool masked;
+};
+
+struct devices_queue {
+	struct devices_function *function;
+	int eventfd;
+	struct loop_source *source;
+	uint64_t bound; /* port of the ioeventfd; 0: none */
+};
+
+struct devices_function {
+	struct vm *vm;
+	struct virtio_pci *pci; /* owned */
+	unsigned num_queues;
+	struct devices_vector vectors[VIRTIO_PCI_MAX_VECTORS];
+	struct devices_queue queues[VIRTIO_MAX_QUEUES];
+	uint64_t interrupts, kicks; /* metrics */
+};
+
+struct devices {
+	struct devices_function *functions[NUM_SLOTS]; /* NULL: empty slot */
+};
+
+/* device_list.c: makes what the configuration asks for and puts it on the bus. */
+int devices_create(struct vm *vm, struct sm_error *err) MUST_CHECK;
+/* Binds the doorbells; after the memory slots, before the vCPUs. */
+int devices_bind(struct vm *vm, struct sm_error *err) MUST_CHECK;
+void devices_done(struct vm *vm);
+
+/* Puts a new device on the bus; takes it over in any case. */
+int devices_add(struct vm *vm, unsigned slot, struct virtio_device *dev, struct sm_error *err) MUST_CHECK;
+
+/* Joins fd (taken over) to a port of the guest: 0, -ENODEV without vsock, or the device's refusal. */
+int devices_connect(struct vm *vm, uint32_t port, int fd);
+void devices_balloon(struct vm *vm, uint64_t bytes);
+
+/* The system calls that the devices make at run time: lists that end with -1, up to a NULL. */
+const int *const *devices_syscalls(void);
+
+#endif

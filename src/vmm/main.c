@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* supermachine-vmm: the monitor's program. See config.h for how it is started and what it says. */
+#include <errno.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "vmm/config.h"
+#include "vmm/control.h"
+#include "vmm/seal.h"
+#include "vmm/vm.h"
+
+#define CONFIG_MAX (256 * KIB)
+
+static int read_config(int fd, struct vmm_config *cfg, struct sm_error *err)
+{
+	_free_ char *text = malloc(CONFIG_MAX);
+	ssize_t n;
+
+	if (!text)
+		return error_sys(err, ENOMEM, "configuration");
+	n = read_full(fd, text, CONFIG_MAX);
+	if (n < 0)
+		return error_sys(err, (int)-n, "configuration");
+	if (n == (ssize_t)CONFIG_MAX)
+		return error_set(err, SM_ERROR_LIMIT, EFBIG, "configuration: too long");
+	return vmm_config_parse(text, (size_t)n, cfg, err);
+}
+
+/* Everything up to the end of the guest. */
+static int run(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
+{
+	int r = cfg->seal ? seal_process(err) : 0;
+
+	r = r < 0 ? r : vm_create(vm, cfg, err);
+	r = r < 0 ? r : control_attach(vm, err);
+	r = r < 0 ? r : vm_start(vm, err);
+	if (r < 0)
+		return r;
+	control_trace(vm, "sealed");
+	control_started(vm);
+	r = vm_run(vm);
+	return r < 0 ? error_sys(err, -r, "event loop") : 0;
+}
+
+static int usage(void)
+{
+	fputs("usage: supermachine-vmm --config-fd N\n", stderr);
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	struct vmm_config cfg;
+	struct sm_error err = {0};
+	struct vm *vm;
+	uint64_t fd;
+	int r;
+
+	if (argc != 3 || !streq(argv[1], "--config-fd") || parse_u64(argv[2], 0, INT32_MAX, &fd) < 0)
+		return usage();
+	signal(SIGPIPE, SIG_IGN);
+	json_object_seed(1); /* else jansson opens /dev/urandom; the keeper is no attacker */
+	r = read_config((int)fd, &cfg, &err);
+	close((int)fd);
+	vm = r < 0 ? NULL : malloc(sizeof(*vm));
+	if (!vm) {
+		fprintf(stderr, "supermachine-vmm: %s\n", r < 0 ? err.message : strerror(ENOMEM));
+		return 1;
+	}
+	r = run(vm, &cfg, &err);
+	pthread_mutex_lock(&vm->lock);
+	console_flush(&vm->console);
+	if (r < 0) {
+		control_exit_error(cfg.control, err.message);
+	} else {
+		control_stats(vm);
+		control_exit(vm);
+	}
+	/* Closing a VM takes the kernel longer than the user wants to wait; the end of the process does it. */
+	_exit(0);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sealing. See seal.h. The filter is built by hand: a straight list of comparisons, no library's state kept in each of
+ * a host's many monitors, and nothing to allocate while a VM starts.
+ */
+#include "vmm/seal.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/kvm.h>
+#include <linux/seccomp.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#define MAX_INSNS 512
+#define OFF(field) ((uint32_t)offsetof(struct seccomp_data, field))
+
+#define ANY(name)                                                                                                      \
+	{                                                                                                              \
+		__NR_##name, SEAL_ANY, 0, 0                                                                            \
+	}
+#define EQUAL(name, a, v)                                                                                              \
+	{                                                                                                              \
+		__NR_##name, SEAL_EQUAL, a, (uint32_t)(v)                                                              \
+	}
+#define CLEAR(name, a, v)                                                                                              \
+	{                                                                                                              \
+		__NR_##name, SEAL_CLEAR, a, (uint32_t)(v)                                                              \
+	}
+
+/* The C library: locks, allocation (never executable), time, signals, ending. */
+static const struct seal_rule libc_rules[] = {
+	ANY(futex),
+	CLEAR(mmap, 2, PROT_EXEC),
+	CLEAR(mprotect, 2, PROT_EXEC),
+	ANY(munmap),
+	ANY(mremap),
+	ANY(madvise),
+	ANY(brk),
+	ANY(clock_gettime),
+	ANY(clock_nanosleep),
+	ANY(rt_sigreturn),
+	ANY(rt_sigprocmask),
+	ANY(restart_syscall),
+	ANY(sched_yield),
+	ANY(getpid),
+	ANY(gettid),
+	ANY(exit),
+	ANY(exit_group),
+	ANY(close),
+	ANY(write), /* log lines, eventfds, the console */
+	ANY(rseq),
+	ANY(set_robust_list),
+};
+
+/* Registers that either thread kind may end up serving, and the machine's own calls (devices.c, arch.c, window.c,
+ * vm.c). */
+static const struct seal_rule machine_rules[] = {
+	EQUAL(ioctl, 1, KVM_SIGNAL_MSI), EQUAL(ioctl, 1, KVM_IOEVENTFD), ANY(fstat), ANY(newfstatat), ANY(epoll_ctl),
+	ANY(process_vm_readv),		 ANY(process_vm_writev),
+};
+
+static const struct seal_rule vcpu_rules[] = {
+	EQUAL(ioctl, 1, KVM_RUN), ANY(poll), /* the console */
+};
+
+/* The event loop and the devices' back ends: reads, writes and syncs on descriptors that are already there. */
+static const struct seal_rule loop_rules[] = {
+	ANY(epoll_wait),
+	ANY(epoll_pwait),
+	ANY(poll),
+	ANY(ppoll),
+	ANY(read),
+	ANY(readv),
+	ANY(writev),
+	ANY(pread64),
+	ANY(pwrite64),
+	ANY(preadv),
+	ANY(pwritev),
+	ANY(preadv2),
+	ANY(pwritev2),
+	ANY(fdatasync),
+	ANY(fsync),
+	ANY(fallocate),
+	ANY(lseek),
+	ANY(io_uring_enter),
+	ANY(recvmsg),
+	ANY(sendmsg),
+	ANY(recvfrom),
+	ANY(sendto),
+	ANY(shutdown),
+	ANY(getrandom),
+	ANY(tgkill),
+	ANY(seccomp),		 /* a vCPU thread's further narrowing; it can only take away */
+	EQUAL(socketpair, 0, 1), /* AF_UNIX: a new stream for a guest's connection, handed to the keeper */
+	EQUAL(fcntl, 1, 1),	 /* F_GETFD */
+	EQUAL(fcntl, 1, 2),	 /* F_SETFD */
+	EQUAL(fcntl, 1, 3),	 /* F_GETFL */
+	EQUAL(fcntl, 1, 4),	 /* F_SETFL */
+};
+
+struct program {
+	struct sock_filter insns[MAX_INSNS];
+	unsigned count;
+};
+
+static void emit(struct program *p, uint16_t code, uint32_t k, uint8_t jt, uint8_t jf)
+{
+	if (p->count < MAX_INSNS)
+		p->insns[p->count] = (struct sock_filter){code, jt, jf, k};
+	p->count++;
+}
+
+#define LOAD (BPF_LD | BPF_W | BPF_ABS)
+#define JUMP_EQ (BPF_JMP | BPF_JEQ | BPF_K)
+#define JUMP_SET (BPF_JMP | BPF_JSET | BPF_K)
+#define RETURN (BPF_RET | BPF_K)
+
+/* Every rule begins with the call's number in the accumulator and leaves it there when it does not match. */
+static void emit_rules(struct program *p, const struct seal_rule *rules, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct seal_rule *r = &rules[i];
+
+		if (r->check == SEAL_ANY) {
+			emit(p, JUMP_EQ, r->nr, 0, 1);
+			emit(p, RETURN, SECCOMP_RET_ALLOW, 0, 0);
+			continue;
+		}
+		emit(p, JUMP_EQ, r->nr, 0, 4);
+		emit(p, LOAD, OFF(args) + 8u * r->arg, 0, 0); /* little-endian: the low half comes first */
+		if (r->check == SEAL_EQUAL)
+			emit(p, JUMP_EQ, r->value, 0, 1);
+		else
+			emit(p, JUMP_SET, r->value, 1, 0);
+		emit(p, RETURN, SECCOMP_RET_ALLOW, 0, 0);
+		emit(p, LOAD, OFF(nr), 0, 0);
+	}
+}
+
+/* True if a rule looks at this call's arguments: then a device's plain wish for it is not granted. */
+static bool is_checked(int nr)
+{
+	return nr == __NR_ioctl || nr == __NR_mmap || nr == __NR_mprotect || nr == __NR_fcntl || nr == __NR_socketpair;
+}
+
+static void emit_lists(struct program *p, const int *const *lists)
+{
+	bool seen[512] = {false};
+
+	for (; *lists; lists++) {
+		for (const int *nr = *lists; *nr >= 0; nr++) {
+			struct seal_rule rule = {(uint16_t)*nr, SEAL_ANY, 0, 0};
+
+			if (*nr >= (int)ARRAY_SIZE(seen) || seen[*nr] || is_checked(*nr))
+				continue;
+			seen[*nr] = true;
+			emit_rules(p, &rule, 1);
+		}
+	}
+}
+
+int seal_thread(enum seal_kind kind, const int *const *lists)
+{
+	struct program p = {.count = 0};
+	struct sock_fprog prog = {.filter = p.insns};
+	long r;
+
+	emit(&p, LOAD, OFF(arch), 0, 0);
+	emit(&p, JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0);
+	emit(&p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
+	emit(&p, LOAD, OFF(nr), 0, 0);
+	emit_rules(&p, vcpu_rules, ARRAY_SIZE(vcpu_rules)); /* KVM_RUN is by far the most frequent */
+	emit_rules(&p, libc_rules, ARRAY_SIZE(libc_rules));
+	emit_rules(&p, machine_rules, ARRAY_SIZE(machine_rules));
+	if (kind == SEAL_LOOP)
+		emit_rules(&p, loop_rules, ARRAY_SIZE(loop_rules));
+	emit_lists(&p, lists);
+	emit(&p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
+	if (p.count > MAX_INSNS)
+		return -E2BIG;
+	prog.len = (unsigned short)p.count;
+	r = syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, kind == SEAL_LOOP ? SECCOMP_FILTER_FLAG_TSYNC : 0, &prog);
+	return r < 0 ? -errno : r > 0 ? -ESRCH : 0; /* > 0: a thread that could not follow */
+}
+
+static int drop_capabilities(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	/* The bounding set can only be emptied while CAP_SETPCAP is there; without it, there is nothing to gain back
+	 * anyway, since no_new_privs holds. */
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+			break;
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	return syscall(__NR_capset, &head, none) < 0 ? -errno : 0;
+}
+
+int seal_process(struct sm_error *err)
+{
+	int r;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return error_sys(err, errno, "seal: no new privileges");
+	r = drop_capabilities();
+	if (r < 0)
+		return error_sys(err, -r, "seal: capabilities");
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return error_sys(err, errno, "seal: dumpable");
+	return 0;
+}

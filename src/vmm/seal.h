@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sealing: once set up, no thread of the monitor can open, execute, connect or trace anything. No new privileges, no
+ * capabilities, not dumpable, and a seccomp filter a thread kind. Each list of allowed calls is declared beside what
+ * needs them (struct seal_rule tables); a call on no list ends the process.
+ */
+#ifndef VMM_SEAL_H
+#define VMM_SEAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+enum seal_kind { SEAL_VCPU, SEAL_LOOP };
+
+/* One allowed system call; several rules for one number are alternatives. */
+struct seal_rule {
+	uint16_t nr;
+	enum { SEAL_ANY, SEAL_EQUAL, SEAL_CLEAR } check;
+	uint8_t arg;	/* 0..5: the argument checked, its low 32 bits */
+	uint32_t value; /* SEAL_EQUAL: must be this; SEAL_CLEAR: none of these bits may be set */
+};
+
+/* The process's part, before it starts any thread: capabilities are a thread's own. */
+int seal_process(struct sm_error *err) MUST_CHECK;
+/*
+ * SEAL_LOOP: filters the calling thread and every other thread of the process (a device's workers too), which must have
+ * no filter yet, with all that any of them needs. SEAL_VCPU: narrows the calling thread further. `lists`: the devices'
+ * own calls, each list ending with -1, the lists with NULL. 0 or -errno.
+ */
+int seal_thread(enum seal_kind kind, const int *const *lists) MUST_CHECK;
+
+#endif

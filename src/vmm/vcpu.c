@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vCPU threads: enter the guest, serve its exits, wait outside while the machine is paused.
+ *
+ * A kick sets run->immediate_exit and sends a signal: whether the thread is before, inside or after KVM_RUN, it comes
+ * back at once, and a pending access is completed by the next KVM_RUN, which then returns immediately too.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "vmm/seal.h"
+#include "vmm/vm.h"
+
+#define KICK_SIGNAL SIGUSR1
+
+static void kicked(int sig)
+{
+}
+
+int vcpu_open(struct vm *vm, unsigned id, struct sm_error *err)
+{
+	struct vcpu *vcpu = &vm->vcpus[id];
+	void *run;
+
+	vcpu->vm = vm;
+	vcpu->id = id;
+	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)id);
+	if (vcpu->fd < 0)
+		return error_sys(err, errno, "vCPU %u", id);
+	run = mmap(NULL, (size_t)vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (run == MAP_FAILED)
+		return error_sys(err, errno, "vCPU %u: mmap", id);
+	vcpu->run = run;
+	return 0;
+}
+
+void vcpu_close(struct vcpu *vcpu)
+{
+	if (vcpu->run)
+		munmap(vcpu->run, (size_t)vcpu->vm->run_size);
+	vcpu->run = NULL;
+	vcpu->fd = fd_close(vcpu->fd);
+}
+
+void vcpu_kick(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	pthread_kill(vcpu->thread, KICK_SIGNAL);
+}
+
+/* Waits until the vCPUs may run; false when the machine ends. */
+static bool wait_until_running(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+	bool go;
+
+	pthread_mutex_lock(&vm->lock);
+	while (!vm->running && !vm->stopping)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	go = !vm->stopping;
+	if (go) {
+		__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+		vm->inside++;
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return go;
+}
+
+static void leave_guest(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+
+	pthread_mutex_lock(&vm->lock);
+	vm->inside--;
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+static void serve_io(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+
+	pthread_mutex_lock(&vcpu->vm->lock);
+	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size)
+		bus_access(&vcpu->vm->pio, run->io.port, data, run->io.size, run->io.direction == KVM_EXIT_IO_OUT);
+	pthread_mutex_unlock(&vcpu->vm->lock);
+}
+
+static void serve_mmio(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	pthread_mutex_lock(&vcpu->vm->lock);
+	bus_access(&vcpu->vm->mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len, run->mmio.is_write);
+	pthread_mutex_unlock(&vcpu->vm->lock);
+}
+
+static void finish(struct vcpu *vcpu, enum vm_reason reason, const char *what, uint64_t code)
+{
+	pthread_mutex_lock(&vcpu->vm->lock);
+	vm_finish_locked(vcpu->vm, reason, "vCPU %u: %s (%#llx)", vcpu->id, what, (unsigned long long)code);
+	pthread_mutex_unlock(&vcpu->vm->lock);
+}
+
+static void serve_system_event(struct vcpu *vcpu)
+{
+	uint32_t type = vcpu->run->system_event.type;
+	enum vm_reason reason = type == KVM_SYSTEM_EVENT_SHUTDOWN ? VM_SHUTDOWN
+				: type == KVM_SYSTEM_EVENT_RESET  ? VM_RESET
+								  : VM_PANIC;
+
+	finish(vcpu, reason, "system event", type);
+}
+
+static void serve_exit(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (run->exit_reason < VCPU_EXIT_REASONS)
+		vcpu->exits[run->exit_reason]++;
+	else
+		vcpu->exits_other++;
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		serve_io(vcpu);
+		break;
+	case KVM_EXIT_MMIO:
+		serve_mmio(vcpu);
+		break;
+	case KVM_EXIT_INTR:
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+	case KVM_EXIT_IOAPIC_EOI:
+	case KVM_EXIT_HLT:
+		break;
+	case KVM_EXIT_SHUTDOWN:
+		finish(vcpu, VM_TRIPLE_FAULT, "triple fault", 0);
+		break;
+	case KVM_EXIT_SYSTEM_EVENT:
+		serve_system_event(vcpu);
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		finish(vcpu, VM_ERROR, "the CPU refused the guest's state",
+		       run->fail_entry.hardware_entry_failure_reason);
+		break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		finish(vcpu, VM_ERROR, "KVM internal error", run->internal.suberror);
+		break;
+	default:
+		finish(vcpu, VM_ERROR, "unexpected exit", run->exit_reason);
+		break;
+	}
+}
+
+/* A page of guest memory that the host could not provide: a window file that shrank, or nothing we can mend. */
+static void serve_fault(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+	int found;
+
+	pthread_mutex_lock(&vm->lock);
+	found = window_repair(&vm->window);
+	if (found > 0)
+		vm->window_faults++;
+	else
+		vm_finish_locked(vm, VM_ERROR, "vCPU %u: guest memory fault that no truncated file explains", vcpu->id);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+static void run_guest(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+
+	while (__atomic_load_n(&vm->running, __ATOMIC_RELAXED)) {
+		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
+			serve_exit(vcpu);
+		else if (errno == EFAULT)
+			serve_fault(vcpu);
+		else if (errno != EINTR && errno != EAGAIN)
+			finish(vcpu, VM_ERROR, strerror(errno), (uint64_t)errno);
+	}
+	/* Lets KVM complete a register access that was just served, without entering the guest. */
+	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	if (ioctl(vcpu->fd, KVM_RUN, 0) < 0 && errno != EINTR && errno != EFAULT)
+		finish(vcpu, VM_ERROR, strerror(errno), (uint64_t)errno);
+}
+
+/* Waits for the process's filter, then narrows this thread's. */
+static bool seal_vcpu(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+	int r;
+
+	pthread_mutex_lock(&vm->lock);
+	while (!vm->sealed && !vm->stopping)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	pthread_mutex_unlock(&vm->lock);
+	r = vm->stopping ? 0 : seal_thread(SEAL_VCPU, devices_syscalls());
+	if (r < 0)
+		finish(vcpu, VM_ERROR, "seal", (uint64_t)-r);
+	return r >= 0;
+}
+
+static void *vcpu_main(void *arg)
+{
+	struct vcpu *vcpu = arg;
+	char name[16];
+
+	snprintf(name, sizeof(name), "vcpu%u", vcpu->id);
+	prctl(PR_SET_NAME, name);
+	if (vcpu->vm->cfg->seal && !seal_vcpu(vcpu))
+		return NULL;
+	leave_guest(vcpu); /* vm_start counted this thread as inside: now it is ready */
+	while (wait_until_running(vcpu)) {
+		run_guest(vcpu);
+		leave_guest(vcpu);
+	}
+	return NULL;
+}
+
+int vcpu_start(struct vcpu *vcpu, struct sm_error *err)
+{
+	struct sigaction action = {.sa_handler = kicked};
+	pthread_attr_t attr;
+	int r;
+
+	sigaction(KICK_SIGNAL, &action, NULL); /* without SA_RESTART: KVM_RUN must return */
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 256 * KIB);
+	r = pthread_create(&vcpu->thread, &attr, vcpu_main, vcpu);
+	pthread_attr_destroy(&attr);
+	if (r)
+		return error_sys(err, r, "vCPU %u: thread", vcpu->id);
+	vcpu->started = true;
+	return 0;
+}

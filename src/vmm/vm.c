@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making, running, pausing and ending a machine. See vm.h. */
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "vmm/control.h"
+#include "vmm/seal.h"
+
+#define HUGE_PAGE (2 * MIB)
+#define WINDOW_ALIGN GIB
+
+static int check_capabilities(struct vm *vm, struct sm_error *err)
+{
+	static const struct {
+		int cap;
+		const char *name;
+	} needed[] = {
+		{KVM_CAP_USER_MEMORY, "user memory"},
+		{KVM_CAP_SPLIT_IRQCHIP, "split interrupt controller"},
+		{KVM_CAP_IOEVENTFD, "ioeventfd"},
+		{KVM_CAP_IOEVENTFD_ANY_LENGTH, "ioeventfd of any length"},
+		{KVM_CAP_SIGNAL_MSI, "MSI"},
+		{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+		{KVM_CAP_READONLY_MEM, "read-only memory"},
+	};
+	int version = ioctl(vm->kvm, KVM_GET_API_VERSION, 0);
+
+	if (version != KVM_API_VERSION)
+		return error_set(err, SM_ERROR_HOST, ENODEV, "/dev/kvm: not KVM, or a version (%d) nobody has",
+				 version);
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (ioctl(vm->kvm, KVM_CHECK_EXTENSION, (long)needed[i].cap) <= 0)
+			return error_set(err, SM_ERROR_HOST, ENOTSUP, "this host's KVM lacks: %s", needed[i].name);
+	return 0;
+}
+
+static int open_kvm(struct vm *vm, struct sm_error *err)
+{
+	int r;
+
+	vm->kvm = vm->cfg->kvm >= 0 ? vm->cfg->kvm : open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (vm->kvm < 0)
+		return error_set(err, SM_ERROR_HOST, errno, "/dev/kvm: %s", strerror(errno));
+	r = check_capabilities(vm, err);
+	if (r < 0)
+		return r;
+	do
+		vm->fd = ioctl(vm->kvm, KVM_CREATE_VM, 0);
+	while (vm->fd < 0 && errno == EINTR);
+	if (vm->fd < 0)
+		return error_set(err, SM_ERROR_HOST, errno, "KVM: make a machine: %s", strerror(errno));
+	vm->run_size = ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (vm->run_size < (int)sizeof(struct kvm_run))
+		return error_set(err, SM_ERROR_HOST, EINVAL, "KVM: vCPU state of %d bytes", vm->run_size);
+	return 0;
+}
+
+/* Private anonymous memory on huge pages: one fault where there would be 512, and each fault is dear under nesting. */
+static int map_ram(struct vm *vm, struct sm_error *err)
+{
+	size_t size = vm->cfg->memory;
+	uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			  -1, 0);
+	size_t skip;
+
+	if (p == MAP_FAILED)
+		return error_sys(err, errno, "guest memory of %zu MiB", size >> 20);
+	skip = align_up((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
+	if (skip)
+		munmap(p, skip);
+	munmap(p + skip + size, HUGE_PAGE - skip);
+	vm->ram = p + skip;
+	madvise(vm->ram, size, MADV_HUGEPAGE); /* where the host has none, small pages do */
+	madvise(vm->ram, size, MADV_DONTDUMP);
+	return 0;
+}
+
+static int add_region(struct vm *vm, struct mem_region region, struct sm_error *err)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = (uint32_t)vm->mem.count,
+		.flags = region.writable ? 0 : KVM_MEM_READONLY,
+		.guest_phys_addr = region.gpa,
+		.memory_size = region.size,
+		.userspace_addr = (uintptr_t)region.host,
+	};
+	int r = mem_add(&vm->mem, &region);
+
+	if (r < 0)
+		return error_sys(err, -r, "guest memory at %#llx", (unsigned long long)region.gpa);
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+		return error_sys(err, errno, "guest memory at %#llx", (unsigned long long)region.gpa);
+	return 0;
+}
+
+static int map_memory(struct vm *vm, struct sm_error *err)
+{
+	uint64_t memory = vm->cfg->memory, low = arch_low_ram_end(memory), top = arch_high_ram_base();
+	struct mem_region r = {.kind = MEM_RAM, .writable = true, .size = low};
+	int ret = map_ram(vm, err);
+
+	if (ret < 0)
+		return ret;
+	r.host = vm->ram;
+	ret = add_region(vm, r, err);
+	if (!ret && memory > low) {
+		r.gpa = top;
+		r.host = vm->ram + low;
+		r.size = memory - low;
+		top += r.size;
+		ret = add_region(vm, r, err);
+	}
+	if (ret < 0 || !vm->cfg->window_size)
+		return ret;
+	ret = window_map(&vm->window, vm->cfg->window_size, vm->cfg->window, vm->cfg->num_window, err);
+	if (ret < 0)
+		return ret;
+	vm->window_gpa = align_up(top, WINDOW_ALIGN);
+	r = (struct mem_region){
+		.kind = MEM_IMAGE_WINDOW, .gpa = vm->window_gpa, .size = vm->window.size, .host = vm->window.host};
+	return add_region(vm, r, err);
+}
+
+static void on_finished(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	loop_stop(loop, 0);
+}
+
+static void lock_enter(void *arg)
+{
+	pthread_mutex_lock(&((struct vm *)arg)->lock);
+}
+
+static void lock_leave(void *arg)
+{
+	pthread_mutex_unlock(&((struct vm *)arg)->lock);
+}
+
+static int make_loop(struct vm *vm, struct sm_error *err)
+{
+	int r = loop_new(&vm->loop);
+
+	if (r < 0)
+		return error_sys(err, -r, "event loop");
+	loop_set_guard(vm->loop, lock_enter, lock_leave, vm);
+	vm->finished = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (vm->finished < 0)
+		return error_sys(err, errno, "eventfd");
+	r = loop_add(vm->loop, vm->finished, EPOLLIN, on_finished, vm, NULL);
+	return r < 0 ? error_sys(err, -r, "event loop") : 0;
+}
+
+static void guest_off(void *arg)
+{
+	vm_finish_locked(arg, VM_SHUTDOWN, "power off");
+}
+
+static void guest_reset(void *arg)
+{
+	vm_finish_locked(arg, VM_RESET, "the guest asked for a reset");
+}
+
+int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
+{
+	int r;
+
+	memset(vm, 0, sizeof(*vm));
+	vm->start_ns = time_now_ns();
+	vm->cfg = cfg;
+	vm->kvm = vm->fd = vm->finished = -1;
+	for (unsigned i = 0; i < VMM_MAX_CPUS; i++)
+		vm->vcpus[i].fd = -1;
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_cond_init(&vm->changed, NULL);
+	console_init(&vm->console, cfg->console);
+	vm->power = (struct power){.off = guest_off, .reset = guest_reset, .arg = vm};
+	r = make_loop(vm, err);
+	r = r < 0 ? r : open_kvm(vm, err);
+	control_trace(vm, "kvm-vm");
+	r = r < 0 ? r : arch_vm_init(vm, err);
+	r = r < 0 ? r : map_memory(vm, err);
+	r = r < 0 ? r : devices_create(vm, err);
+	r = r < 0 ? r : devices_bind(vm, err);
+	control_trace(vm, "devices");
+	r = r < 0 ? r : arch_vm_irqchip(vm, err);
+	r = r < 0 ? r : arch_vm_buses(vm, err);
+	control_trace(vm, "irqchip");
+	r = r < 0 ? r : arch_vm_load(vm, err);
+	control_trace(vm, "loaded");
+	for (unsigned i = 0; r >= 0 && i < cfg->cpus; i++) {
+		r = vcpu_open(vm, i, err);
+		r = r < 0 ? r : arch_vcpu_init(&vm->vcpus[i], err);
+	}
+	control_trace(vm, "vcpus");
+	return r;
+}
+
+int vm_start(struct vm *vm, struct sm_error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < vm->cfg->cpus && !r; i++) {
+		pthread_mutex_lock(&vm->lock);
+		vm->inside++;
+		pthread_mutex_unlock(&vm->lock);
+		r = vcpu_start(&vm->vcpus[i], err);
+	}
+	if (!r && vm->cfg->seal) {
+		r = seal_thread(SEAL_LOOP, devices_syscalls());
+		if (r < 0)
+			error_sys(err, -r, "seal");
+	}
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&vm->lock);
+	vm->sealed = true;
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+	/* Until every thread has sealed itself: nothing of the guest may run beside an open one. */
+	pthread_mutex_lock(&vm->lock);
+	while (vm->inside && !vm->reason)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+	if (vm->reason)
+		r = error_set(err, SM_ERROR_HOST, EPERM, "%s", vm->detail);
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+int vm_run(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	vm_resume_locked(vm);
+	pthread_mutex_unlock(&vm->lock);
+	return loop_run(vm->loop);
+}
+
+static void kick_all(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->cfg->cpus; i++)
+		if (vm->vcpus[i].started)
+			vcpu_kick(&vm->vcpus[i]);
+}
+
+void vm_pause_locked(struct vm *vm)
+{
+	if (!vm->running)
+		return;
+	__atomic_store_n(&vm->running, false, __ATOMIC_RELAXED);
+	kick_all(vm);
+	while (vm->inside)
+		pthread_cond_wait(&vm->changed, &vm->lock);
+}
+
+void vm_resume_locked(struct vm *vm)
+{
+	if (vm->stopping)
+		return;
+	__atomic_store_n(&vm->running, true, __ATOMIC_RELAXED);
+	pthread_cond_broadcast(&vm->changed);
+}
+
+void vm_finish_locked(struct vm *vm, enum vm_reason reason, const char *fmt, ...)
+{
+	uint64_t one = 1;
+	va_list ap;
+
+	if (vm->reason)
+		return;
+	/* A kernel that panics resets the machine: its own last words say which it was. */
+	if ((reason == VM_RESET || reason == VM_TRIPLE_FAULT) && vm->console.panicked) {
+		reason = VM_PANIC;
+		snprintf(vm->detail, sizeof(vm->detail), "%.255s", vm->console.panic_line);
+	} else {
+		va_start(ap, fmt);
+		vsnprintf(vm->detail, sizeof(vm->detail), fmt, ap);
+		va_end(ap);
+	}
+	vm->reason = reason;
+	vm->stopping = true;
+	__atomic_store_n(&vm->running, false, __ATOMIC_RELAXED);
+	pthread_cond_broadcast(&vm->changed);
+	if (write(vm->finished, &one, sizeof(one)) < 0)
+		return; /* only when it is full, and then the loop wakes anyway */
+}
+
+const char *vm_reason_name(enum vm_reason reason)
+{
+	static const char *const names[] = {
+		[VM_NONE] = "none",	  [VM_SHUTDOWN] = "shutdown",	      [VM_RESET] = "reset",
+		[VM_PANIC] = "panic",	  [VM_TRIPLE_FAULT] = "triple-fault", [VM_ERROR] = "error",
+		[VM_STOPPED] = "stopped",
+	};
+
+	return names[reason];
+}
+
+/* Ends the vCPU threads. */
+static void stop_vcpus(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	vm->stopping = true;
+	__atomic_store_n(&vm->running, false, __ATOMIC_RELAXED);
+	pthread_cond_broadcast(&vm->changed);
+	kick_all(vm);
+	pthread_mutex_unlock(&vm->lock);
+	for (unsigned i = 0; i < vm->cfg->cpus; i++) {
+		if (vm->vcpus[i].started)
+			pthread_join(vm->vcpus[i].thread, NULL);
+		vm->vcpus[i].started = false;
+	}
+}
+
+void vm_done(struct vm *vm)
+{
+	stop_vcpus(vm);
+	devices_done(vm);
+	for (unsigned i = 0; i < vm->cfg->cpus; i++)
+		vcpu_close(&vm->vcpus[i]);
+	fd_close(vm->fd);
+	if (vm->kvm != vm->cfg->kvm)
+		fd_close(vm->kvm);
+	window_unmap(&vm->window);
+	if (vm->ram)
+		munmap(vm->ram, vm->cfg->memory);
+	vm->loop = loop_free(vm->loop);
+	fd_close(vm->finished);
+	pthread_cond_destroy(&vm->changed);
+	pthread_mutex_destroy(&vm->lock);
+}
