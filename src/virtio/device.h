@@ -36,6 +36,9 @@ enum virtio_id {
 
 #define VIRTIO_MAX_QUEUES 8
 
+/* Offered by every device: VIRTIO_F_VERSION_1, VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_RING_F_EVENT_IDX (section 6). */
+#define VIRTIO_DEVICE_FEATURES (1ULL << 32 | 1ULL << 28 | 1ULL << 29)
+
 struct virtio_device;
 
 /* Raises interrupts for a device: filled in by the transport. */
