@@ -3,17 +3,27 @@
  * The image store: layer blobs, merged EROFS metadata, names, garbage collection. Host side only.
  *
  * On disk, under the store directory:
- *	blobs/<diff-id hex>		layer blob: file contents, 4 KiB aligned, files >= 2 MiB on 2 MiB boundaries, sparse
- *	layers/<diff-id hex>		layer index: the layer's entries in order (our own versioned format)
- *	meta/<key hex>			merged EROFS metadata of one image over its blobs (key: diff IDs + format version)
+ *	blobs/<diff-id hex>		layer blob: file contents, 4 KiB aligned, files >= 2 MiB on 2 MiB boundaries,
+ *sparse layers/<diff-id hex>		layer index: the layer's entries in order (our own versioned format) meta/<key
+ *hex>			merged EROFS metadata of one image over its blobs (key: diff IDs + format version)
  *	images/<image-id hex>.json	image record: configuration, layers, sizes, platform, created
- *	refs.json			name -> image id (written atomically under the store's lock)
- *	tmp/				in progress; whatever is there without a living owner's lock is garbage
- * Everything but refs.json is immutable once renamed into place. Readers open files and hold them: removal never breaks a running VM.
+ *	removed/<image-id hex>.json	records of images that lost their last name, until prune: kept VMs may still
+ *need them refs.json			name -> image id (written atomically under the store's lock) lock
+ *flock'ed for as long as something above changes tmp/				in progress, and pins; whatever is there
+ *without a living owner's lock is garbage Everything but refs.json is immutable once renamed into place. Readers open
+ *files and hold them: removal never breaks a running VM.
  *
- * Window layout of an image: metadata at 0, then each blob at the next 2 MiB boundary. EROFS block addresses are absolute in
- * that one flat address space (device 0; no device table: Linux 6.1 wants none), so a file is FLAT_PLAIN with an address
- * inside its layer's blob, or chunk-based where it is sparse.
+ * Who keeps what from prune: a record in images/ keeps its files; an id in `in_use` keeps its record, also a removed
+ *one, and so its files; a pin does the same while its owner lives; a load pins what it is about to make before it makes
+ *it.
+ *
+ * Only the machine's owner uses a store, through this code: it is trusted, its content (images) is not. Locks are
+ *flock(2): all processes that change a store run on one host. Any number of processes and threads may use one store,
+ *also through one struct image_store.
+ *
+ * Window layout of an image: metadata at 0, then each blob at the next 2 MiB boundary. EROFS block addresses are
+ *absolute in that one flat address space (device 0; no device table: Linux 6.1 wants none), so a file is FLAT_PLAIN
+ *with an address inside its layer's blob, or chunk-based where it is sparse.
  */
 #ifndef IMAGE_IMAGE_H
 #define IMAGE_IMAGE_H
@@ -32,14 +42,14 @@ struct image_progress {
 	void *arg;
 };
 
-struct image_limits { /* 0: the default in parentheses */
-	uint64_t max_entries;	   /* entries of one layer (4 million) */
-	uint64_t max_layer_bytes;  /* uncompressed tar bytes of one layer (256 GiB) */
-	uint64_t max_image_bytes;  /* all layers (1 TiB) */
-	unsigned max_layers;	   /* (512) */
-	unsigned max_depth;	   /* path components (1024) */
-	unsigned max_path;	   /* bytes (65536) */
-	unsigned threads;	   /* layers converted in parallel (online CPUs) */
+struct image_limits {		  /* 0: the default in parentheses */
+	uint64_t max_entries;	  /* entries of one layer (4 million) */
+	uint64_t max_layer_bytes; /* uncompressed tar bytes of one layer (256 GiB) */
+	uint64_t max_image_bytes; /* all layers (1 TiB) */
+	unsigned max_layers;	  /* (512) */
+	unsigned max_depth;	  /* path components (1024) */
+	unsigned max_path;	  /* bytes (65536) */
+	unsigned threads;	  /* layers converted in parallel (online CPUs) */
 };
 
 struct image_load_options {
@@ -71,8 +81,9 @@ struct image_info {
 	struct image_part *parts;
 	unsigned num_parts;
 	uint64_t window_size;	 /* end of the last part */
-	uint64_t allocated_size; /* bytes on disk of all parts */
-	uint64_t shared_size;	 /* of those, in blobs that other images use too */
+	uint64_t allocated_size; /* bytes on disk of the metadata and of all layers */
+	uint64_t shared_size;	 /* of those, in blobs that other images use too; only of image_list and
+				    image_inspect_json, else 0 */
 	unsigned num_layers;
 	char **diff_ids;
 };
@@ -81,13 +92,23 @@ void image_info_done(struct image_info *info);
 int image_store_open(const char *dir, struct image_store **ret, struct sm_error *err) MUST_CHECK;
 struct image_store *image_store_close(struct image_store *store);
 
-/* source: "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:REF]", "dir:PATH", "-" (standard input: docker save or OCI
- * archive). On success *ret describes the image. On failure the store is as before. */
-int image_load(struct image_store *store, const char *source, const struct image_load_options *options, struct image_info *ret,
-	       struct sm_error *err) MUST_CHECK;
+/* source: "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:REF]", "dir:PATH", "-" (standard input:
+ * docker save or OCI archive). On success *ret describes the image. On failure the store is as before. */
+int image_load(struct image_store *store, const char *source, const struct image_load_options *options,
+	       struct image_info *ret, struct sm_error *err) MUST_CHECK;
 
-/* By reference ("debian-demo", "debian-demo:latest", "name@sha256:..."), by id or unique prefix of at least 4 digits. */
+/* By reference ("debian-demo", "debian-demo:latest", "name@sha256:..."), by id or unique prefix of at least 4 digits;
+ * an image without names that only kept VMs hold, by its whole id. Looks at the store once: what it finds may be
+ * removed right after. See image_pin. */
 int image_find(struct image_store *store, const char *ref, struct image_info *ret, struct sm_error *err) MUST_CHECK;
+/* As image_find, and keeps the image from prune until image_unpin or the end of the process: for the time from choosing
+ * an image until its files are open, or until what holds it (a VM's record) is on disk. */
+struct image_pin;
+int image_pin(struct image_store *store, const char *ref, struct image_info *ret, struct image_pin **ret_pin,
+	      struct sm_error *err) MUST_CHECK;
+struct image_pin *image_unpin(struct image_pin *pin); /* NULL allowed; returns NULL */
+
+/* In order of creation, newest first. */
 int image_list(struct image_store *store, struct image_info **ret, size_t *ret_count, struct sm_error *err) MUST_CHECK;
 void image_list_free(struct image_info *list, size_t count);
 int image_tag(struct image_store *store, const char *ref, const char *name, struct sm_error *err) MUST_CHECK;
@@ -98,9 +119,21 @@ struct image_prune_result {
 	unsigned images, blobs, temporaries;
 	uint64_t bytes;
 };
-/* Removes what nothing refers to. all: images without a name too. `in_use`: ids of images that kept VMs hold. */
+/*
+ * Removes what nothing refers to. all: images without a name too. `in_use`: ids of images that kept VMs hold.
+ *
+ * A VM may be made between listing the VMs and pruning. So: image_prune_begin, then list the VMs, then
+ * image_prune_with, then image_prune_end. From begin on nobody can pin, and the pins of that moment count to the end: a
+ * VM's image is either pinned or in the list. image_prune does all that in one, for callers who know that no VM is
+ * being made.
+ */
+struct image_prune;
+int image_prune_begin(struct image_store *store, struct image_prune **ret, struct sm_error *err) MUST_CHECK;
+struct image_prune *image_prune_end(struct image_prune *prune); /* NULL allowed; returns NULL */
 int image_prune(struct image_store *store, bool all, const char *const *in_use, size_t num_in_use,
 		struct image_prune_result *ret, struct sm_error *err) MUST_CHECK;
+int image_prune_with(struct image_prune *prune, bool all, const char *const *in_use, size_t num_in_use,
+		     struct image_prune_result *ret, struct sm_error *err) MUST_CHECK;
 
 /* Full JSON description for `inspect`; malloc'ed. */
 int image_inspect_json(struct image_store *store, const char *ref, char **ret, struct sm_error *err) MUST_CHECK;
