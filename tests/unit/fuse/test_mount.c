@@ -16,32 +16,78 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fuse/dev_fuse.h"
+#include "base/fileio.h"
 #include "fuse/memory.h"
+#include "fuse/posix.h"
+
+enum kind { MEMORY, POSIX_CALLER, POSIX_SAME, POSIX_TINY };
 
 struct fixture {
-	char dir[64];
+	char dir[64], source[64];
+	enum kind kind;
 	struct sm_fs_backend *be;
 	struct fuse_dev *dev;
 };
 
-static int setup(void **state)
+static int make_backend(struct fixture *f, struct sm_error *err)
+{
+	struct fuse_posix_options o = {.valid_ns = 1000000000};
+
+	if (f->kind == MEMORY)
+		return fuse_memory_new(&(struct fuse_memory_options){.max_bytes = 64 << 20}, &f->be);
+	strcpy(f->source, "/tmp/sm-test-source.XXXXXX");
+	if (!mkdtemp(f->source))
+		return -1;
+	o.ids = f->kind == POSIX_SAME ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER;
+	if (f->kind == POSIX_TINY) {
+		o.max_fds = 1;
+		o.valid_ns = 0;
+	}
+	return fuse_posix_new(f->source, &o, &f->be, err);
+}
+
+static int setup_kind(void **state, enum kind kind)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct sm_error err = {0};
 
 	strcpy(f->dir, "/tmp/sm-test-mount.XXXXXX");
+	f->kind = kind;
 	*state = f;
-	if (!mkdtemp(f->dir) || fuse_memory_new(&(struct fuse_memory_options){.max_bytes = 64 << 20}, &f->be) < 0)
+	if (!mkdtemp(f->dir) || make_backend(f, &err) < 0) {
+		fprintf(stderr, "backend: %s\n", err.message);
 		return -1;
+	}
 	if (fuse_dev_mount(f->be, f->dir, NULL, &f->dev, &err) < 0) {
 		fprintf(stderr, "mount: %s\n", err.message);
 		return -1;
 	}
 	return chdir(f->dir);
+}
+
+static int setup_memory(void **state)
+{
+	return setup_kind(state, MEMORY);
+}
+
+static int setup_caller(void **state)
+{
+	return setup_kind(state, POSIX_CALLER);
+}
+
+static int setup_same(void **state)
+{
+	return setup_kind(state, POSIX_SAME);
+}
+
+static int setup_tiny(void **state)
+{
+	return setup_kind(state, POSIX_TINY);
 }
 
 static int teardown(void **state)
@@ -50,7 +96,16 @@ static int teardown(void **state)
 	int r = chdir("/");
 
 	fuse_dev_unmount(f->dev);
-	fuse_memory_free(f->be);
+	if (f->kind == MEMORY) {
+		fuse_memory_free(f->be);
+	} else {
+		struct fuse_posix_stats st;
+
+		fuse_posix_get_stats(f->be, &st);
+		r |= st.open_files != 0 || st.nodes != 1; /* nothing but the root is left */
+		fuse_posix_free(f->be);
+		r |= remove_tree_at(AT_FDCWD, f->source);
+	}
 	r |= rmdir(f->dir);
 	free(f);
 	return r;
@@ -212,15 +267,105 @@ static void test_a_full_file_system_says_so(void **state)
 	write_file("after", "there is room again");
 }
 
+static void test_owners_and_modes_are_what_was_set(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+	char host[160];
+
+	write_file("f", "x");
+	assert_int_equal(chown("f", 1234, 5678), 0);
+	assert_int_equal(chmod("f", 04751), 0);
+	assert_int_equal(stat("f", &st), 0);
+	assert_int_equal(st.st_uid, 1234);
+	assert_int_equal(st.st_gid, 5678);
+	assert_int_equal(st.st_mode, S_IFREG | 04751);
+	assert_int_equal(mkdir("d", 0700), 0);
+	assert_int_equal(chown("d", 7, 8), 0);
+	assert_int_equal(chmod("d", 02755), 0);
+	write_file("d/inherits", "y");
+	assert_int_equal(stat("d/inherits", &st), 0);
+	assert_int_equal(st.st_gid, 8);
+	assert_int_equal(mknod("dev", S_IFCHR | 0640, makedev(1, 3)), 0);
+	assert_int_equal(stat("dev", &st), 0);
+	assert_int_equal(st.st_mode, S_IFCHR | 0640);
+	assert_int_equal(st.st_rdev, makedev(1, 3));
+	assert_int_equal(mkfifo("fifo", 0600), 0);
+	assert_int_equal(stat("fifo", &st), 0);
+	assert_true(S_ISFIFO(st.st_mode));
+	if (f->kind != POSIX_CALLER)
+		return;
+	/* On the host all of it is the server's user's: no device, no setuid file, no stranger's file. */
+	snprintf(host, sizeof(host), "%s/dev", f->source);
+	assert_int_equal(stat(host, &st), 0);
+	assert_true(S_ISREG(st.st_mode));
+	snprintf(host, sizeof(host), "%s/f", f->source);
+	assert_int_equal(stat(host, &st), 0);
+	assert_int_equal(st.st_uid, 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0751);
+	assert_true(listxattr("f", NULL, 0) == 0); /* how it is kept is not to be seen */
+}
+
+static void test_renamed_directories_are_found_again(void **state)
+{
+	char path[64];
+	int fd;
+
+	assert_int_equal(mkdir("a", 0755), 0);
+	assert_int_equal(mkdir("a/b", 0755), 0);
+	for (int i = 0; i < 40; i++) { /* more nodes than the small budget has descriptors */
+		snprintf(path, sizeof(path), "a/b/%d", i);
+		write_file(path, "content");
+	}
+	fd = open("a/b/7", O_RDWR);
+	assert_int_equal(rename("a", "c"), 0);
+	for (int i = 0; i < 40; i++) {
+		snprintf(path, sizeof(path), "c/b/%d", i);
+		assert_int_equal(truncate(path, 3), 0);
+		assert_int_equal(access(path, R_OK), 0);
+	}
+	assert_int_equal(ftruncate(fd, 1), 0);
+	close(fd);
+	assert_int_equal(access("a/b/0", F_OK), -1);
+}
+
+static void test_a_link_out_of_the_tree_opens_nothing_of_the_host(void **state)
+{
+	struct fixture *f = *state;
+	char host[160];
+	struct stat st;
+
+	if (f->kind == MEMORY)
+		return;
+	/* Made on the host, as an attacker or an honest user would. The peer's kernel resolves it in its own tree
+	 * (here: the host's). */
+	snprintf(host, sizeof(host), "%s/link", f->source);
+	assert_int_equal(symlink("/etc/passwd", host), 0);
+	assert_int_equal(lstat("link", &st), 0);
+	assert_true(S_ISLNK(st.st_mode));
+	snprintf(host, sizeof(host), "%s/fifo", f->source);
+	assert_int_equal(mkfifo(host, 0600), 0);
+	assert_int_equal(lstat("fifo", &st), 0); /* shown; opening it is the peer's kernel's business, not ours */
+}
+
+#define ALL(test)                                                                                                      \
+	cmocka_unit_test_setup_teardown(test, setup_memory, teardown),                                                 \
+		cmocka_unit_test_setup_teardown(test, setup_caller, teardown),                                         \
+		cmocka_unit_test_setup_teardown(test, setup_same, teardown),                                           \
+		cmocka_unit_test_setup_teardown(test, setup_tiny, teardown)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_files_hold_what_was_written_with_holes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_names_links_and_renames_behave_as_on_a_disk, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_an_unlinked_file_lives_while_it_is_open, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_extended_attributes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_big_directory_lists_every_name_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_full_file_system_says_so, setup, teardown),
+		ALL(test_files_hold_what_was_written_with_holes),
+		ALL(test_names_links_and_renames_behave_as_on_a_disk),
+		ALL(test_an_unlinked_file_lives_while_it_is_open),
+		ALL(test_extended_attributes),
+		ALL(test_a_big_directory_lists_every_name_once),
+		cmocka_unit_test_setup_teardown(test_a_full_file_system_says_so, setup_memory, teardown),
+		ALL(test_owners_and_modes_are_what_was_set),
+		ALL(test_renamed_directories_are_found_again),
+		ALL(test_a_link_out_of_the_tree_opens_nothing_of_the_host),
 	};
 
 	if (geteuid() != 0 || access("/dev/fuse", R_OK | W_OK) < 0) {

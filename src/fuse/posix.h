@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The posix backend: a directory of the host, and nothing outside it.
+ *
+ * - Every name is resolved one component at a time, beneath a directory that is already held, never through a symbolic
+ * link: no path of the peer's is ever followed by the host's kernel. Host devices and fifos are never opened.
+ * - A node is known by (device, inode) and, where the file system gives them, its file handle; it holds an O_PATH
+ * descriptor only while it is in the budget (max_fds), and finds its file again by handle or by its parent and name,
+ * with the identity checked: else -ESTALE, upon which the peer's kernel looks the name up anew.
+ * - Coherence: names and attributes are valid for valid_ns; files are cached by the peer as close-to-open demands: what
+ * it has cached is kept over an open only if size, mtime and ctime are what they were when this server last showed
+ * them.
+ */
+#ifndef FUSE_POSIX_H
+#define FUSE_POSIX_H
+
+#include "fuse/backend.h"
+#include "base/error.h"
+
+/* Who owns what the peer makes. */
+enum fuse_posix_ids {
+	/*
+	 * Host files belong to the user who runs the server, whatever the peer says. Owners, modes and device numbers
+	 * that the peer sets are kept in the extended attribute user.supermachine.stat and shown to it again; files
+	 * without it that belong to that user are shown as the peer's root's. Device files are empty regular files on
+	 * the host.
+	 */
+	FUSE_POSIX_CALLER = 0,
+	/* The peer's numbers are the host's (needs root to be of use). */
+	FUSE_POSIX_SAME = 1,
+};
+
+/* What symbolic links may do. None lets the host follow one. */
+enum fuse_posix_symlinks {
+	FUSE_POSIX_OPAQUE = 0, /* shown and made as they are; the peer's kernel resolves them, in its own tree */
+	FUSE_POSIX_DENY = 1,   /* neither made (-EPERM) nor seen through (lookup: -EACCES) */
+	/* "follow", where a link that leaves the root is resolved on the host, is not offered here. */
+};
+
+struct fuse_posix_options {
+	enum fuse_posix_ids ids;
+	enum fuse_posix_symlinks symlinks;
+	bool read_only;
+	uint64_t valid_ns; /* 0: every use asks */
+	unsigned max_fds;  /* O_PATH descriptors held for nodes; 0: 4096, at most a quarter of RLIMIT_NOFILE */
+	unsigned max_open; /* files and directories open at once; 0: half of RLIMIT_NOFILE. Beyond: -ENFILE */
+};
+
+struct fuse_posix_stats {
+	uint64_t nodes, fds, open_files, reopened;
+};
+
+/* Serves the tree under `path` (a directory, or one regular file: then -ENOTDIR). options may be NULL. */
+int fuse_posix_new(const char *path, const struct fuse_posix_options *options, struct sm_fs_backend **ret,
+		   struct sm_error *err) MUST_CHECK;
+struct sm_fs_backend *fuse_posix_free(struct sm_fs_backend *be);
+void fuse_posix_get_stats(struct sm_fs_backend *be, struct fuse_posix_stats *ret);
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Open directories of the posix backend. Offsets are the host file system's own cookies, so a listing can go on
+ * anywhere. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "fuse/posix_node.h"
+
+struct open_dir {
+	pthread_mutex_t lock; /* the peer may read one handle from two threads */
+	DIR *dir;
+	off_t at; /* where dir stands */
+};
+
+static struct open_dir *open_dir_of(uint64_t fh)
+{
+	return (struct open_dir *)(uintptr_t)fh;
+}
+
+int posix_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, struct sm_fs_open *ret)
+{
+	struct posix_fs *fs = posix_fs_of(be);
+	struct open_dir *od = calloc(1, sizeof(*od));
+	struct posix_node *node;
+	int path_fd = od ? posix_fd_get(fs, id, &node) : -ENOMEM, fd, r;
+
+	if (path_fd < 0) {
+		free(od);
+		return path_fd;
+	}
+	r = S_ISDIR(node->type) ? posix_open_count(fs) : -ENOTDIR;
+	if (r == 0) {
+		fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		od->dir = fd >= 0 ? fdopendir(fd) : NULL;
+		if (!od->dir) {
+			r = -errno;
+			fd_close(fd);
+			posix_open_uncount(fs);
+		}
+	}
+	if (r == 0) {
+		pthread_mutex_init(&od->lock, NULL);
+		posix_node_opened(fs, node);
+		*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)od};
+	} else {
+		free(od);
+	}
+	posix_fd_put(fs, node);
+	return r;
+}
+
+void posix_releasedir(struct sm_fs_backend *be, uint64_t id, uint64_t fh)
+{
+	struct posix_fs *fs = posix_fs_of(be);
+	struct open_dir *od = open_dir_of(fh);
+
+	closedir(od->dir);
+	pthread_mutex_destroy(&od->lock);
+	free(od);
+	posix_open_uncount(fs);
+	posix_node_closed(fs, id);
+}
+
+int posix_fsyncdir(struct sm_fs_backend *be, uint64_t id, uint64_t fh, bool data_only)
+{
+	return fsync(dirfd(open_dir_of(fh)->dir)) < 0 ? -errno : 0;
+}
+
+/* One entry; false when the listing ends here. An entry that vanished meanwhile, or may not be looked at, is listed
+ * without attributes. */
+static bool list_one(struct posix_fs *fs, struct posix_node *node, int path_fd, const struct dirent *de, bool plus,
+		     sm_fs_add_dirent add, void *arg)
+{
+	struct sm_fs_entry e = {0};
+	bool dots = streq(de->d_name, ".") || streq(de->d_name, "..");
+	bool known = plus && !dots && posix_find(fs, node, path_fd, de->d_name, &e) == 0;
+	bool added = add(arg, de->d_name, de->d_ino, de->d_type, (uint64_t)de->d_off, known ? &e : NULL);
+
+	if (known && !added)
+		posix_node_forget(fs, e.nodeid, 1);
+	return added;
+}
+
+int posix_readdir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint64_t fh, uint64_t off,
+		  bool plus, sm_fs_add_dirent add, void *arg)
+{
+	struct posix_fs *fs = posix_fs_of(be);
+	struct open_dir *od = open_dir_of(fh);
+	struct posix_node *node;
+	struct dirent *de;
+	int path_fd = posix_fd_get(fs, id, &node), r = 0;
+
+	if (path_fd < 0)
+		return path_fd;
+	pthread_mutex_lock(&od->lock);
+	if (od->at != (off_t)off || off == 0) /* 0 also rewinds: names made since are to be seen */
+		seekdir(od->dir, (long)off);
+	for (;;) {
+		errno = 0;
+		de = readdir(od->dir);
+		if (!de) {
+			r = -errno;
+			break;
+		}
+		if (!list_one(fs, node, path_fd, de, plus, add, arg)) {
+			od->at = -1; /* dir stands behind an entry that was not taken */
+			break;
+		}
+		od->at = de->d_off;
+	}
+	pthread_mutex_unlock(&od->lock);
+	posix_fd_put(fs, node);
+	return r;
+}

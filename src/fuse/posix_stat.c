@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Owners and modes of the posix backend. See enum fuse_posix_ids.
+ *
+ * The attribute user.supermachine.stat holds "v1 MODE UID GID RDEV" (octal, decimal, decimal, decimal): what the peer
+ * set. User attributes exist on regular files and directories alone, so symbolic links always look as if the peer's
+ * root had made them, and fifos, sockets and devices that the peer makes are regular files on the host that carry their
+ * type here. A host file's own special type is never hidden.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include "base/util.h"
+#include "fuse/posix_node.h"
+
+#define ATTRIBUTE "user.supermachine.stat"
+#define TEXT_MAX 80
+
+bool posix_private_xattr(const char *name)
+{
+	return streq(name, ATTRIBUTE);
+}
+
+struct posix_proc posix_proc_path(int fd)
+{
+	struct posix_proc p;
+
+	snprintf(p.path, sizeof(p.path), "/proc/self/fd/%d", fd);
+	return p;
+}
+
+/* The text is the host's user's to edit, or another peer's: checked like any input. */
+static bool parse_kept(const char *text, struct stat *ret)
+{
+	unsigned mode, uid, gid, rdev;
+	int used = 0;
+
+	if (sscanf(text, "v1 %o %u %u %u%n", &mode, &uid, &gid, &rdev, &used) != 4 || text[used] ||
+	    mode & ~(unsigned)(S_IFMT | 07777))
+		return false;
+	*ret = (struct stat){.st_mode = mode, .st_uid = uid, .st_gid = gid, .st_rdev = rdev};
+	return true;
+}
+
+static bool type_may_stand_for(mode_t kept, mode_t host)
+{
+	kept &= S_IFMT;
+	host &= S_IFMT;
+	return kept == host || (S_ISREG(host) && (S_ISCHR(kept) || S_ISBLK(kept) || S_ISFIFO(kept) || S_ISSOCK(kept)));
+}
+
+int posix_show(struct posix_fs *fs, int path_fd, struct stat *st)
+{
+	char text[TEXT_MAX];
+	struct stat kept;
+	ssize_t n = -1;
+
+	if (fs->options.ids == FUSE_POSIX_SAME)
+		return 0;
+	if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode))
+		n = getxattr(posix_proc_path(path_fd).path, ATTRIBUTE, text, sizeof(text) - 1);
+	if (n > 0) {
+		text[n] = 0;
+		if (parse_kept(text, &kept) && type_may_stand_for(kept.st_mode, st->st_mode)) {
+			st->st_mode = kept.st_mode;
+			st->st_uid = kept.st_uid;
+			st->st_gid = kept.st_gid;
+			st->st_rdev = kept.st_rdev;
+			return 0;
+		}
+	}
+	if (st->st_uid == fs->uid)
+		st->st_uid = 0;
+	if (st->st_gid == fs->gid)
+		st->st_gid = 0;
+	return 0;
+}
+
+int posix_keep(struct posix_fs *fs, int path_fd, const struct stat *shown)
+{
+	char text[TEXT_MAX];
+	int n = snprintf(text, sizeof(text), "v1 %o %u %u %u", shown->st_mode, shown->st_uid, shown->st_gid,
+			 (unsigned)shown->st_rdev);
+
+	if (setxattr(posix_proc_path(path_fd).path, ATTRIBUTE, text, (size_t)n, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+mode_t posix_host_mode(const struct posix_fs *fs, mode_t mode)
+{
+	if (fs->options.ids == FUSE_POSIX_SAME)
+		return mode & 07777;
+	/* The server must always reach its own files, and no setuid file of a peer's is made for the host's user. */
+	return (mode & 0777) | (S_ISDIR(mode) ? 0700 : 0600);
+}
