@@ -28,9 +28,11 @@ struct child_report {
 	int pid, error;
 };
 
-static pid_t clone_quiet(void)
+pid_t process_fork(void)
 {
-	return (pid_t)syscall(SYS_clone, 0UL, NULL, NULL, NULL, 0UL);
+	pid_t pid = (pid_t)syscall(SYS_clone, 0UL, NULL, NULL, NULL, 0UL);
+
+	return pid < 0 ? -errno : pid;
 }
 
 /* The path to exec: argv[0] or its first hit in PATH. */
@@ -156,10 +158,10 @@ static pid_t start(const struct process_options *o, bool orphan, struct sm_error
 		memcpy(keep, o->keep, o->num_keep * sizeof(*keep));
 	keep[o->num_keep] = pipefd[1];
 	qsort(keep, o->num_keep + 1, sizeof(*keep), compare_int);
-	pid = clone_quiet();
+	pid = process_fork();
 	if (pid == 0) {
 		if (orphan) {
-			pid_t inner = clone_quiet();
+			pid_t inner = process_fork();
 
 			if (inner > 0) {
 				rep.pid = inner;
@@ -170,7 +172,7 @@ static pid_t start(const struct process_options *o, bool orphan, struct sm_error
 		}
 		become(o, path, keep, o->num_keep + 1, pipefd[1], self);
 	}
-	r = pid < 0 ? -errno : 0;
+	r = pid < 0 ? (int)pid : 0;
 	close(pipefd[1]);
 	if (orphan && pid > 0) {
 		rep.pid = 0;

@@ -39,6 +39,12 @@ int process_wait(pid_t pid, int *ret_status);
 /* Starts an orphan (double fork, own session): nobody needs to reap it. Returns its pid. */
 pid_t process_detach(const struct process_options *o, struct sm_error *err) MUST_CHECK;
 
+/*
+ * A forked child without SIGCHLD for work that must not happen in this process: as fork(2), 0 in the child, which may
+ * only make async-signal-safe calls and must end with _exit. Wait with process_wait.
+ */
+pid_t process_fork(void);
+
 /* Runs to the end, at most timeout_ms (then it is killed: -ETIMEDOUT); appends up to max bytes of stdout and, if merge,
  * stderr to out (may be NULL). *ret_status is a wait status. fds[1] and fds[2] of the options are not used. */
 int process_run(const struct process_options *o, int timeout_ms, bool merge, size_t max, struct buf *out,

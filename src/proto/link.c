@@ -24,6 +24,7 @@ struct link {
 	struct loop_source *src;
 	link_end_fn end;
 	void *arg;
+	const char *lost_text; /* NULL: the reason itself */
 	uint8_t *room;
 	bool armed_out, ended, freed;
 	unsigned busy;
@@ -55,6 +56,11 @@ struct mux *link_mux(struct link *l)
 	return l->mux;
 }
 
+void link_set_lost_text(struct link *l, const char *text)
+{
+	l->lost_text = text;
+}
+
 static void arm(struct link *l, bool out)
 {
 	if (l->ended || l->armed_out == out)
@@ -77,7 +83,7 @@ static void end_link(struct link *l, int r, const char *why)
 		return;
 	l->ended = true;
 	l->src = loop_remove(l->src);
-	mux_abort(l->mux, r < 0 ? r : -ECONNRESET, why);
+	mux_abort(l->mux, r < 0 ? r : -ECONNRESET, l->lost_text ? l->lost_text : why);
 	if (l->end && !l->freed)
 		l->end(l, r, why, l->arg);
 }

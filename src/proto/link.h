@@ -30,6 +30,9 @@ struct link *link_free(struct link *l);
 
 struct mux *link_mux(struct link *l);
 
+/* What channels are told when the link is lost (a static text), in place of the system's reason. */
+void link_set_lost_text(struct link *l, const char *text);
+
 /* Writes what is queued right now as far as the descriptor takes it (also done by the loop). */
 void link_flush(struct link *l);
 
