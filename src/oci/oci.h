@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where images come from: OCI image layouts, OCI and Docker archives (OCI image-spec: image-layout.md, descriptor.md,
- * manifest.md, image-index.md, config.md; Docker image spec v1.2). Everything read here is hostile: JSON types and sizes are checked,
- * every blob's size and digest are verified while it streams, exactly once.
+ * manifest.md, image-index.md, config.md; Docker image spec v1.2). Everything read here is hostile: JSON types and
+ * sizes are checked, every blob's size and digest are verified while it streams, exactly once.
  */
 #ifndef OCI_OCI_H
 #define OCI_OCI_H
@@ -18,52 +18,70 @@ struct oci_layer_stream;
 
 enum oci_compression { OCI_PLAIN, OCI_GZIP, OCI_ZSTD };
 
+/* Room for "sha512:" + 128 digits + NUL. */
+#define OCI_DIGEST_SIZE 136
+
 struct oci_layer {
-	char digest[72];	/* "sha256:<hex>" of the blob as stored; "" for docker-archive layers that carry none */
-	char diff_id[72];	/* "sha256:<hex>" of the uncompressed tar, from the configuration's rootfs.diff_ids */
-	uint64_t size;		/* bytes as stored */
-	enum oci_compression compression; /* by content, checked against the media type */
+	char digest[OCI_DIGEST_SIZE]; /* of the blob as stored, sha256 or sha512; "" for docker-archive layers that
+					 carry none */
+	char diff_id[72]; /* "sha256:<hex>" of the uncompressed tar, from the configuration's rootfs.diff_ids */
+	uint64_t size;	  /* bytes as stored */
+	/* By content, whatever the media type says of it (as containerd and docker do): both digests hold the bytes
+	 * anyway. */
+	enum oci_compression compression;
+	char *member; /* private: the blob's name inside the source */
 };
 
 /* The image configuration (config.md), decoded and checked. Lists are NULL-terminated or NULL. */
 struct oci_config {
 	char *os, *architecture, *variant;
-	int64_t created;
-	char **entrypoint, **cmd, **env, **exposed_ports, **volumes, **labels;
+	int64_t created;					     /* seconds since 1970, 0 unknown */
+	char **entrypoint, **cmd, **env, **exposed_ports, **volumes; /* "80/tcp", "/data" */
+	char **labels;						     /* "key=value" */
 	char *user, *working_dir, *stop_signal;
 };
 
 struct oci_image {
-	char id[72];		/* digest of the configuration */
-	char manifest_digest[72]; /* "" for docker-archive */
-	char *name;		/* reference the source carries (index annotation org.opencontainers.image.ref.name, RepoTags[0]) or NULL */
+	char id[72]; /* "sha256:<hex>" of the configuration's bytes, whatever algorithm the manifest uses */
+	char manifest_digest[OCI_DIGEST_SIZE]; /* "" for docker-archive */
+	/* The reference the source carries, valid for oci_ref_parse, or NULL: RepoTags[0]; else the index's annotation
+	 * io.containerd.image.name; else org.opencontainers.image.ref.name, before which the name of the layout's
+	 * directory or of the archive without its suffix is put if it is a mere tag ("oci:/x/demo:latest" is
+	 * "demo:latest"). */
+	char *name;
 	struct oci_config config;
-	char *config_json;	/* the verified bytes */
+	char *config_json;	  /* the verified bytes */
 	struct oci_layer *layers; /* lowest first */
 	unsigned num_layers;
 };
 void oci_image_done(struct oci_image *img);
 
-/* spec: "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:REF]", "dir:PATH" (a skopeo dir: layout), "-" (standard input, spooled to spool_dir). */
+/* spec: "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:REF]", "dir:PATH" (a skopeo dir: layout), "-"
+ * (standard input, spooled to spool_dir). */
 int oci_open(const char *spec, const char *spool_dir, struct oci_source **ret, struct sm_error *err) MUST_CHECK;
 struct oci_source *oci_close(struct oci_source *src);
 
-/* Chooses a manifest (platform "os/arch[/variant]", NULL: this machine's; tag from the spec), verifies it and the configuration.
- * max_layers: limit. Errors name the spec and the descriptor. */
-int oci_resolve(struct oci_source *src, const char *platform, unsigned max_layers, struct oci_image *ret, struct sm_error *err) MUST_CHECK;
+/* spec also allows an archive that is compressed as a whole (gzip, zstd): it is unpacked into spool_dir (NULL: $TMPDIR
+ * or /var/tmp), like standard input, into a file without a name.
+ *
+ * Chooses a manifest (platform "os/arch[/variant]", NULL: this machine's; tag from the spec), verifies it and the
+ * configuration. max_layers: limit. Errors name the spec and the descriptor. */
+int oci_resolve(struct oci_source *src, const char *platform, unsigned max_layers, struct oci_image *ret,
+		struct sm_error *err) MUST_CHECK;
 
-/* The uncompressed tar stream of layer i. read: bytes, 0 at the end, by which time size, digest and diff ID have all been verified (else -EBADMSG),
- * or -errno. max_bytes bounds the uncompressed size (-EFBIG). One thread per stream. */
-int oci_layer_open(struct oci_source *src, const struct oci_image *img, unsigned i, uint64_t max_bytes, struct oci_layer_stream **ret,
-		   struct sm_error *err) MUST_CHECK;
+/* The uncompressed tar stream of layer i. read: bytes, 0 at the end, by which time size, digest and diff ID have all
+ * been verified (else -EBADMSG), or -errno, which repeats. max_bytes bounds the uncompressed size (-EFBIG). One thread
+ * per stream. */
+int oci_layer_open(struct oci_source *src, const struct oci_image *img, unsigned i, uint64_t max_bytes,
+		   struct oci_layer_stream **ret, struct sm_error *err) MUST_CHECK;
 ssize_t oci_layer_read(struct oci_layer_stream *s, void *p, size_t len, struct sm_error *err) MUST_CHECK;
 uint64_t oci_layer_position(const struct oci_layer_stream *s); /* compressed bytes consumed, for progress */
 struct oci_layer_stream *oci_layer_close(struct oci_layer_stream *s);
 
 /* References: "name[:tag][@digest]" normalised as docker does, without a default registry; ref.c. */
 struct oci_ref {
-	char *name; /* "debian-demo", "host:5000/a/b" */
-	char *tag;  /* "latest" when none was given and there is no digest */
+	char *name;   /* "debian-demo", "host:5000/a/b" */
+	char *tag;    /* "latest" when none was given and there is no digest */
 	char *digest; /* or NULL */
 };
 int oci_ref_parse(const char *s, struct oci_ref *ret, struct sm_error *err) MUST_CHECK;
