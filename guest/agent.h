@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent's state, and what its files offer each other. One process, one thread, one loop, one link to its keeper (or
+ * to the machine's daemon). Each service is a function that is given an opened channel and answers on it; it takes the
+ * channel over with mux_set_handler, so that agent.c need not know what lives on it.
+ */
+#ifndef GUEST_AGENT_H
+#define GUEST_AGENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "base/loop.h"
+#include "proto/link.h"
+#include "proto/messages.h"
+
+enum agent_role {
+	ROLE_GUEST,   /* PID 1 of a microVM: serves after SETUP, commands live in a PID namespace of their own */
+	ROLE_MACHINE, /* PID 1 of the machine: serves the host's own root */
+	ROLE_FD,      /* on a given descriptor, as an ordinary process, on the present root: for tests */
+};
+
+struct exec;
+struct tunnel;
+
+struct agent {
+	enum agent_role role;
+	struct loop *loop;
+	struct link *link;
+	struct mux *mux;
+	int signal_fd;
+	int proc_fd;   /* a /proc of the agent's own PID namespace, whatever the container does to its own; -1: none */
+	int sys_fd;    /* the same of /sys, to find disks by serial */
+	int cgroup_fd; /* the root of the cgroup2 tree, -1: none */
+	uint32_t next_cgroup, *stale; /* stale: groups whose processes outlived their command, to be removed */
+	size_t num_stale;
+	bool set_up;		  /* SETUP was done */
+	bool upper_disk;	  /* the writable layer is a disk */
+	struct proto_setup setup; /* the container's defaults, zero before SETUP */
+	pid_t init_pid;		  /* PID 1 of the container's PID namespace as the agent sees it, 0: no namespace now */
+	int init_fd;		  /* a pidfd of it, -1 */
+	bool init_holds;	  /* it is no command, but a holder (spawn.h) */
+	struct exec *execs;
+	struct tunnel *tunnels;
+	struct sink *sinks;
+	bool pid_namespace; /* commands get one */
+};
+
+/* agent.c */
+int agent_init(struct agent *a, enum agent_role role) MUST_CHECK;
+/* Serves on this stream until the link ends; kills and forgets all that it started for it. 0 or -errno. */
+int agent_serve(struct agent *a, int fd) MUST_CHECK;
+void agent_done(struct agent *a);
+/* Refuses a channel: logs nothing, tells the client. */
+void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...) PRINTF_LIKE(4, 5);
+
+/* exec.c */
+void exec_open(struct agent *a, uint32_t ch, struct cursor *request);
+/* A child of the agent ended. False if it is no exec's leader. */
+bool exec_reaped(struct agent *a, pid_t pid, int status, const struct rusage *usage);
+/* The link is gone: kills every exec that is not detached and frees them all. */
+void exec_abandon_all(struct agent *a);
+
+/* tunnel.c */
+void connect_open(struct agent *a, uint32_t ch, struct cursor *request);
+void read_file_open(struct agent *a, uint32_t ch, struct cursor *request);
+void write_file_open(struct agent *a, uint32_t ch, struct cursor *request);
+void tunnel_abandon_all(struct agent *a);
+
+/* setup.c */
+void setup_open(struct agent *a, uint32_t ch, struct cursor *request);
+
+/* system.c */
+void stats_open(struct agent *a, uint32_t ch, struct cursor *request);
+void clock_open(struct agent *a, uint32_t ch, struct cursor *request);
+void poweroff_open(struct agent *a, uint32_t ch, struct cursor *request);
+/* Sets the wall clock (0: leaves it) and mixes the seed into the kernel's pool, which is then reseeded. 0 or -errno. */
+int clock_set(uint64_t realtime_ns);
+int entropy_add(const uint8_t seed[static 32]);
+/* Ends all processes, syncs, unmounts what can be, and powers off or resets. As an ordinary process it just exits. */
+void system_end(struct agent *a, bool restart, uint64_t grace_ns) __attribute__((noreturn));
+
+#endif

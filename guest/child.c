@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The child's side of an exec: see child.h. The order matters: what needs root comes before the change of user, the
+ * descriptors are closed last but for the report's, which closes itself on success.
+ */
+#include "guest/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fileio.h"
+#include "base/util.h"
+
+#define NOFILE_SOFT 1024u /* select(2) cannot count further; programs that can raise it themselves */
+#define NOFILE_HARD 1048576u
+
+static void fail(const struct child_plan *p, int status, const char *what, const char *why) __attribute__((noreturn));
+static void fail(const struct child_plan *p, int status, const char *what, const char *why)
+{
+	struct child_failure f = {.status = status};
+
+	snprintf(f.text, sizeof(f.text), "%.160s: %s", what, why);
+	(void)!write(p->report_fd, &f, sizeof(f));
+	_exit(status);
+}
+
+static void fail_errno(const struct child_plan *p, const char *what) __attribute__((noreturn));
+static void fail_errno(const struct child_plan *p, const char *what)
+{
+	fail(p, 126, what, strerror(errno));
+}
+
+static void reset_signals(void)
+{
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	sigset_t none;
+
+	for (int sig = 1; sig <= SIGRTMAX; sig++)
+		sigaction(sig, &dfl, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void reset_oom_score(const struct child_plan *p)
+{
+	int fd = p->proc_fd < 0 ? -1 : openat(p->proc_fd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		(void)!write(fd, "0", 1);
+		close(fd);
+	}
+}
+
+static void set_limits(void)
+{
+	struct rlimit files = {NOFILE_SOFT, NOFILE_HARD};
+
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* The old one, if any, was of a namespace that has ended. */
+static void mount_proc(const struct child_plan *p)
+{
+	umount2("/proc", MNT_DETACH);
+	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+		fail_errno(p, "/proc");
+}
+
+/* As in other containers, /dev/console is the command's terminal, and is not there without one. */
+static void bind_console(void)
+{
+	char path[64];
+	ssize_t n = readlink("/proc/self/fd/0", path, sizeof(path) - 1);
+	int fd;
+
+	if (n <= 0)
+		return;
+	path[n] = '\0';
+	fd = open("/dev/console", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+	if (fd >= 0)
+		close(fd);
+	mount(path, "/dev/console", NULL, MS_BIND, NULL);
+}
+
+static void take_descriptors(const struct child_plan *p)
+{
+	int fds[3];
+
+	/* Out of the way of 0, 1 and 2 first, then into place. */
+	for (int i = 0; i < 3; i++) {
+		fds[i] = fcntl(p->fds[i], F_DUPFD_CLOEXEC, 3);
+		if (fds[i] < 0)
+			fail_errno(p, "standard streams");
+	}
+	for (int i = 0; i < 3; i++)
+		if (dup2(fds[i], i) < 0)
+			fail_errno(p, "standard streams");
+	if (p->tty)
+		ioctl(0, TIOCSCTTY, 1);
+	if (p->console)
+		bind_console();
+}
+
+/* All that the agent has open is close-on-exec; this holds even if something was forgotten. */
+static void close_others(const struct child_plan *p)
+{
+	unsigned keep = (unsigned)p->report_fd;
+
+	if (keep > 3)
+		syscall(SYS_close_range, 3u, keep - 1, 0u);
+	syscall(SYS_close_range, keep + 1, ~0u, 0u);
+}
+
+static void enter_cwd(const struct child_plan *p)
+{
+	if (chdir(p->cwd) == 0)
+		return;
+	if (errno == ENOENT && mkdir_p(p->cwd, 0755) == 0 && chdir(p->cwd) == 0)
+		return;
+	fail_errno(p, p->cwd);
+}
+
+static void become_user(const struct child_plan *p)
+{
+	const struct user *u = p->user;
+
+	/* The change of uid away from 0 takes the capabilities; the bounding set stays, so that setuid programs work.
+	 */
+	if (setgroups(u->num_groups, u->groups) < 0 || setresgid(u->gid, u->gid, u->gid) < 0 ||
+	    setresuid(u->uid, u->uid, u->uid) < 0)
+		fail_errno(p, "user");
+}
+
+static const char *env_get(char *const *env, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (; *env; env++)
+		if (strncmp(*env, name, len) == 0 && (*env)[len] == '=')
+			return *env + len + 1;
+	return NULL;
+}
+
+/* The errno of an execve that failed, told as a shell would tell it. */
+static void fail_exec(const struct child_plan *p, const char *path, int code) __attribute__((noreturn));
+static void fail_exec(const struct child_plan *p, const char *path, int code)
+{
+	struct stat st;
+
+	if (code == ENOENT && stat(path, &st) == 0)
+		fail(p, 127, path, "its interpreter or loader is not in the image");
+	if (code == ENOENT || code == ENOTDIR || code == ELOOP || code == ENAMETOOLONG)
+		fail(p, 127, path, "no such file or directory");
+	if (code == ENOEXEC)
+		fail(p, 126, path, "not a program that this kernel can run");
+	fail(p, 126, path, strerror(code));
+}
+
+static void exec_in_path(const struct child_plan *p)
+{
+	const char *name = p->argv[0], *dirs = env_get(p->env, "PATH"), *end;
+	char path[PATH_MAX];
+	bool denied = false;
+
+	for (; dirs && *name; dirs = *end ? end + 1 : NULL) {
+		struct stat st;
+		int len;
+
+		end = strchrnul(dirs, ':');
+		len = end == dirs ? 0 : (int)MIN(end - dirs, PATH_MAX);
+		if (snprintf(path, sizeof(path), "%.*s%s%s", len, dirs, len ? "/" : "./", name) >= (int)sizeof(path))
+			continue;
+		if (stat(path, &st) < 0 || S_ISDIR(st.st_mode))
+			continue;
+		execve(path, p->argv, p->env);
+		if (errno != EACCES)
+			fail_exec(p, path, errno);
+		denied = true;
+	}
+	if (denied)
+		fail(p, 126, name, "permission denied");
+	fail(p, 127, name, "not found in PATH");
+}
+
+static void prepare(const struct child_plan *p)
+{
+	int32_t pid = getpid();
+
+	reset_signals();
+	(void)!write(p->report_fd, &pid, sizeof(pid));
+	setsid();
+	reset_oom_score(p);
+	if (p->own_cgroup_view)
+		unshare(CLONE_NEWCGROUP);
+	if (p->limits)
+		set_limits();
+	if (p->mount_proc)
+		mount_proc(p);
+	umask(0022);
+}
+
+void child_run(const struct child_plan *p)
+{
+	prepare(p);
+	take_descriptors(p);
+	close_others(p);
+	enter_cwd(p);
+	become_user(p);
+	if (strchr(p->argv[0], '/')) {
+		execve(p->argv[0], p->argv, p->env);
+		fail_exec(p, p->argv[0], errno);
+	}
+	exec_in_path(p);
+	_exit(127);
+}
+
+void child_hold(const struct child_plan *p)
+{
+	prepare(p);
+	/* The report's end tells the agent that /proc is there. */
+	syscall(SYS_close_range, 0u, ~0u, 0u);
+	prctl(PR_SET_NAME, "init");
+	signal(SIGCHLD, SIG_IGN); /* the kernel reaps what is orphaned to us */
+	for (;;)
+		pause();
+}

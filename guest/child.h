@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happens in a new process between its creation and the command's first instruction. */
+#ifndef GUEST_CHILD_H
+#define GUEST_CHILD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "guest/users.h"
+
+struct child_plan {
+	char *const *argv, *const *env;
+	const char *cwd;
+	const struct user *user;
+	int fds[3];
+	bool tty;	      /* fds[0] becomes the controlling terminal */
+	bool console;	      /* and /dev/console */
+	bool mount_proc;      /* the first process of a PID namespace: gives the container its /proc */
+	bool own_cgroup_view; /* its cgroup is the root of what it sees */
+	bool limits;	      /* sets a container's resource limits */
+	int proc_fd;	      /* the agent's /proc, or -1 */
+	int report_fd;	      /* close-on-exec: the child writes its pid, then, on failure, a child_failure */
+};
+
+struct child_failure {
+	int32_t status; /* 126 or 127 */
+	char text[240];
+};
+
+/* In the child. Never returns. */
+void child_run(const struct child_plan *plan) __attribute__((noreturn));
+/* In the child, for the first process of a PID namespace that has no command of its own: reaps until it is killed. */
+void child_hold(const struct child_plan *plan) __attribute__((noreturn));
+
+#endif

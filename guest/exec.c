@@ -1,0 +1,629 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Commands: the EXEC service. A command's life, each step told to the client:
+ *
+ *	spawned		the process exists; its report pipe is open, so nothing is said yet
+ *	accepted	the report pipe has ended: OPENED with its pid. Streams flow.
+ *	reaped		it has ended; its output is passed on as far as it was written, within the client's credit
+ *	finished	EOFs, the exit event, CLOSE; freed
+ *
+ * Output that others still hold open when the command has ended (a daemon it left behind) is read and thrown away from
+ *then on, so that they do not die of writing. When the client closes the channel early, the command is killed unless it
+ *is detached.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "guest/agent.h"
+#include "guest/cgroup.h"
+#include "guest/environment.h"
+#include "guest/flow.h"
+#include "guest/spawn.h"
+
+#define TTY_GROUP 5
+#define LOW_SPACE (256u * KIB)
+
+struct exec {
+	struct exec *next;
+	struct agent *a;
+	uint32_t ch;
+	bool has_channel, detached, tty, timed_out, accepted, reaped, main;
+	pid_t pid;
+	int forced_signal; /* its default action was carried out by us: see deliver() */
+	int status;
+	uint64_t start_ns, end_ns, peak_rss;
+	int report_fd;
+	struct loop_source *report_src, *timer;
+	uint8_t report[sizeof(int32_t) + sizeof(struct child_failure)];
+	size_t report_len;
+	struct outflow out[2]; /* streams 1 and 2 */
+	struct inflow in;
+	int cgroup_fd;
+	uint32_t cgroup_id;
+};
+
+/* What a finished command's left-over processes still write to. */
+struct sink {
+	struct sink *next;
+	struct agent *a;
+	struct outflow flow;
+};
+
+static void sink_free(struct sink *s)
+{
+	struct sink **link = &s->a->sinks;
+
+	while (*link != s)
+		link = &(*link)->next;
+	*link = s->next;
+	outflow_done(&s->flow);
+	free(s);
+}
+
+static void sink_ended(void *arg, int error)
+{
+	sink_free(arg);
+}
+
+static void sink_add(struct agent *a, int fd)
+{
+	struct flow_channel nowhere = {.loop = a->loop};
+	struct sink *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		fd_close(fd);
+		return;
+	}
+	if (outflow_begin(&s->flow, nowhere, fd, false, sink_ended, s) < 0) {
+		free(s);
+		return;
+	}
+	s->flow.discard = true;
+	s->a = a;
+	s->next = a->sinks;
+	a->sinks = s;
+}
+
+static void exec_free(struct exec *e)
+{
+	struct exec **link = &e->a->execs;
+
+	while (*link && *link != e)
+		link = &(*link)->next;
+	if (*link)
+		*link = e->next;
+	loop_remove(e->report_src);
+	loop_remove(e->timer);
+	fd_close(e->report_fd);
+	outflow_done(&e->out[0]);
+	outflow_done(&e->out[1]);
+	inflow_done(&e->in);
+	cgroup_remove(e->a, e->cgroup_fd, e->cgroup_id);
+	free(e);
+}
+
+static void exec_kill(struct exec *e)
+{
+	if (e->reaped)
+		return;
+	if (cgroup_kill(e->cgroup_fd))
+		return;
+	if (kill(-e->pid, SIGKILL) < 0)
+		kill(e->pid, SIGKILL); /* it has not made its session yet */
+}
+
+/* ------------------------------------------------------------------------------------------ signals */
+
+/* True if this bit is set in one of the status file's signal masks. */
+static bool mask_has(const char *status, const char *name, int sig)
+{
+	const char *line = strstr(status, name);
+
+	return line && (strtoull(line + strlen(name), NULL, 16) >> (sig - 1) & 1);
+}
+
+/* Whether the process leaves this signal to its default action, and that is to end. */
+static bool dies_of(struct agent *a, pid_t pid, int sig)
+{
+	char path[32];
+	_free_ char *status = NULL;
+
+	if (sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH || sig == SIGSTOP || sig == SIGTSTP ||
+	    sig == SIGTTIN || sig == SIGTTOU)
+		return false;
+	snprintf(path, sizeof(path), "%d/status", (int)pid);
+	if (a->proc_fd < 0 || read_file_at(a->proc_fd, path, 65536, &status, NULL) < 0)
+		return false;
+	return !mask_has(status, "\nSigBlk:", sig) && !mask_has(status, "\nSigIgn:", sig) &&
+	       !mask_has(status, "\nSigCgt:", sig);
+}
+
+/*
+ * To the command's process group. The kernel does not let PID 1 of a namespace die of a signal that it has no handler
+ * for; so a plain `sleep 100` would not heed Ctrl-C. Then we carry out the default action, and report it as what it
+ * was.
+ */
+static void deliver(struct exec *e, int sig)
+{
+	struct agent *a = e->a;
+	bool ends = e->pid == a->init_pid && sig != SIGKILL && dies_of(a, e->pid, sig);
+
+	if (e->reaped)
+		return;
+	if (kill(-e->pid, sig) < 0)
+		kill(e->pid, sig);
+	if (ends) {
+		e->forced_signal = sig;
+		kill(e->pid, SIGKILL);
+	}
+}
+
+/* ------------------------------------------------------------------------------------------ the end */
+
+static bool disk_is_full(struct agent *a)
+{
+	struct statvfs v;
+
+	if (!a->set_up || statvfs("/", &v) < 0)
+		return false;
+	return (uint64_t)v.f_bavail * v.f_frsize < LOW_SPACE || (v.f_files && !v.f_favail);
+}
+
+static void explain_failure(const struct exec *e, struct proto_event *ev)
+{
+	struct child_failure f;
+
+	memcpy(&f, e->report + sizeof(int32_t), sizeof(f));
+	f.text[sizeof(f.text) - 1] = '\0';
+	ev->status = f.status;
+	ev->reason = f.status == 127 ? PROTO_EXIT_NOT_FOUND : PROTO_EXIT_NOT_EXECUTABLE;
+	snprintf(ev->text, sizeof(ev->text), "%s", f.text);
+}
+
+static void explain_exit(const struct exec *e, struct proto_event *ev)
+{
+	uint64_t oom_kills = 0;
+
+	if (WIFSIGNALED(e->status)) {
+		ev->reason = PROTO_SIGNALLED;
+		ev->signal =
+			e->forced_signal && WTERMSIG(e->status) == SIGKILL ? e->forced_signal : WTERMSIG(e->status);
+		ev->status = 128 + ev->signal;
+	} else {
+		ev->reason = PROTO_EXITED;
+		ev->status = WEXITSTATUS(e->status);
+	}
+	if (e->timed_out) {
+		ev->reason = PROTO_EXIT_TIMEOUT;
+		ev->status = 124;
+		snprintf(ev->text, sizeof(ev->text), "killed: its time ran out");
+		return;
+	}
+	if (ev->status == 0)
+		return;
+	oom_kills = cgroup_oom_kills(e->cgroup_fd);
+	if (oom_kills) {
+		if (ev->status == 128 + SIGKILL)
+			ev->reason = PROTO_EXIT_OOM;
+		snprintf(ev->text, sizeof(ev->text), "out of memory: the kernel killed %llu of its processes",
+			 (unsigned long long)oom_kills);
+	} else if (disk_is_full(e->a)) {
+		ev->reason = PROTO_EXIT_DISK_FULL;
+		snprintf(ev->text, sizeof(ev->text), "the writable layer is full");
+	}
+}
+
+static void send_exit(struct exec *e)
+{
+	struct proto_event ev = {
+		.kind = PROTO_EV_EXIT, .duration_ns = e->end_ns - e->start_ns, .peak_rss = e->peak_rss};
+	struct buf b = {0};
+
+	if (e->report_len == sizeof(e->report))
+		explain_failure(e, &ev);
+	else
+		explain_exit(e, &ev);
+	if (proto_event_encode(&b, &ev) == 0)
+		mux_send_event(e->a->mux, e->ch, &b);
+	buf_done(&b);
+}
+
+static void finish(struct exec *e)
+{
+	struct mux *m = e->a->mux;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct outflow *f = &e->out[i];
+
+		if (e->has_channel)
+			mux_send_eof(m, e->ch, i + 1); /* no-op if it was sent */
+		if (f->fd < 0)
+			continue;
+		f->src = loop_remove(f->src);
+		if (!e->tty)
+			sink_add(e->a, TAKE_FD(f->fd));
+	}
+	if (e->has_channel) {
+		send_exit(e);
+		mux_set_handler(m, e->ch, NULL, NULL);
+		mux_close(m, e->ch, 0, NULL);
+	}
+	exec_free(e);
+}
+
+/* Finishes the command if nothing is left to do for it. */
+static void settle(struct exec *e)
+{
+	bool drained;
+
+	if (!e->reaped || e->report_fd >= 0)
+		return;
+	drained = outflow_drain(&e->out[0]);
+	if (outflow_drain(&e->out[1]) && drained)
+		finish(e);
+}
+
+bool exec_reaped(struct agent *a, pid_t pid, int status, const struct rusage *usage)
+{
+	for (struct exec *e = a->execs; e; e = e->next) {
+		if (e->pid != pid || e->reaped)
+			continue;
+		e->reaped = true;
+		e->status = status;
+		e->end_ns = time_now_ns();
+		e->peak_rss = (uint64_t)usage->ru_maxrss * KIB;
+		e->timer = loop_remove(e->timer);
+		settle(e);
+		return true;
+	}
+	return false;
+}
+
+static void on_timeout(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct exec *e = arg;
+
+	e->timed_out = true;
+	exec_kill(e);
+}
+
+/* ------------------------------------------------------------------------------------------ the channel */
+
+static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
+{
+	struct exec *e = arg;
+
+	inflow_data(&e->in, p, len);
+}
+
+static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
+{
+	struct exec *e = arg;
+
+	inflow_eof(&e->in);
+}
+
+static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
+{
+	struct exec *e = arg;
+	struct proto_event ev;
+
+	/* What makes no sense harms nobody: the client gets its answer by what happens. */
+	if (proto_event_decode(event, &ev) < 0)
+		return;
+	if (ev.kind == PROTO_EV_SIGNAL && ev.signal > 0) {
+		deliver(e, ev.signal);
+	} else if (ev.kind == PROTO_EV_RESIZE && e->tty && e->out[0].fd >= 0) {
+		struct winsize w = {.ws_row = ev.rows, .ws_col = ev.cols};
+
+		ioctl(e->out[0].fd, TIOCSWINSZ, &w);
+	}
+}
+
+static void on_writable(void *arg, uint32_t ch, void *user, unsigned stream)
+{
+	struct exec *e = arg;
+
+	if (stream == 0)
+		return;
+	outflow_writable(&e->out[stream - 1]);
+	settle(e);
+}
+
+/* Nobody listens any more. */
+static void forsake(struct exec *e)
+{
+	e->has_channel = false;
+	for (unsigned i = 0; i < 2; i++) {
+		e->out[i].discard = true;
+		outflow_writable(&e->out[i]); /* it may have been parked */
+	}
+	inflow_eof(&e->in);
+	if (!e->detached)
+		exec_kill(e);
+	settle(e);
+}
+
+static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
+{
+	struct exec *e = arg;
+
+	mux_set_handler(e->a->mux, ch, NULL, NULL);
+	mux_close(e->a->mux, ch, 0, NULL);
+	forsake(e);
+}
+
+static const struct mux_callbacks exec_callbacks = {
+	.data = on_data,
+	.eof = on_eof,
+	.event = on_event,
+	.writable = on_writable,
+	.closed = on_closed,
+};
+
+void exec_abandon_all(struct agent *a)
+{
+	/* Detached ones live on without a record: a later link knows nothing of them. */
+	while (a->execs) {
+		struct exec *e = a->execs;
+
+		if (!e->detached)
+			exec_kill(e);
+		exec_free(e);
+	}
+	while (a->sinks)
+		sink_free(a->sinks);
+}
+
+/* The report pipe has something, or has ended: then the command runs, or has failed to. */
+static void on_report(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct exec *e = arg;
+	ssize_t n = read(e->report_fd, e->report + e->report_len, sizeof(e->report) - e->report_len);
+	struct buf b = {0};
+	int32_t pid;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0)
+		e->report_len += (size_t)n;
+	if (n > 0 && e->report_len < sizeof(e->report))
+		return;
+	e->report_src = loop_remove(e->report_src);
+	e->report_fd = fd_close(e->report_fd);
+	memcpy(&pid, e->report, sizeof(pid));
+	proto_pid_encode(&b, e->report_len >= sizeof(pid) && pid > 0 ? (uint32_t)pid : (uint32_t)e->pid);
+	if (e->has_channel)
+		mux_opened(e->a->mux, e->ch, &b);
+	buf_done(&b);
+	e->accepted = true;
+	for (unsigned i = 0; i < 2 && e->has_channel; i++)
+		if (e->out[i].fd < 0)
+			mux_send_eof(e->a->mux, e->ch, i + 1);
+	outflow_writable(&e->out[0]);
+	outflow_writable(&e->out[1]);
+	settle(e);
+}
+
+/* ------------------------------------------------------------------------------------------ the beginning */
+
+/* The ends that the child gets, and those that stay. All -1 at first. */
+struct ends {
+	int child[3], ours[3];
+};
+
+static void ends_close(struct ends *s)
+{
+	for (int i = 0; i < 3; i++) {
+		s->child[i] = fd_close(s->child[i]);
+		s->ours[i] = fd_close(s->ours[i]);
+	}
+}
+
+static int make_pipe(struct ends *s, int i, const struct user *u)
+{
+	int p[2], ours = i == 0 ? 1 : 0;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	s->ours[i] = p[ours];
+	s->child[i] = p[!ours];
+	/* So that the user can reopen it by /dev/stdout; failure shows when it does. */
+	if (u->uid && fchown(p[0], u->uid, u->gid) < 0)
+		return -errno;
+	return fd_set_nonblock(s->ours[i], true);
+}
+
+static int make_pipes(struct ends *s, const struct proto_exec *x, const struct user *u)
+{
+	int r = 0;
+
+	if (x->stdin_open)
+		r = make_pipe(s, 0, u);
+	else if ((s->child[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
+		r = -errno;
+	if (r < 0)
+		return r;
+	if (!x->log) {
+		r = make_pipe(s, 1, u);
+		return r < 0 ? r : make_pipe(s, 2, u);
+	}
+	s->child[1] = open(x->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+	if (s->child[1] < 0)
+		return -errno;
+	s->child[2] = fcntl(s->child[1], F_DUPFD_CLOEXEC, 3);
+	return s->child[2] < 0 ? -errno : 0;
+}
+
+static int make_terminal(struct ends *s, const struct proto_exec *x, const struct user *u)
+{
+	struct winsize w = {.ws_row = x->rows, .ws_col = x->cols};
+	int zero = 0, master;
+
+	/* The container's own devpts, so that the name which programs ask for exists there. */
+	master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	if (master < 0)
+		master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	if (master < 0)
+		return -errno;
+	s->ours[1] = master;
+	if (ioctl(master, TIOCSPTLCK, &zero) < 0)
+		return -errno;
+	if (x->rows && x->cols)
+		ioctl(master, TIOCSWINSZ, &w);
+	s->child[0] = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (s->child[0] < 0)
+		return -errno;
+	if (fchown(s->child[0], u->uid, TTY_GROUP) < 0 || fchmod(s->child[0], 0620) < 0)
+		return -errno;
+	for (int i = 1; i < 3; i++)
+		if ((s->child[i] = fcntl(s->child[0], F_DUPFD_CLOEXEC, 3)) < 0)
+			return -errno;
+	s->ours[0] = fcntl(master, F_DUPFD_CLOEXEC, 3);
+	return s->ours[0] < 0 ? -errno : 0;
+}
+
+static int begin_flows(struct exec *e, struct ends *s)
+{
+	struct flow_channel to = {.loop = e->a->loop, .mux = e->a->mux, .ch = e->ch};
+	int r = 0;
+
+	for (unsigned i = 0; i < 2 && r == 0; i++) {
+		to.stream = i + 1;
+		if (s->ours[i + 1] >= 0)
+			r = outflow_begin(&e->out[i], to, TAKE_FD(s->ours[i + 1]), false, NULL, NULL);
+		if (r == 0 && e->out[i].src)
+			loop_modify(e->out[i].src, 0); /* until the channel is open */
+	}
+	to.stream = 0;
+	if (r == 0 && s->ours[0] >= 0)
+		r = inflow_begin(&e->in, to, TAKE_FD(s->ours[0]), false, NULL, NULL);
+	e->in.tty = e->tty;
+	return r;
+}
+
+static int start(struct exec *e, const struct proto_exec *x, const struct user *u, const struct environment *env,
+		 struct ends *s)
+{
+	struct agent *a = e->a;
+	struct child_plan plan = {
+		.argv = x->argv,
+		.env = env->vars,
+		.cwd = x->cwd			       ? x->cwd
+		       : a->setup.cwd && *a->setup.cwd ? a->setup.cwd
+						       : "/",
+		.user = u,
+		.fds = {s->child[0], s->child[1], s->child[2]},
+		.tty = x->tty,
+		.console = x->tty && x->main && a->set_up,
+		.limits = a->role == ROLE_GUEST,
+		.proc_fd = a->proc_fd,
+	};
+	int report[2], r;
+
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return -errno;
+	e->report_fd = report[0];
+	plan.report_fd = report[1];
+	e->cgroup_fd = cgroup_make(a, &e->cgroup_id);
+	plan.own_cgroup_view = e->cgroup_fd >= 0 && a->set_up;
+	e->start_ns = time_now_ns();
+	e->pid = spawn(a, &plan, x->main, e->cgroup_fd);
+	fd_close(report[1]);
+	if (e->pid < 0)
+		return e->pid;
+	/* From here on the process is there: what fails now shows as a broken stream, and the command is killed. */
+	r = fd_set_nonblock(e->report_fd, true);
+	if (r == 0)
+		r = loop_add(a->loop, e->report_fd, EPOLLIN, on_report, e, &e->report_src);
+	if (r == 0 && x->timeout_ns)
+		r = loop_add_timer(a->loop, on_timeout, e, &e->timer);
+	if (r == 0 && x->timeout_ns)
+		loop_timer_at(e->timer,
+			      x->timeout_ns > UINT64_MAX - e->start_ns ? UINT64_MAX : e->start_ns + x->timeout_ns);
+	if (r == 0)
+		r = begin_flows(e, s);
+	if (r < 0)
+		exec_kill(e);
+	return r;
+}
+
+static struct exec *exec_new(struct agent *a, uint32_t ch, const struct proto_exec *x)
+{
+	struct exec *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return NULL;
+	e->a = a;
+	e->ch = ch;
+	e->has_channel = true;
+	e->detached = x->detached;
+	e->tty = x->tty;
+	e->main = x->main;
+	e->report_fd = e->cgroup_fd = -1;
+	e->out[0].fd = e->out[1].fd = e->in.fd = -1;
+	e->out[0].to.mux = e->out[1].to.mux = e->in.from.mux = a->mux;
+	e->in.from.ch = ch;
+	e->next = a->execs;
+	a->execs = e;
+	return e;
+}
+
+static int run(struct agent *a, uint32_t ch, const struct proto_exec *x, const struct user *u,
+	       const struct environment *env)
+{
+	struct ends s = {{-1, -1, -1}, {-1, -1, -1}};
+	struct exec *e = NULL;
+	int r = x->tty ? make_terminal(&s, x, u) : make_pipes(&s, x, u);
+
+	if (r == 0) {
+		e = exec_new(a, ch, x);
+		r = e ? start(e, x, u, env, &s) : -ENOMEM;
+	}
+	ends_close(&s);
+	if (r < 0 && e)
+		exec_free(e);
+	else if (r == 0)
+		mux_set_handler(a->mux, ch, &exec_callbacks, e);
+	return r;
+}
+
+void exec_open(struct agent *a, uint32_t ch, struct cursor *request)
+{
+	struct environment env = {0};
+	struct sm_error err = {0};
+	struct user u = {0};
+	struct proto_exec x;
+	int r = proto_exec_decode(request, &x);
+
+	if (r < 0) {
+		agent_refuse(a, ch, r, "malformed EXEC request");
+		return;
+	}
+	r = user_resolve(x.user ? x.user : a->setup.user, "/etc/passwd", "/etc/group", &u, &err);
+	if (r == 0)
+		r = environment_make(&env, x.clear_env ? NULL : a->setup.env, x.env);
+	if (r == 0 && !x.clear_env)
+		r = environment_defaults(&env, u.home, x.tty);
+	if (r == 0)
+		r = run(a, ch, &x, &u, &env);
+	if (r < 0)
+		agent_refuse(a, ch, r, "%s", err.kind ? err.message : strerror(-r));
+	environment_done(&env);
+	user_done(&u);
+	proto_exec_done(&x);
+}

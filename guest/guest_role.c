@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent as PID 1 of a microVM: modules, then a connection to its keeper (vsock, the host's port 1024), then it
+ * serves. When the connection goes, as it does for a guest that was restored from a snapshot, it connects anew.
+ */
+#include "guest/roles.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <linux/vm_sockets.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "guest/boot.h"
+
+#define KEEPER_PORT 1024
+#define RETRY_US 2000
+#define CONNECT_WAIT_NS 30000000000ULL
+
+static int connect_keeper(void)
+{
+	struct sockaddr_vm to = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = KEEPER_PORT};
+	uint64_t until = time_now_ns() + CONNECT_WAIT_NS;
+
+	for (;;) {
+		int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+
+		if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
+			return fd;
+		r = -errno;
+		fd_close(fd);
+		if (time_now_ns() > until)
+			return r;
+		usleep(RETRY_US);
+	}
+}
+
+int guest_role(struct agent *a)
+{
+	size_t pos = 0;
+	int r;
+
+	boot_mounts(a);
+	boot_protect_self(a);
+	boot_modules(&pos, NULL);
+	for (;;) {
+		int fd = connect_keeper();
+
+		if (fd < 0) {
+			log_error("agent", "no connection to the host: %s", strerror(-fd));
+			return fd;
+		}
+		r = agent_serve(a, fd);
+		if (r < 0)
+			log_warn("agent", "the link ended: %s", strerror(-r));
+	}
+}

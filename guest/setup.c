@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The SETUP service: makes this guest the container of one image. Once; a guest that failed half way is of no use and
+ * says so. */
+#include "guest/setup.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fileio.h"
+#include "guest/boot.h"
+#include "guest/cgroup.h"
+
+static int set_identity(const struct proto_setup *s, struct sm_error *err)
+{
+	static const uint8_t none[32];
+	int r = clock_set(s->realtime_ns);
+
+	if (r < 0)
+		return error_sys(err, -r, "set the clock");
+	if (memcmp(s->seed, none, sizeof(none)) != 0) {
+		r = entropy_add(s->seed);
+		if (r < 0)
+			return error_sys(err, -r, "seed the random number generator");
+	}
+	if (s->hostname && *s->hostname && sethostname(s->hostname, strlen(s->hostname)) < 0)
+		return error_sys(err, errno, "set the host name to '%s'", s->hostname);
+	boot_loopback_up();
+	return 0;
+}
+
+/* The paths that the image declares as volumes exist, as they do under docker. They are part of the writable layer. */
+static int make_volumes(const struct proto_setup *s, struct sm_error *err)
+{
+	for (char **v = s->volumes; v && *v; v++) {
+		int r = (*v)[0] == '/' ? mkdir_p(*v, 0755) : -EINVAL;
+
+		if (r < 0 && r != -EEXIST)
+			return error_sys(err, -r, "volume '%s' of the image", *v);
+	}
+	return 0;
+}
+
+static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error *err)
+{
+	int r = set_identity(s, err);
+
+	if (r == 0)
+		r = disks_mount(a, s, err);
+	if (r == 0)
+		r = mounts_make(a, err);
+	if (r == 0)
+		r = etc_files_make(s, err);
+	if (r == 0)
+		r = mounts_enter(err);
+	if (r == 0)
+		r = make_volumes(s, err);
+	if (r == 0 && s->read_only && mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
+		r = error_sys(err, errno, "make the root read-only");
+	return r;
+}
+
+void setup_open(struct agent *a, uint32_t ch, struct cursor *request)
+{
+	struct sm_error err = {0};
+	struct proto_setup s;
+	int r;
+
+	if (a->role != ROLE_GUEST || a->set_up) {
+		agent_refuse(a, ch, -EALREADY, "this guest is set up already");
+		return;
+	}
+	r = proto_setup_decode(request, &s);
+	if (r < 0) {
+		agent_refuse(a, ch, r, "malformed SETUP request");
+		return;
+	}
+	r = set_up(a, &s, &err);
+	if (r < 0) {
+		agent_refuse(a, ch, r, "%s", err.kind ? err.message : strerror(-r));
+		proto_setup_done(&s);
+		return;
+	}
+	a->setup = s;
+	a->set_up = true;
+	a->pid_namespace = true;
+	mux_opened(a->mux, ch, NULL);
+	mux_close(a->mux, ch, 0, NULL);
+}
