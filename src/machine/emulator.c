@@ -32,7 +32,7 @@
 #define FILES_CACHE "cache=auto,timeout=1"
 #define KERNEL_ARGS                                                                                                    \
 	"console=ttyS0 quiet loglevel=4 panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on "     \
-	"supermachine.port=" EMULATOR_PORT " -- --machine"
+	"-- --machine"
 
 static bool in_path(const char *name)
 {
