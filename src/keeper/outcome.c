@@ -24,32 +24,11 @@ static void say(struct sm_outcome *o, enum sm_reason reason, int status, const c
 	snprintf(o->message, sizeof(o->message), "%s", text);
 }
 
-static enum sm_reason reason_of_exit(enum proto_exit_reason r)
-{
-	switch (r) {
-	case PROTO_EXITED:
-		return SM_REASON_EXITED;
-	case PROTO_SIGNALLED:
-		return SM_REASON_SIGNALLED;
-	case PROTO_EXIT_TIMEOUT:
-		return SM_REASON_TIMEOUT;
-	case PROTO_EXIT_OOM:
-		return SM_REASON_OOM;
-	case PROTO_EXIT_DISK_FULL:
-		return SM_REASON_DISK_FULL;
-	case PROTO_EXIT_NOT_FOUND:
-		return SM_REASON_NOT_FOUND;
-	case PROTO_EXIT_NOT_EXECUTABLE:
-		return SM_REASON_NOT_EXECUTABLE;
-	}
-	return SM_REASON_EXITED;
-}
-
 static void from_command(const struct keeper *k, struct sm_outcome *o)
 {
 	const struct proto_event *e = &k->main_exit;
 
-	say(o, reason_of_exit(e->reason), e->status & 0xff, e->text);
+	say(o, vm_reason_of_exit((int)e->reason), e->status & 0xff, e->text);
 	o->signal = e->signal >= 0 && e->signal <= 64 ? e->signal : 0;
 	o->duration_ns = MIN(e->duration_ns, (uint64_t)INT64_MAX);
 	o->peak_rss = MIN(e->peak_rss, (uint64_t)INT64_MAX);

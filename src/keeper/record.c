@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "keeper/recordjson.h"
+#include "proto/messages.h"
 
 #define MAX_PARTS 256
 
@@ -47,6 +48,27 @@ enum sm_reason vm_reason_parse(const char *name)
 		if (streq(reason_names[i], name))
 			return (enum sm_reason)i;
 	return SM_REASON_NONE;
+}
+
+enum sm_reason vm_reason_of_exit(int proto_exit_reason)
+{
+	switch (proto_exit_reason) {
+	case PROTO_EXITED:
+		return SM_REASON_EXITED;
+	case PROTO_SIGNALLED:
+		return SM_REASON_SIGNALLED;
+	case PROTO_EXIT_TIMEOUT:
+		return SM_REASON_TIMEOUT;
+	case PROTO_EXIT_OOM:
+		return SM_REASON_OOM;
+	case PROTO_EXIT_DISK_FULL:
+		return SM_REASON_DISK_FULL;
+	case PROTO_EXIT_NOT_FOUND:
+		return SM_REASON_NOT_FOUND;
+	case PROTO_EXIT_NOT_EXECUTABLE:
+		return SM_REASON_NOT_EXECUTABLE;
+	}
+	return SM_REASON_EXITED;
 }
 
 void vm_outcome_stage(struct sm_outcome *o, const char *name, uint64_t ns)
@@ -260,7 +282,9 @@ int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err)
 	json_t *o = json_object();
 
 	rj_put_u64(o, "version", VM_RECORD_VERSION);
+	rj_put_str(o, "host_boot_id", s->host_boot_id);
 	rj_put_str(o, "boot_id", s->boot_id);
+	rj_put_str(o, "socket", s->socket);
 	rj_put_bool(o, "detach", s->detach);
 	rj_put_bool(o, "in_machine", s->in_machine);
 	rj_put_u64(o, "prepare_ns", s->prepare_ns);
@@ -276,7 +300,9 @@ int vm_start_parse(const char *json, size_t len, struct vm_start *ret, struct sm
 	if (e < 0)
 		return e;
 	rj_u64(&j, "version", 1, VM_RECORD_VERSION);
+	rj_str_into(&j, "host_boot_id", s.host_boot_id, sizeof(s.host_boot_id));
 	rj_str_into(&j, "boot_id", s.boot_id, sizeof(s.boot_id));
+	rj_str_into(&j, "socket", s.socket, sizeof(s.socket));
 	s.detach = rj_bool(&j, "detach");
 	s.in_machine = rj_bool(&j, "in_machine");
 	s.prepare_ns = rj_u64(&j, "prepare_ns", 0, INT64_MAX);

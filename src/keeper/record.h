@@ -69,7 +69,9 @@ int vm_record_parse(const char *json, size_t len, struct vm_record *ret, struct 
 void vm_record_done(struct vm_record *r);
 
 struct vm_start {
-	char boot_id[40]; /* the host's, from /proc/sys/kernel/random/boot_id */
+	char host_boot_id[40]; /* from /proc/sys/kernel/random/boot_id of the host */
+	char boot_id[40];      /* of where it runs: the same, or the machine's instance (machine/seat.h) */
+	char socket[512];      /* the keeper's, as it sees the path */
 	bool detach;
 	bool in_machine;
 	uint64_t prepare_ns; /* what the library spent before it started the keeper */
@@ -87,6 +89,9 @@ int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_e
 /* "exited" ...; "none" for what is unknown. And back: SM_REASON_NONE for an unknown name. */
 const char *vm_reason_name(enum sm_reason reason);
 enum sm_reason vm_reason_parse(const char *name);
+
+/* What an agent says of a command's end (enum proto_exit_reason of proto/messages.h; anything else: exited). */
+enum sm_reason vm_reason_of_exit(int proto_exit_reason);
 
 /* Appends a stage; silently not when all places are taken. */
 void vm_outcome_stage(struct sm_outcome *o, const char *name, uint64_t ns);

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The blocking client end of the frame protocol. See lib.h. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "lib/lib.h"
+
+#define READ_SIZE 65536
+
+/* -------------------------------------------------------------------------------------- callbacks */
+
+static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
+{
+	struct call *call = user;
+
+	if (!call)
+		return;
+	call->opened = true;
+	buf_put(&call->reply, reply->p, reply->left);
+}
+
+static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
+{
+	struct conn *conn = arg;
+
+	if (user && conn->data)
+		conn->data(conn->arg, user, stream, p, len);
+	else
+		mux_consumed(conn->mux, ch, stream, len);
+}
+
+/* An exec's exit, or a keeper's news, by the service. */
+static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
+{
+	struct cursor again = *event;
+	struct call *call = user;
+	struct keeper_news news;
+	struct proto_event e;
+
+	if (!call)
+		return;
+	if (call->wants_news) {
+		if (keeper_news_decode(event, &news) < 0)
+			return;
+		if (news.kind == KEEPER_STARTED)
+			call->started = true;
+		else if (vm_exit_parse((const char *)news.record, news.record_len, &call->record, NULL) == 0)
+			call->ended = true;
+	} else if (proto_event_decode(&again, &e) == 0 && e.kind == PROTO_EV_EXIT) {
+		call->exit = e;
+		call->has_exit = true;
+	}
+}
+
+static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
+{
+	struct conn *conn = arg;
+	struct call *call = user;
+
+	mux_close(conn->mux, ch, 0, "");
+	if (!call)
+		return;
+	call->closed = true;
+	call->code = code;
+	snprintf(call->text, sizeof(call->text), "%s", text);
+}
+
+static const struct mux_callbacks callbacks = {
+	.opened = on_opened, .data = on_data, .event = on_event, .closed = on_closed};
+
+/* ------------------------------------------------------------------------------------------- link */
+
+int conn_init(struct conn *conn, int fd, struct sm_error *err)
+{
+	int r;
+
+	*conn = (struct conn){.fd = fd};
+	r = fd_set_nonblock(fd, true);
+	if (r == 0)
+		r = mux_new(MUX_CLIENT, &callbacks, conn, PROTO_DEFAULT_WINDOW, &conn->mux);
+	if (r == 0)
+		r = mux_hello(conn->mux, NULL);
+	if (r < 0) {
+		conn_done(conn);
+		return error_sys(err, -r, "connection");
+	}
+	return 0;
+}
+
+void conn_done(struct conn *conn)
+{
+	conn->mux = mux_free(conn->mux);
+	conn->fd = fd_close(conn->fd);
+}
+
+void call_done(struct call *call)
+{
+	buf_done(&call->reply);
+}
+
+int conn_call(struct conn *conn, uint16_t service, const struct buf *request, struct call *call)
+{
+	bool news = service == PROTO_KEEPER_WAIT;
+
+	*call = (struct call){.wants_news = news};
+	return mux_open(conn->mux, service, request, call, &call->ch);
+}
+
+static int die(struct conn *conn, int r, const char *why)
+{
+	if (conn->error == 0) {
+		conn->error = r;
+		conn->why = why;
+		mux_abort(conn->mux, -ECONNRESET, why);
+	}
+	return conn->error;
+}
+
+static int flush(struct conn *conn)
+{
+	for (;;) {
+		size_t len;
+		const uint8_t *p = mux_output(conn->mux, &len);
+		ssize_t n;
+
+		if (len == 0)
+			return 0;
+		n = send(conn->fd, p, len, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN ? 0 : -errno;
+		mux_output_done(conn->mux, (size_t)n);
+	}
+}
+
+static int receive(struct conn *conn)
+{
+	uint8_t chunk[READ_SIZE];
+	const char *why = "the connection ended";
+	ssize_t n = recv(conn->fd, chunk, sizeof(chunk), 0);
+	int r;
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : die(conn, -errno, "the connection broke");
+	if (n == 0)
+		return die(conn, -ECONNRESET, why);
+	r = mux_feed(conn->mux, chunk, (size_t)n, &why);
+	return r < 0 ? die(conn, r, why) : 0;
+}
+
+int conn_step(struct conn *conn, struct pollfd *extra, unsigned n, int timeout_ms)
+{
+	struct pollfd fds[8];
+	size_t queued;
+	int r;
+
+	if (conn->error)
+		return conn->error;
+	/* A peer that is gone may still have left its last words: write errors count only when the reading ends. */
+	flush(conn);
+	mux_output(conn->mux, &queued);
+	n = MIN(n, (unsigned)ARRAY_SIZE(fds) - 1);
+	fds[0] = (struct pollfd){.fd = conn->fd, .events = POLLIN | (queued ? POLLOUT : 0)};
+	memcpy(fds + 1, extra, n * sizeof(*fds));
+	r = poll(fds, n + 1, timeout_ms);
+	if (r < 0 && errno != EINTR)
+		return -errno;
+	for (unsigned i = 0; i < n; i++)
+		extra[i].revents = r > 0 ? fds[i + 1].revents : 0;
+	if (r <= 0)
+		return 0;
+	if (fds[0].revents & (POLLIN | POLLHUP | POLLERR)) {
+		r = receive(conn);
+		if (r < 0)
+			return r;
+	}
+	flush(conn);
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------------------ calls */
+
+int call_error(const struct conn *conn, const struct call *call, const char *what, struct sm_error *err)
+{
+	enum sm_error_kind kind = SM_ERROR_GUEST;
+	int code = call->code < 0 ? -call->code : EPIPE;
+
+	if (conn->error && (!call->closed || call->code == -ECONNRESET))
+		return error_set(err, SM_ERROR_STATE, ECONNRESET, "%s: %s", what,
+				 conn->why ? conn->why : "connection lost");
+	if (code == ESRCH || code == EBUSY || code == EAGAIN)
+		kind = SM_ERROR_STATE;
+	else if (code == ENOENT)
+		kind = SM_ERROR_NOT_FOUND;
+	return error_set(err, kind, code, "%s: %s", what, call->text[0] ? call->text : strerror(code));
+}
+
+int conn_await_open(struct conn *conn, struct call *call, const char *what, struct sm_error *err)
+{
+	while (!call->opened && !call->closed)
+		if (conn_step(conn, NULL, 0, -1) < 0)
+			break;
+	if (call->opened && (!call->closed || call->code == 0))
+		return 0;
+	return call_error(conn, call, what, err);
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands: opening them in a VM or in the machine, and their outcome. The pump of their streams is in pump.c. */
+#include "lib/exec.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+
+/* ------------------------------------------------------------------------------------------- open */
+
+static struct sm_exec *exec_new(struct sm_client *c, const char *id, const struct sm_exec_options *o)
+{
+	struct sm_exec *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return NULL;
+	x->client = c;
+	snprintf(x->id, sizeof(x->id), "%s", id);
+	pthread_mutex_init(&x->lock, NULL);
+	x->conn.fd = -1;
+	x->stdin_open = o->stdin_open;
+	x->stdin_fd = o->stdin_open ? o->stdin_fd : -1;
+	x->out[0] = (struct exec_output){.fd = o->stdout_fd, .own = -1};
+	x->out[1] = (struct exec_output){.fd = o->stderr_fd, .own = -1};
+	x->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (x->wake < 0) {
+		sm_exec_close(x);
+		return NULL;
+	}
+	return x;
+}
+
+static void set_data_handler(struct sm_exec *x)
+{
+	x->conn.data = exec_on_data;
+	x->conn.arg = x;
+}
+
+struct sm_exec *sm_exec_close(struct sm_exec *x)
+{
+	if (!x)
+		return NULL;
+	conn_done(&x->conn);
+	call_done(&x->call);
+	call_done(&x->wait);
+	for (int i = 0; i < 2; i++) {
+		buf_done(&x->out[i].pending);
+		fd_close(x->out[i].own);
+	}
+	fd_close(x->wake);
+	pthread_mutex_destroy(&x->lock);
+	free(x);
+	return NULL;
+}
+
+static int check(const struct sm_exec_options *o, struct sm_error *err)
+{
+	if (!o->argv || !o->argv[0])
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "no command given");
+	if (o->cwd && o->cwd[0] != '/')
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "working directory \"%s\" is not absolute", o->cwd);
+	return 0;
+}
+
+/* proto_exec's members are not const: copies. */
+static int encode(struct buf *b, const struct sm_exec_options *o, bool clear_env)
+{
+	struct proto_exec p = {.argv = strv_copy(o->argv),
+			       .env = strv_copy(o->env),
+			       .cwd = o->cwd ? strdup(o->cwd) : NULL,
+			       .user = o->user ? strdup(o->user) : NULL,
+			       .tty = o->tty,
+			       .stdin_open = o->stdin_open,
+			       .clear_env = clear_env,
+			       .rows = o->tty && !o->rows ? 24 : o->rows,
+			       .cols = o->tty && !o->cols ? 80 : o->cols,
+			       .timeout_ns = o->timeout_ns};
+	int r = -ENOMEM;
+
+	if (p.argv && (p.env || !o->env) && (p.cwd || !o->cwd) && (p.user || !o->user))
+		r = proto_exec_encode(b, &p);
+	proto_exec_done(&p);
+	return r;
+}
+
+/* x->conn is connected. */
+static int open_command(struct sm_exec *x, const struct sm_exec_options *o, bool clear_env, struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	int r = encode(&b, o, clear_env);
+
+	set_data_handler(x);
+	if (r == 0)
+		r = conn_call(&x->conn, PROTO_EXEC, &b, &x->call);
+	return r < 0 ? error_sys(err, -r, "command %s", o->argv[0]) : 0;
+}
+
+int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret, struct sm_error *err)
+{
+	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
+	struct sm_exec *x;
+	int r = check(&o, err);
+
+	if (r == 0)
+		r = sm_vm_wait_started(vm, 0, NULL, err);
+	if (r < 0)
+		return r;
+	x = exec_new(vm->client, vm->id, &o);
+	if (!x)
+		return error_sys(err, ENOMEM, "VM %s", vm->id);
+	r = vm_connect(vm->client, vm->id, &x->conn, err);
+	if (r == 0)
+		r = open_command(x, &o, o.clear_env, err);
+	if (r < 0) {
+		sm_exec_close(x);
+		return r;
+	}
+	*ret = x;
+	return 0;
+}
+
+int sm_machine_exec(struct sm_client *client, const struct sm_exec_options *options, struct sm_exec **ret,
+		    struct sm_error *err)
+{
+	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
+	struct sm_exec *x;
+	struct seat *seat;
+	int r = check(&o, err);
+
+	if (r == 0)
+		r = client_machine_seat(client, &seat, err);
+	if (r < 0)
+		return r;
+	x = exec_new(client, "", &o);
+	if (!x)
+		return error_sys(err, ENOMEM, "machine");
+	r = seat_machine_link(seat, err);
+	if (r >= 0)
+		r = conn_init(&x->conn, r, err);
+	if (r == 0)
+		r = open_command(x, &o, true, err);
+	if (r < 0) {
+		sm_exec_close(x);
+		return r;
+	}
+	*ret = x;
+	return 0;
+}
+
+/* The WAIT goes first: the VM's end is then told on this connection, whatever happens to the command's channel. */
+static int open_attach(struct sm_exec *x, const struct sm_exec_options *o)
+{
+	struct keeper_attach a = {.stdin_open = o->stdin_open, .rows = o->rows, .cols = o->cols};
+	_cleanup_(buf_done) struct buf wait = {0}, attach = {0};
+	struct keeper_wait w = {0};
+	int r = keeper_wait_encode(&wait, &w);
+
+	set_data_handler(x);
+	x->attach = true;
+	if (r == 0)
+		r = conn_call(&x->conn, PROTO_KEEPER_WAIT, &wait, &x->wait);
+	if (r == 0)
+		r = keeper_attach_encode(&attach, &a);
+	return r < 0 ? r : conn_call(&x->conn, PROTO_KEEPER_ATTACH, &attach, &x->call);
+}
+
+/* A refusal comes at once, an acceptance only when the command runs: so what follows the request tells them apart. */
+static int check_refused(struct sm_exec *x, struct sm_error *err)
+{
+	while (!x->wait.opened && !x->wait.closed)
+		if (conn_step(&x->conn, NULL, 0, -1) < 0)
+			break;
+	if (x->call.closed && (x->call.code == -EBUSY || x->call.code == -ESRCH))
+		return call_error(&x->conn, &x->call, "attach", err);
+	return 0;
+}
+
+int sm_vm_attach(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret, struct sm_error *err)
+{
+	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
+	struct sm_exec *x = exec_new(vm->client, vm->id, &o);
+	int r;
+
+	if (!x)
+		return error_sys(err, ENOMEM, "VM %s", vm->id);
+	r = vm_connect(vm->client, vm->id, &x->conn, err);
+	if (r == 0) {
+		r = open_attach(x, &o);
+		r = r < 0 ? error_sys(err, -r, "VM %s", vm->id) : check_refused(x, err);
+	}
+	if (r < 0) {
+		sm_exec_close(x);
+		return r;
+	}
+	*ret = x;
+	return 0;
+}
+
+/* ----------------------------------------------------------------------------------- other threads */
+
+static void wake(struct sm_exec *x)
+{
+	uint64_t one = 1;
+
+	if (write(x->wake, &one, sizeof(one)) < 0)
+		return; /* full: it wakes anyway */
+}
+
+int sm_exec_resize(struct sm_exec *x, uint16_t rows, uint16_t cols, struct sm_error *err)
+{
+	pthread_mutex_lock(&x->lock);
+	x->resized = true;
+	x->rows = rows;
+	x->cols = cols;
+	pthread_mutex_unlock(&x->lock);
+	wake(x);
+	return 0;
+}
+
+int sm_exec_signal(struct sm_exec *x, int signal, struct sm_error *err)
+{
+	int r = 0;
+
+	if (signal < 1 || signal > 64)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "no such signal: %d", signal);
+	pthread_mutex_lock(&x->lock);
+	if (x->num_signals < EXEC_QUEUE)
+		x->signals[x->num_signals++] = signal;
+	else
+		r = error_set(err, SM_ERROR_LIMIT, EAGAIN, "too many signals wait to be sent");
+	pthread_mutex_unlock(&x->lock);
+	wake(x);
+	return r;
+}
+
+int sm_exec_detach(struct sm_exec *x, struct sm_error *err)
+{
+	pthread_mutex_lock(&x->lock);
+	x->detached = true;
+	pthread_mutex_unlock(&x->lock);
+	wake(x);
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------------- outcome */
+
+static void outcome_of_command(const struct sm_exec *x, struct sm_outcome *o)
+{
+	const struct proto_event *e = &x->call.exit;
+
+	*o = (struct sm_outcome)SM_OUTCOME_INIT;
+	o->reason = vm_reason_of_exit((int)e->reason);
+	o->status = e->status & 0xff;
+	o->signal = e->signal;
+	o->duration_ns = e->duration_ns;
+	o->peak_rss = e->peak_rss;
+	snprintf(o->message, sizeof(o->message), "%s", e->text);
+}
+
+/* How the VM ended, for who ran or joined its command. */
+static int outcome_of_vm(struct sm_exec *x, struct sm_outcome *o, struct sm_error *err)
+{
+	struct vm_exit last;
+	int r = 0;
+
+	while (!x->wait.ended && !x->wait.closed && r == 0)
+		r = conn_step(&x->conn, NULL, 0, -1);
+	if (x->wait.ended) {
+		*o = x->wait.record.outcome;
+		return 0;
+	}
+	r = vm_last_word(x->client, x->id, &last, err);
+	if (r == 0)
+		*o = last.outcome;
+	return r;
+}
+
+int sm_exec_wait(struct sm_exec *x, struct sm_outcome *ret, struct sm_error *err)
+{
+	const char *what = x->id[0] ? "command" : "command in the machine";
+	struct sm_outcome o;
+	struct vm_exit last;
+	int r;
+
+	if (x->waited)
+		return error_set(err, SM_ERROR_STATE, EALREADY, "this command was waited for already");
+	x->waited = true;
+	r = exec_pump(x, err);
+	if (r < 0)
+		return r;
+	if (x->attach) {
+		r = outcome_of_vm(x, &o, err);
+	} else if (x->call.has_exit) {
+		outcome_of_command(x, &o);
+	} else if (x->id[0] && x->conn.error && vm_last_word(x->client, x->id, &last, NULL) == 0) {
+		/* The VM ended under it. */
+		o = last.outcome;
+		o.num_stages = 0;
+		o.status = o.signal ? o.status : 137;
+	} else {
+		r = call_error(&x->conn, &x->call, what, err);
+	}
+	if (r == 0)
+		outcome_copy(ret, &o);
+	return r;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a VM's directory to a keeper that answers, on this host or in the machine. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "lib/lib.h"
+
+#define ANSWER_TIMEOUT_NS (30 * SECOND_NS)
+
+static int fill_start(struct sm_client *c, struct seat *seat, const char *id, bool detach, struct vm_start *s,
+		      struct sm_error *err)
+{
+	_free_ char *host = NULL;
+	size_t len;
+	int r = seat_ready(seat, err);
+
+	if (r < 0)
+		return r;
+	*s = (struct vm_start){.detach = detach, .in_machine = seat_in_machine(seat)};
+	if (read_file_at(-1, "/proc/sys/kernel/random/boot_id", 256, &host, &len) == 0)
+		snprintf(s->host_boot_id, sizeof(s->host_boot_id), "%.36s", host);
+	r = seat_boot_id(seat, s->boot_id, err);
+	if (r < 0)
+		return r;
+	if (snprintf(s->socket, sizeof(s->socket), "%s/%s.sock", seat_runtime_dir(seat), id) >= (int)sizeof(s->socket))
+		return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "runtime directory %s", c->runtime_dir);
+	return 0;
+}
+
+static int write_start(int dir, const struct vm_start *s, struct sm_error *err)
+{
+	_free_ char *json = NULL;
+	int r = vm_start_format(s, &json, err);
+
+	if (r < 0)
+		return r;
+	r = write_file_atomic_at(dir, "start.json", json, strlen(json), 0600);
+	if (r == 0 && unlinkat(dir, "exit.json", 0) < 0 && errno != ENOENT)
+		r = -errno;
+	return r < 0 ? error_sys(err, -r, "write start.json") : 0;
+}
+
+static int spawn(struct sm_client *c, struct seat *seat, const char *dir, const struct vm_start *s,
+		 struct sm_error *err)
+{
+	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
+	char prepared[24];
+	const char *argv[12];
+	unsigned n = 0;
+	int r = client_helper(c, "supermachine-keeper", &keeper, err);
+
+	if (r == 0)
+		r = client_helper(c, "supermachine-vmm", &vmm, err);
+	if (r < 0)
+		return r;
+	if (asprintf(&log, "%s/keeper.log", dir) < 0)
+		return error_sys(err, ENOMEM, "start");
+	snprintf(prepared, sizeof(prepared), "%llu", (unsigned long long)s->prepare_ns);
+	argv[n++] = keeper;
+	argv[n++] = "--socket";
+	argv[n++] = s->socket;
+	argv[n++] = "--vmm";
+	argv[n++] = vmm;
+	argv[n++] = "--prepared";
+	argv[n++] = prepared;
+	if (!s->detach)
+		argv[n++] = "--owner";
+	argv[n++] = dir;
+	argv[n] = NULL;
+	return seat_spawn(seat, &(struct seat_command){.argv = argv, .env = env, .log = log}, NULL, err);
+}
+
+/* The keeper's log, when it did not even come as far as a record. */
+static int no_answer(int dir, const char *id, struct sm_error *err)
+{
+	_free_ char *log = NULL;
+	size_t len = 0;
+
+	if (read_file_at(dir, "keeper.log", 65536, &log, &len) == 0)
+		while (len && log[len - 1] == '\n')
+			log[--len] = '\0';
+	if (len) {
+		const char *line = strrchr(log, '\n');
+
+		return error_set(err, SM_ERROR_HOST, EPROTO, "VM %s: its keeper did not start: %.400s", id,
+				 line ? line + 1 : log);
+	}
+	return error_set(err, SM_ERROR_HOST, ETIMEDOUT, "VM %s: its keeper did not start", id);
+}
+
+/* A socket to it as soon as it listens. A keeper that failed has left exit.json instead. */
+static int await_keeper(struct sm_client *c, int dir, const char *id, const struct vm_start *s, struct sm_error *err)
+{
+	uint64_t deadline = time_now_ns() + ANSWER_TIMEOUT_NS;
+
+	for (int pause_ms = 1;; pause_ms = MIN(pause_ms * 2, 16)) {
+		struct vm_exit x;
+		int r = vm_socket(c, id, s, err);
+
+		if (r >= 0 || (r != -ENOENT && r != -ECONNREFUSED))
+			return r;
+		if (vmdir_load_exit(dir, &x, NULL) == 0)
+			return error_set(err, SM_ERROR_HOST, EPROTO, "VM %s: %s", id, x.outcome.message);
+		if (time_now_ns() > deadline)
+			return no_answer(dir, id, err);
+		poll(NULL, 0, pause_ms);
+	}
+}
+
+/* Says that the VM is to end with this connection, and waits until the keeper knows. The connection then lies idle:
+ * what the keeper sends on it fits the socket's buffer. */
+static int become_owner(struct sm_vm *vm, int fd, struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct keeper_wait w = {.owner = true};
+	struct conn conn;
+	struct call call;
+	int r = conn_init(&conn, fd, err);
+
+	if (r < 0)
+		return r;
+	r = keeper_wait_encode(&b, &w);
+	if (r == 0)
+		r = conn_call(&conn, PROTO_KEEPER_WAIT, &b, &call);
+	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id) : conn_await_open(&conn, &call, "join the VM", err);
+	if (r == 0) {
+		pthread_mutex_lock(&vm->lock);
+		fd_close(vm->owner_fd);
+		vm->owner_fd = TAKE_FD(conn.fd);
+		pthread_mutex_unlock(&vm->lock);
+	}
+	conn_done(&conn);
+	call_done(&call);
+	return r;
+}
+
+static int launch_locked(struct sm_client *c, struct sm_vm *vm, int dir, bool detach, uint64_t since_ns,
+			 struct sm_error *err)
+{
+	_free_ char *path = vmdir_path(c, vm->id);
+	struct vm_start s;
+	struct seat *seat;
+	int r = client_seat(c, &seat, err);
+
+	if (r == 0)
+		r = fill_start(c, seat, vm->id, detach, &s, err);
+	if (r < 0 || !path)
+		return r < 0 ? r : error_sys(err, ENOMEM, "start");
+	s.prepare_ns = time_now_ns() - since_ns;
+	r = write_start(dir, &s, err);
+	if (r == 0)
+		r = spawn(c, seat, path, &s, err);
+	if (r == 0)
+		r = await_keeper(c, dir, vm->id, &s, err);
+	if (r < 0)
+		return r;
+	if (!detach)
+		return become_owner(vm, r, err);
+	fd_close(r);
+	return 0;
+}
+
+int launch(struct sm_client *c, struct sm_vm *vm, bool detach, uint64_t since_ns, struct sm_error *err)
+{
+	_fd_ int dir = vmdir_open(c, vm->id, err);
+	_fd_ int lock = -1;
+
+	if (dir < 0)
+		return dir;
+	lock = vmdir_flock(dir, "start.lock", true, false);
+	if (lock == -EWOULDBLOCK)
+		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is being started by another program", vm->id);
+	if (lock < 0)
+		return error_sys(err, -lock, "VM %s", vm->id);
+	return launch_locked(c, vm, dir, detach, since_ns, err);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of libsupermachine share: the client, the directory of VMs, connections to keepers. All of it control
+ * plane: errors go into the caller's sm_error.
+ */
+#ifndef LIB_LIB_H
+#define LIB_LIB_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "image/image.h"
+#include "keeper/record.h"
+#include "keeper/wire.h"
+#include "machine/seat.h"
+#include "proto/mux.h"
+
+#define SECOND_NS 1000000000ull
+
+/* Reads an option struct that may be smaller or larger than ours (a program built with another version). */
+#define OPTIONS_GET(type, options)                                                                                     \
+	({                                                                                                             \
+		type _o = {.size = sizeof(type)};                                                                      \
+		options_copy(&_o, sizeof(_o), (options), (options) ? *(const size_t *)(options) : 0);                  \
+		_o;                                                                                                    \
+	})
+void options_copy(void *to, size_t to_size, const void *from, size_t from_size);
+
+/* ------------------------------------------------------------------------------------ client.c */
+
+struct sm_client {
+	/* fixed after sm_client_open */
+	char *data_dir, *state_dir, *runtime_dir, *libexec_dir;
+	enum seat_mode mode;
+	void (*log)(void *, enum sm_log_level, const char *);
+	void *log_arg;
+	/* made on first use, then fixed; lock guards the making */
+	pthread_mutex_t lock;
+	struct image_store *store;
+	struct seat *seat, *machine_seat;
+	bool noticed;
+	/* log_lock: one line at a time */
+	pthread_mutex_t log_lock;
+};
+
+void client_say(struct sm_client *c, enum sm_log_level level, const char *fmt, ...) PRINTF_LIKE(3, 4);
+int client_store(struct sm_client *c, struct image_store **ret, struct sm_error *err) MUST_CHECK;
+/* Where new VMs run. */
+int client_seat(struct sm_client *c, struct seat **ret, struct sm_error *err) MUST_CHECK;
+/* The machine, needed or not. */
+int client_machine_seat(struct sm_client *c, struct seat **ret, struct sm_error *err) MUST_CHECK;
+/* Where a VM runs that was started with this start.json. */
+int client_seat_of(struct sm_client *c, const struct vm_start *start, struct seat **ret,
+		   struct sm_error *err) MUST_CHECK;
+/* libexec_dir/name, malloc'ed; an error that names it when it is not there. */
+int client_helper(struct sm_client *c, const char *name, char **ret, struct sm_error *err) MUST_CHECK;
+
+/* --------------------------------------------------------------------------------------- vmdir.c */
+/*
+ * state_dir/vms/<id>/	a VM (keeper/record.h), and here:
+ *	start.lock	held exclusively while somebody starts it: no exit.json and no keeper then is no death
+ *	transient	there when it is not to be kept; held by the owner's handle: without both it is swept away
+ * state_dir/names/<name>	symbolic link to an id
+ * state_dir/vms.lock		held while VMs are made, removed or swept. All locks are flock(2), on the host alone.
+ */
+int vmdir_lock(struct sm_client *c, struct sm_error *err) MUST_CHECK;		      /* a descriptor to close */
+char *vmdir_path(struct sm_client *c, const char *id);				      /* NULL: no memory */
+int vmdir_open(struct sm_client *c, const char *id, struct sm_error *err) MUST_CHECK; /* O_PATH-like directory fd */
+/* Makes the directory with its record; takes the name. */
+int vmdir_create(struct sm_client *c, const struct vm_record *rec, struct sm_error *err) MUST_CHECK;
+int vmdir_resolve(struct sm_client *c, const char *ref, char id[VM_ID_DIGITS + 1], struct sm_error *err) MUST_CHECK;
+int vmdir_load(int dirfd, const char *id, struct vm_record *ret, struct sm_error *err) MUST_CHECK;
+int vmdir_load_start(int dirfd, struct vm_start *ret, struct sm_error *err) MUST_CHECK;
+/* 0, -ENOENT: it has not ended. */
+int vmdir_load_exit(int dirfd, struct vm_exit *ret, struct sm_error *err);
+/* Removes a VM that does not run, with its name. */
+int vmdir_remove(struct sm_client *c, const char *id, struct sm_error *err);
+/* Ids of all VMs, each VM_ID_DIGITS + 1 bytes; malloc'ed. */
+int vmdir_list(struct sm_client *c, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_count, struct sm_error *err) MUST_CHECK;
+/* flock of dirfd/name, made if create; -EWOULDBLOCK when held elsewhere. A descriptor. */
+int vmdir_flock(int dirfd, const char *name, bool create, bool wait);
+/* Removes what has ended and is not kept and has no owner, and what a killed creator left. */
+void vmdir_sweep(struct sm_client *c);
+
+/* ---------------------------------------------------------------------------------------- conn.c */
+/*
+ * A blocking client end of the frame protocol for one thread: calls are channels, their events end up in them. Whoever
+ * waits runs conn_step until its call is where it should be.
+ */
+struct call;
+struct conn {
+	int fd;
+	struct mux *mux;
+	int error;	 /* the link is dead: -errno */
+	const char *why; /* static */
+	/* bytes of streams; the handler must mux_consumed them in time */
+	void (*data)(void *arg, struct call *call, unsigned stream, const uint8_t *p, size_t len);
+	void *arg;
+};
+struct call {
+	uint32_t ch;
+	bool wants_news; /* a keeper WAIT: its events are keeper_news */
+	bool opened, closed, started, ended, has_exit;
+	int code; /* of the close */
+	char text[256];
+	struct buf reply;	 /* bytes of OPENED */
+	struct vm_exit record;	 /* ended */
+	struct proto_event exit; /* has_exit */
+};
+
+/* fd: a connected stream socket, taken in any case. */
+int conn_init(struct conn *conn, int fd, struct sm_error *err) MUST_CHECK;
+void conn_done(struct conn *conn);
+int conn_call(struct conn *conn, uint16_t service, const struct buf *request, struct call *call) MUST_CHECK;
+void call_done(struct call *call);
+/* Waits up to timeout_ms (-1: for ever) for the link or one of extra[0 .. n) (their revents are filled in); reads and
+ * writes what the link has. 0, or -errno once the link is dead. */
+struct pollfd;
+int conn_step(struct conn *conn, struct pollfd *extra, unsigned n, int timeout_ms) MUST_CHECK;
+/* Until the call was opened or closed. 0, or its closing code with its text in err. what: for messages. */
+int conn_await_open(struct conn *conn, struct call *call, const char *what, struct sm_error *err) MUST_CHECK;
+/* The error for a call that was closed or lost. */
+int call_error(const struct conn *conn, const struct call *call, const char *what, struct sm_error *err);
+
+/* ------------------------------------------------------------------------------------------ vm.c */
+
+struct sm_vm {
+	struct sm_client *client;
+	char id[VM_ID_DIGITS + 1];
+	pthread_mutex_t lock; /* the two below */
+	int owner_fd;	      /* the connection whose end is the VM's, -1 */
+	int transient_fd;     /* holds `transient`, -1 */
+};
+
+/* A VM's present state. */
+struct vm_view {
+	enum sm_vm_state state;
+	bool in_machine;
+	struct keeper_status status; /* unless EXITED */
+	struct vm_exit exit;	     /* if EXITED */
+};
+/* Asks the keeper; a VM whose keeper is gone without a record gets one here. */
+int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_error *err) MUST_CHECK;
+/* Connects to its keeper: 0; -ESRCH (SM_ERROR_STATE) when it does not run. */
+int vm_connect(struct sm_client *c, const char *id, struct conn *conn, struct sm_error *err) MUST_CHECK;
+/* A connected socket to the keeper that was started so, or -errno. */
+int vm_socket(struct sm_client *c, const char *id, const struct vm_start *start, struct sm_error *err) MUST_CHECK;
+int vm_handle_new(struct sm_client *c, const char *id, struct sm_vm **ret, struct sm_error *err) MUST_CHECK;
+/* The record of a VM that a dead link was about, once it is there. */
+int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;
+void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from);
+
+/* -------------------------------------------------------------------------------------- others */
+
+/* launch.c: starts the keeper of a VM directory, waits until it answers, and with owner joins it. */
+int launch(struct sm_client *c, struct sm_vm *vm, bool detach, uint64_t since_ns, struct sm_error *err) MUST_CHECK;
+
+/* disk.c: the formatted, read-only template of a disk of this size. */
+int disk_template(struct sm_client *c, uint64_t size, const struct sm_progress *progress, char **ret,
+		  struct sm_error *err) MUST_CHECK;
+
+/* boot.c: kernel and initramfs for microVMs. */
+int boot_files(struct sm_client *c, const char *kernel, char **ret_kernel, char **ret_initramfs,
+	       struct sm_error *err) MUST_CHECK;
+
+/*
+ * image.c: by reference, or by a source that is loaded first. Pinned: safe from prune until image_unpin, that is until
+ * the VM's record is there to hold it.
+ */
+int image_for_run(struct sm_client *c, const struct sm_vm_options *o, struct image_info *ret,
+		  struct image_pin **ret_pin, struct sm_error *err) MUST_CHECK;
+
+/* signals.c: "SIGTERM", "TERM", "15" to a Linux x86 number, -EINVAL. */
+int signal_parse(const char *s);
+
+/* strv.c: lists of strings. */
+char **strv_copy(const char *const *v); /* NULL: NULL, or no memory */
+void strv_free(char **v);
+size_t strv_len(const char *const *v);
+/* base with over's "K=V" on top; NULL: no memory. */
+char **env_merge(const char *const *base, const char *const *over);
+bool env_has(char *const *env, const char *key);
+
+#endif

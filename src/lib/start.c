@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sm_vm_start: from options and an image's configuration to a record (OCI image-spec config.md says what each member
+ * means). */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "lib/lib.h"
+
+#define DEFAULT_MEMORY GIB
+#define MIN_MEMORY (128 * MIB)
+#define DEFAULT_DISK (10 * GIB)
+#define MIN_DISK (16 * MIB)
+#define MAX_DISK (16 * 1024 * GIB)
+#define MAX_CPUS 16
+#define HOSTNAME_MAX 64
+#define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+/* A window costs the guest 1/64 of its size in RAM; where that is over 1/8 the image is a disk instead. */
+#define WINDOW_PER_MEMORY 8
+#define WINDOW_ALIGN (128 * MIB)
+
+static int check_options(const struct sm_vm_options *o, struct sm_error *err)
+{
+	char text[16];
+
+	if (!o->image || !*o->image)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "no image given");
+	if (o->name && !vm_name_valid(o->name))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "\"%s\" is no name for a VM: letters, digits, _ . -, at most %d, beginning with a "
+				 "letter or digit",
+				 o->name, VM_NAME_MAX);
+	if (o->memory && o->memory < MIN_MEMORY)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "%s of memory is too little: at least 128 MiB",
+				 format_size(o->memory, text));
+	if (o->cpus > MAX_CPUS)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "%u CPUs are too many: at most %d", o->cpus, MAX_CPUS);
+	if (o->disk_size && (o->disk_size < MIN_DISK || o->disk_size > MAX_DISK))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "a disk of %s: it must be from 16 MiB to 16 TiB",
+				 format_size(o->disk_size, text));
+	if (o->hostname && (!*o->hostname || strlen(o->hostname) > HOSTNAME_MAX))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "host name \"%s\": 1 to %d bytes", o->hostname,
+				 HOSTNAME_MAX);
+	if (o->cwd && o->cwd[0] != '/')
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "working directory \"%s\" is not absolute", o->cwd);
+	for (const char *const *e = o->env; e && *e; e++)
+		if (!strchr(*e, '=') || **e == '=')
+			return error_set(err, SM_ERROR_INVALID, EINVAL, "environment \"%s\" is not NAME=VALUE", *e);
+	return 0;
+}
+
+/* Entrypoint and Cmd as image-spec has them; a given entrypoint takes the image's Cmd with it, as docker does. */
+static char **command_line(const struct sm_vm_options *o, const struct image_info *img)
+{
+	const char *const *entry = o->entrypoint ? o->entrypoint : (const char *const *)img->entrypoint;
+	const char *const *cmd = o->argv ? o->argv : o->entrypoint ? NULL : (const char *const *)img->cmd;
+	size_t ne = strv_len(entry), nc = strv_len(cmd);
+	char **v = calloc(ne + nc + 1, sizeof(*v));
+
+	for (size_t i = 0; v && i < ne + nc; i++) {
+		v[i] = strdup(i < ne ? entry[i] : cmd[i - ne]);
+		if (!v[i]) {
+			strv_free(v);
+			return NULL;
+		}
+	}
+	return v;
+}
+
+static char **environment(const struct sm_vm_options *o, const struct image_info *img)
+{
+	const char *extra[3] = {0};
+	unsigned n = 0;
+	char **image = env_merge((const char *const *)img->env, o->env), **env;
+
+	if (!image)
+		return NULL;
+	if (!env_has(image, "PATH"))
+		extra[n++] = DEFAULT_PATH;
+	if (o->tty && !env_has(image, "TERM"))
+		extra[n++] = "TERM=xterm";
+	env = env_merge(extra, (const char *const *)image);
+	strv_free(image);
+	return env;
+}
+
+static int set_stop_signal(struct vm_record *r, const struct sm_vm_options *o, const struct image_info *img,
+			   struct sm_error *err)
+{
+	const char *s = o->stop_signal ? o->stop_signal : img->stop_signal;
+
+	r->stop_signal = s && *s ? signal_parse(s) : signal_parse("TERM");
+	if (r->stop_signal < 0)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "stop signal \"%s\" is not a signal", s);
+	return 0;
+}
+
+static char *dup_nonempty(const char *s)
+{
+	return s && *s ? strdup(s) : NULL;
+}
+
+static int set_process(struct vm_record *r, const struct sm_vm_options *o, const struct image_info *img,
+		       struct sm_error *err)
+{
+	r->argv = command_line(o, img);
+	r->env = environment(o, img);
+	if (!r->argv || !r->env)
+		return error_sys(err, ENOMEM, "image %s", o->image);
+	if (!r->argv[0])
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "image %s names no command: give one", o->image);
+	r->user = dup_nonempty(o->user ? o->user : img->user);
+	r->cwd = dup_nonempty(o->cwd ? o->cwd : img->working_dir);
+	r->volumes = strv_copy((const char *const *)img->volumes);
+	r->labels = strv_copy(o->labels);
+	r->hostname = strdup(o->hostname ? o->hostname : r->id);
+	r->tty = o->tty;
+	r->stdin_open = o->stdin_open;
+	r->rows = o->rows ? o->rows : 24;
+	r->cols = o->cols ? o->cols : 80;
+	r->timeout_ns = MIN(o->timeout_ns, (uint64_t)INT64_MAX / 2);
+	return r->hostname ? set_stop_signal(r, o, img, err) : error_sys(err, ENOMEM, "image %s", o->image);
+}
+
+static int set_image(struct vm_record *r, const struct sm_vm_options *o, const struct image_info *img,
+		     struct sm_error *err)
+{
+	r->image = strdup(o->image);
+	r->image_id = strdup(img->id);
+	r->parts = calloc(img->num_parts + 1, sizeof(*r->parts));
+	if (!r->image || !r->image_id || !r->parts)
+		return error_sys(err, ENOMEM, "image %s", o->image);
+	for (unsigned i = 0; i < img->num_parts; i++) {
+		const struct image_part *p = &img->parts[i];
+
+		r->num_parts = i + 1;
+		r->parts[i] = (struct vm_part){.path = strdup(p->path), .size = p->size, .offset = p->offset};
+		if (!r->parts[i].path)
+			return error_sys(err, ENOMEM, "image %s", o->image);
+	}
+	r->window_size = align_up(img->window_size, WINDOW_ALIGN);
+	r->root_blk = r->window_size / WINDOW_PER_MEMORY > r->memory;
+	return 0;
+}
+
+static int set_machine(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+{
+	int e;
+
+	r->memory = align_up(o->memory ? o->memory : DEFAULT_MEMORY, 2 * MIB);
+	r->cpus = o->cpus ? o->cpus : 1;
+	e = boot_files(c, o->kernel, &r->kernel, &r->initramfs, err);
+	if (e < 0 || o->tmpfs_root)
+		return e;
+	r->disk_size = align_up(o->disk_size ? o->disk_size : DEFAULT_DISK, MIB);
+	return disk_template(c, r->disk_size, &o->progress, &r->disk_template, err);
+}
+
+static int make_record(struct sm_client *c, const struct sm_vm_options *o, const struct image_info *img,
+		       struct vm_record *r, struct sm_error *err)
+{
+	struct timespec now;
+	int e = random_hex(r->id, VM_ID_DIGITS / 2);
+
+	if (e < 0)
+		return error_sys(err, -e, "random numbers");
+	clock_gettime(CLOCK_REALTIME, &now);
+	r->created_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	snprintf(r->name, sizeof(r->name), "%s", o->name ? o->name : "");
+	r->keep = o->keep;
+	e = set_process(r, o, img, err);
+	if (e == 0)
+		e = set_machine(c, r, o, err);
+	if (e == 0)
+		e = set_image(r, o, img, err);
+	return e;
+}
+
+static int start_record(struct sm_client *c, const struct vm_record *r, bool detach, uint64_t since, struct sm_vm **ret,
+			struct sm_error *err)
+{
+	struct sm_vm *vm = NULL;
+	int e = vmdir_create(c, r, err);
+
+	if (e < 0)
+		return e;
+	e = vm_handle_new(c, r->id, &vm, err);
+	if (e == 0 && !r->keep && !detach) {
+		_fd_ int dir = vmdir_open(c, r->id, err);
+
+		vm->transient_fd = dir < 0 ? dir : vmdir_flock(dir, "transient", false, true);
+		if (vm->transient_fd < 0)
+			e = error_sys(err, -vm->transient_fd, "VM %s", r->id);
+	}
+	if (e == 0)
+		e = launch(c, vm, detach, since, err);
+	if (e < 0) {
+		vmdir_remove(c, r->id, NULL);
+		if (vm)
+			vm->transient_fd = fd_close(vm->transient_fd);
+		sm_vm_close(vm);
+		return e;
+	}
+	*ret = vm;
+	return 0;
+}
+
+int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, struct sm_vm **ret, struct sm_error *err)
+{
+	struct sm_vm_options o = OPTIONS_GET(struct sm_vm_options, options);
+	uint64_t since = time_now_ns();
+	struct image_info img = {0};
+	struct image_pin *pin = NULL;
+	struct vm_record r = {0};
+	struct seat *seat;
+	int e = check_options(&o, err);
+
+	if (e == 0)
+		e = client_seat(client, &seat, err);
+	if (e < 0)
+		return e;
+	vmdir_sweep(client);
+	e = image_for_run(client, &o, &img, &pin, err);
+	if (e < 0)
+		return e;
+	e = make_record(client, &o, &img, &r, err);
+	image_info_done(&img);
+	if (e == 0)
+		e = start_record(client, &r, o.detach, since, ret, err);
+	image_unpin(pin);
+	vm_record_done(&r);
+	return e;
+}
+
+int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
+{
+	uint64_t since = time_now_ns();
+	struct vm_view v;
+	int r = vm_view(vm->client, vm->id, &v, err);
+
+	if (r < 0)
+		return r;
+	if (v.state != SM_VM_EXITED)
+		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id, sm_vm_state_name(v.state));
+	return launch(vm->client, vm, detach, since, err);
+}

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* VM handles, and the truth about a VM's state: its keeper's word, else its record, else what can be derived. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "lib/lib.h"
+
+#define STATUS_TIMEOUT_MS 10000
+#define LAST_WORD_MS 5000
+#define DEFAULT_GRACE_NS (10 * SECOND_NS)
+
+const char *sm_reason_name(enum sm_reason reason)
+{
+	return vm_reason_name(reason);
+}
+
+const char *sm_vm_state_name(enum sm_vm_state state)
+{
+	static const char *const names[] = {
+		[SM_VM_STARTING] = "starting",
+		[SM_VM_RUNNING] = "running",
+		[SM_VM_STOPPING] = "stopping",
+		[SM_VM_EXITED] = "exited",
+	};
+
+	return (unsigned)state < ARRAY_SIZE(names) && names[state] ? names[state] : "unknown";
+}
+
+/* The caller may have been built with a smaller struct. */
+void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from)
+{
+	size_t size;
+
+	if (!to)
+		return;
+	size = to->size ? MIN(to->size, sizeof(*from)) : sizeof(*from);
+	memcpy(to, from, size);
+	to->size = size;
+}
+
+/* ---------------------------------------------------------------------------------------- handles */
+
+int vm_handle_new(struct sm_client *c, const char *id, struct sm_vm **ret, struct sm_error *err)
+{
+	struct sm_vm *vm = calloc(1, sizeof(*vm));
+
+	if (!vm)
+		return error_sys(err, ENOMEM, "VM %s", id);
+	vm->client = c;
+	snprintf(vm->id, sizeof(vm->id), "%s", id);
+	pthread_mutex_init(&vm->lock, NULL);
+	vm->owner_fd = -1;
+	vm->transient_fd = -1;
+	*ret = vm;
+	return 0;
+}
+
+int sm_vm_open(struct sm_client *client, const char *ref, struct sm_vm **ret, struct sm_error *err)
+{
+	char id[VM_ID_DIGITS + 1];
+	int r = vmdir_resolve(client, ref, id, err);
+
+	return r < 0 ? r : vm_handle_new(client, id, ret, err);
+}
+
+const char *sm_vm_id(const struct sm_vm *vm)
+{
+	return vm->id;
+}
+
+/* ------------------------------------------------------------------------------------ connections */
+
+int vm_socket(struct sm_client *c, const char *id, const struct vm_start *start, struct sm_error *err)
+{
+	struct seat *seat;
+	int r;
+
+	if (start->in_machine) {
+		r = client_machine_seat(c, &seat, err);
+		return r < 0 ? r : seat_connect(seat, start->socket, err);
+	}
+	/* This host's own socket needs no seat, which might fail here for other reasons. */
+	r = unix_connect(start->socket);
+	return r < 0 ? error_set(err, SM_ERROR_STATE, -r, "VM %s: its keeper does not answer: %s", id, strerror(-r))
+		     : r;
+}
+
+int vm_connect(struct sm_client *c, const char *id, struct conn *conn, struct sm_error *err)
+{
+	struct vm_start start;
+	_fd_ int dir = vmdir_open(c, id, err);
+	int r;
+
+	if (dir < 0)
+		return dir;
+	r = vmdir_load_start(dir, &start, err);
+	if (r == -ENOENT)
+		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s was never started", id);
+	if (r < 0)
+		return error_wrap(err, r, "VM %s", id);
+	r = vm_socket(c, id, &start, err);
+	if (r == -ENOENT || r == -ECONNREFUSED)
+		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s is not running", id);
+	return r < 0 ? r : conn_init(conn, r, err);
+}
+
+/* ------------------------------------------------------------------------------------------ truth */
+
+static int ask_keeper(struct sm_client *c, const char *id, struct keeper_status *ret, struct sm_error *err)
+{
+	uint64_t deadline = time_now_ns() + STATUS_TIMEOUT_MS * 1000000ull;
+	struct cursor reply;
+	struct call call;
+	struct conn conn;
+	int r = vm_connect(c, id, &conn, err);
+
+	if (r < 0)
+		return r;
+	r = conn_call(&conn, PROTO_KEEPER_STATUS, NULL, &call);
+	while (r == 0 && !call.opened && !call.closed && time_now_ns() < deadline)
+		r = conn_step(&conn, NULL, 0, STATUS_TIMEOUT_MS);
+	if (call.opened) {
+		reply = cursor_of(call.reply.data, call.reply.len);
+		r = keeper_status_decode(&reply, ret);
+	} else if (r == 0) {
+		r = -ETIMEDOUT;
+	}
+	conn_done(&conn);
+	call_done(&call);
+	/* It went while it was asked: not running is what the caller then looks into. */
+	if (r == -ECONNRESET || r == -EPIPE)
+		r = -ESRCH;
+	return r < 0 ? error_set(err, SM_ERROR_STATE, -r, "VM %s: its keeper did not answer: %s", id, strerror(-r)) : 0;
+}
+
+static int write_exit(int dir, const struct vm_exit *x, struct sm_error *err)
+{
+	_free_ char *json = NULL;
+	int r = vm_exit_format(x, &json, err);
+
+	if (r < 0)
+		return r;
+	r = write_file_atomic_at(dir, "exit.json", json, strlen(json), 0600);
+	return r < 0 ? error_sys(err, -r, "write exit.json") : 0;
+}
+
+static bool host_boot_differs(const char *then)
+{
+	_free_ char *now = NULL;
+	size_t len;
+
+	if (read_file_at(-1, "/proc/sys/kernel/random/boot_id", 256, &now, &len) < 0 || !then[0])
+		return false;
+	now[strcspn(now, "\n")] = '\0';
+	return !streq(now, then);
+}
+
+/* Nobody answers for it and nobody wrote how it ended. With start.lock held: nobody starts it either. */
+static int derive_exit(struct sm_client *c, int dir, const struct vm_start *start, struct vm_exit *x)
+{
+	struct sm_outcome *o = &x->outcome;
+	char boot_id[40] = "";
+	struct timespec now;
+	struct seat *seat;
+
+	*x = (struct vm_exit){.outcome = SM_OUTCOME_INIT};
+	clock_gettime(CLOCK_REALTIME, &now);
+	x->finished_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	o->status = 125;
+	o->reason = SM_REASON_KEEPER_DIED;
+	snprintf(o->message, sizeof(o->message), "its keeper was killed");
+	if (!start) {
+		o->reason = SM_REASON_START_FAILED;
+		snprintf(o->message, sizeof(o->message), "the program that started it was killed before it ran");
+	} else if (host_boot_differs(start->host_boot_id)) {
+		o->reason = SM_REASON_HOST_RESTARTED;
+		snprintf(o->message, sizeof(o->message), "the host restarted while it ran");
+	} else if (start->in_machine && client_machine_seat(c, &seat, NULL) == 0 &&
+		   seat_boot_id(seat, boot_id, NULL) == 0 && !streq(boot_id, start->boot_id)) {
+		snprintf(o->message, sizeof(o->message), "the machine that it ran in has ended");
+	}
+	return write_exit(dir, x, NULL);
+}
+
+static int view_without_keeper(struct sm_client *c, int dir, const char *id, struct vm_view *v, struct sm_error *err)
+{
+	_fd_ int lock = vmdir_flock(dir, "start.lock", true, false);
+	struct vm_start start;
+	int r;
+
+	if (lock == -EWOULDBLOCK) {
+		v->state = SM_VM_STARTING;
+		return 0;
+	}
+	if (lock < 0)
+		return error_sys(err, -lock, "VM %s", id);
+	/* Between the look at exit.json and the look for the keeper it may have ended; or been started and ended. */
+	v->state = SM_VM_EXITED;
+	if (vmdir_load_exit(dir, &v->exit, NULL) == 0)
+		return 0;
+	r = vmdir_load_start(dir, &start, NULL);
+	if (r == 0 && ask_keeper(c, id, &v->status, NULL) == 0) {
+		v->state = v->status.state;
+		return 0;
+	}
+	derive_exit(c, dir, r == 0 ? &start : NULL, &v->exit);
+	return 0;
+}
+
+int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_error *err)
+{
+	struct vm_view v = {0};
+	struct vm_start start;
+	_fd_ int dir = vmdir_open(c, id, err);
+	int r;
+
+	if (dir < 0)
+		return dir;
+	v.in_machine = vmdir_load_start(dir, &start, NULL) == 0 && start.in_machine;
+	r = vmdir_load_exit(dir, &v.exit, err);
+	if (r == 0) {
+		v.state = SM_VM_EXITED;
+	} else if (r != -ENOENT) {
+		return error_wrap(err, r, "VM %s", id);
+	} else {
+		r = ask_keeper(c, id, &v.status, err);
+		if (r == 0)
+			v.state = v.status.state;
+		else if (r != -ESRCH)
+			return r;
+		/* EXITED by the keeper's own word: its record is on the disk by then. */
+		if (r == -ESRCH || v.state == SM_VM_EXITED)
+			r = view_without_keeper(c, dir, id, &v, err);
+	}
+	if (r == 0)
+		*ret = v;
+	return r;
+}
+
+int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struct sm_error *err)
+{
+	uint64_t deadline = time_now_ns() + LAST_WORD_MS * 1000000ull;
+	struct vm_view v;
+	int r;
+
+	while ((r = vm_view(c, id, &v, err)) == 0 && v.state != SM_VM_EXITED && time_now_ns() < deadline)
+		poll(NULL, 0, 20);
+	if (r < 0)
+		return r;
+	if (v.state != SM_VM_EXITED)
+		return error_set(err, SM_ERROR_STATE, ECONNRESET, "VM %s: lost the connection to its keeper", id);
+	*ret = v.exit;
+	return 0;
+}
+
+/* ----------------------------------------------------------------------------------- wait and stop */
+
+/* Opens a WAIT channel. -ESRCH when it does not run. */
+static int open_wait(struct sm_client *c, const char *id, struct conn *conn, struct call *call, struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct keeper_wait w = {0};
+	int r = vm_connect(c, id, conn, err);
+
+	if (r < 0)
+		return r;
+	r = keeper_wait_encode(&b, &w);
+	if (r == 0)
+		r = conn_call(conn, PROTO_KEEPER_WAIT, &b, call);
+	if (r < 0) {
+		conn_done(conn);
+		return error_sys(err, -r, "VM %s", id);
+	}
+	return 0;
+}
+
+/* Until it has ended (or, if so asked, started): 1 started, 0 ended with *x filled in. */
+static int wait_for(struct sm_client *c, const char *id, bool for_start, uint64_t timeout_ns, struct vm_exit *x,
+		    struct sm_error *err)
+{
+	uint64_t deadline = timeout_ns ? time_now_ns() + MIN(timeout_ns, (uint64_t)INT64_MAX / 2) : UINT64_MAX;
+	struct conn conn;
+	struct call call;
+	int r = open_wait(c, id, &conn, &call, err);
+
+	if (r < 0)
+		return r == -ESRCH ? vm_last_word(c, id, x, err) : r;
+	while (!call.ended && !(for_start && call.started) && !call.closed) {
+		uint64_t now = time_now_ns();
+
+		if (now >= deadline) {
+			r = error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT, "VM %s: still going on", id);
+			break;
+		}
+		r = conn_step(&conn, NULL, 0,
+			      deadline == UINT64_MAX ? -1 : (int)MIN((deadline - now) / 1000000 + 1, 3600000ull));
+		if (r < 0)
+			break;
+	}
+	if (call.ended) {
+		*x = call.record;
+		r = 0;
+	} else if (call.started && for_start) {
+		r = 1;
+	} else if (r != -ETIMEDOUT) {
+		r = vm_last_word(c, id, x, err);
+	}
+	conn_done(&conn);
+	call_done(&call);
+	return r;
+}
+
+int sm_vm_wait(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome *ret, struct sm_error *err)
+{
+	struct vm_exit x;
+	int r = wait_for(vm->client, vm->id, false, timeout_ns, &x, err);
+
+	if (r == 0)
+		outcome_copy(ret, &x.outcome);
+	return r;
+}
+
+int sm_vm_wait_started(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome *outcome, struct sm_error *err)
+{
+	struct vm_exit x;
+	int r = wait_for(vm->client, vm->id, true, timeout_ns, &x, err);
+
+	if (r < 0)
+		return r;
+	if (r == 1 || x.started_ns)
+		return 0;
+	outcome_copy(outcome, &x.outcome);
+	return error_set(err, SM_ERROR_GUEST, ECHILD, "VM %s: %s", vm->id,
+			 x.outcome.message[0] ? x.outcome.message : vm_reason_name(x.outcome.reason));
+}
+
+/* Sends a stop request; 0 also when the keeper went at that moment. */
+static int request_stop(struct sm_vm *vm, const struct keeper_stop *s, struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct conn conn;
+	struct call call;
+	int r = vm_connect(vm->client, vm->id, &conn, err);
+
+	if (r < 0)
+		return r;
+	r = keeper_stop_encode(&b, s);
+	if (r == 0)
+		r = conn_call(&conn, PROTO_KEEPER_STOP, &b, &call);
+	if (r < 0) {
+		conn_done(&conn);
+		return error_sys(err, -r, "VM %s", vm->id);
+	}
+	r = conn_await_open(&conn, &call, "stop", err);
+	conn_done(&conn);
+	call_done(&call);
+	return r == -ECONNRESET ? 0 : r;
+}
+
+int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)
+{
+	struct keeper_stop s = {.mode = KEEPER_STOP_GRACE, .grace_ns = grace_ns ? grace_ns : DEFAULT_GRACE_NS};
+	int r = request_stop(vm, &s, err);
+
+	if (r < 0 && r != -ESRCH)
+		return r;
+	return sm_vm_wait(vm, 0, NULL, err);
+}
+
+int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
+{
+	struct keeper_stop s = {.mode = KEEPER_STOP_SIGNAL, .signal = signal};
+
+	if (signal < 1 || signal > 64)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "no such signal: %d", signal);
+	return request_stop(vm, &s, err);
+}
+
+int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
+{
+	struct keeper_stop s = {.mode = KEEPER_STOP_NOW};
+	struct vm_view v;
+	int r = vm_view(vm->client, vm->id, &v, err);
+
+	if (r < 0)
+		return r;
+	if (v.state != SM_VM_EXITED && !force)
+		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s: stop it first, or force", vm->id,
+				 sm_vm_state_name(v.state));
+	if (v.state != SM_VM_EXITED) {
+		r = request_stop(vm, &s, err);
+		if (r == 0 || r == -ESRCH)
+			r = sm_vm_wait(vm, 0, NULL, err);
+		if (r < 0)
+			return r;
+	}
+	return vmdir_remove(vm->client, vm->id, err);
+}
+
+/* The end of the owner's connection is the VM's; what is not kept goes with the handle that held it. */
+struct sm_vm *sm_vm_close(struct sm_vm *vm)
+{
+	if (!vm)
+		return NULL;
+	if (vm->owner_fd >= 0) {
+		vm->owner_fd = fd_close(vm->owner_fd);
+		sm_vm_wait(vm, LAST_WORD_MS * 1000000ull, NULL, NULL);
+	}
+	if (vm->transient_fd >= 0) {
+		struct vm_view v;
+
+		if (vm_view(vm->client, vm->id, &v, NULL) == 0 && v.state == SM_VM_EXITED)
+			vmdir_remove(vm->client, vm->id, NULL);
+		fd_close(vm->transient_fd);
+	}
+	pthread_mutex_destroy(&vm->lock);
+	free(vm);
+	return NULL;
+}
