@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The steps of a load, each in its file: names, layers (threads), metadata. One struct load a call. */
+#ifndef IMAGE_LOAD_H
+#define IMAGE_LOAD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "image/layer.h"
+#include "image/store.h"
+
+struct load {
+	struct image_store *store;
+	const char *source;
+	struct oci_source *oci;
+	struct oci_image img;
+	struct image_limits limits; /* no zeros */
+	struct image_progress progress;
+	char (*hex)[HEX_SIZE]; /* diff IDs' digits, by layer */
+	unsigned *first;       /* the lowest layer with the same content */
+	bool *missing;	       /* to be converted */
+	struct image_pin *pin;
+	struct record_layout layout;
+
+	/* While layers are converted. */
+	atomic_bool stop;
+	atomic_uint_fast64_t unpacked; /* bytes of all layers */
+	pthread_mutex_t lock;	       /* of what follows, and of calls of progress.update */
+	unsigned next;
+	uint64_t done, total; /* stored bytes */
+	int result;
+	struct sm_error error;
+};
+
+/* Converts all missing layers, in parallel. On failure those that were finished stay, for another attempt or for prune. */
+int load_layers(struct load *l, struct sm_error *err) MUST_CHECK;
+
+/* True if the layer's blob and index are there and fit each other. */
+bool layer_present(struct image_store *store, const char *hex);
+
+/* Merges the layers into l->layout and publishes the metadata. -EUCLEAN: a layer's index is damaged, and was removed. */
+int load_metadata(struct load *l, struct sm_error *err) MUST_CHECK;
+
+/* 0, or -ECANCELED with err filled. With l->lock held, or before threads start. */
+int load_progress(struct load *l, const char *stage, uint64_t done, uint64_t total, struct sm_error *err) MUST_CHECK;
+
+/* The name that an image gets if the user gives none: what the source carries, or *ret = NULL. */
+int load_name(const char *source, const char *carried, char **ret) MUST_CHECK;
+
+#endif
