@@ -320,6 +320,7 @@ struct sm_vm_info {
 	const char *directory; /**< With its record, log and console. */
 	enum sm_vm_state state;
 	bool keep;
+	bool tty, stdin_open; /**< As it was started. */
 	uint64_t memory, disk_size;
 	unsigned cpus;
 	int64_t created_ns, started_ns, finished_ns; /**< 0: not yet. started: of the command. */

@@ -34,6 +34,8 @@ static void fill(struct info *in, const struct vm_view *v)
 				      .directory = in->directory,
 				      .state = v->state,
 				      .keep = r->keep,
+				      .tty = r->tty,
+				      .stdin_open = r->stdin_open,
 				      .memory = r->memory,
 				      .disk_size = r->disk_size,
 				      .cpus = r->cpus,

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * completion SHELL prints a script that asks "supermachine __complete WORD..." what may stand where the cursor is: the
+ * answer comes from the verbs' tables and the store, a line each, "candidate<TAB>explanation", then ":file" where a
+ * file name is wanted.
+ */
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+static const char bash_script[] =
+	"# bash completion for supermachine: source <(supermachine completion bash)\n"
+	"_supermachine() {\n"
+	"\tlocal cur=${COMP_WORDS[COMP_CWORD]} line\n"
+	"\tCOMPREPLY=()\n"
+	"\twhile IFS= read -r line; do\n"
+	"\t\tif [ \"$line\" = :file ]; then\n"
+	"\t\t\tcompopt -o filenames 2>/dev/null\n"
+	"\t\t\tmapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- \"$cur\")\n"
+	"\t\telse\n"
+	"\t\t\tCOMPREPLY+=(\"${line%%$'\\t'*}\")\n"
+	"\t\tfi\n"
+	"\tdone < <(\"${COMP_WORDS[0]}\" __complete -- \"${COMP_WORDS[@]:1:COMP_CWORD}\" 2>/dev/null)\n"
+	"}\n"
+	"complete -F _supermachine supermachine\n";
+
+static const char zsh_script[] =
+	"#compdef supermachine\n"
+	"# zsh completion for supermachine: source <(supermachine completion zsh)\n"
+	"_supermachine() {\n"
+	"\tlocal -a found\n"
+	"\tlocal line\n"
+	"\twhile IFS= read -r line; do\n"
+	"\t\tif [[ $line = :file ]]; then _files; else found+=(\"${${line//:/\\\\:}/$'\\t'/:}\"); fi\n"
+	"\tdone < <(\"${words[1]}\" __complete -- \"${(@)words[2,CURRENT]}\" 2>/dev/null)\n"
+	"\t(( ${#found} )) && _describe supermachine found\n"
+	"}\n"
+	"compdef _supermachine supermachine\n";
+
+static const char fish_script[] = "# fish completion for supermachine: supermachine completion fish | source\n"
+				  "function __supermachine_complete\n"
+				  "\tset -l words (commandline -opc) (commandline -ct)\n"
+				  "\tfor line in (supermachine __complete -- $words[2..-1] 2>/dev/null)\n"
+				  "\t\tif test \"$line\" = :file\n"
+				  "\t\t\t__fish_complete_path (commandline -ct)\n"
+				  "\t\telse\n"
+				  "\t\t\techo $line\n"
+				  "\t\tend\n"
+				  "\tend\n"
+				  "end\n"
+				  "complete -c supermachine -f -a '(__supermachine_complete)'\n";
+
+static int verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	if (streq(operands[0], "bash"))
+		fputs(bash_script, stdout);
+	else if (streq(operands[0], "zsh"))
+		fputs(zsh_script, stdout);
+	else if (streq(operands[0], "fish"))
+		fputs(fish_script, stdout);
+	else
+		return cli_usage(cli, "one of: bash, zsh, fish", "no completion for %s", operands[0]);
+	return 0;
+}
+
+static const char *const examples[] = {"completion bash > /etc/bash_completion.d/supermachine",
+				       "for all users, at login", NULL};
+
+const struct verb verb_completion = {
+	.name = "completion",
+	.operands = "bash|zsh|fish",
+	.summary = "Print a script that completes command lines",
+	.examples = examples,
+	.min_operands = 1,
+	.max_operands = 1,
+	.completes = OPERAND_NONE,
+	.group = GROUP_HOST,
+	.run = verb,
+};
+
+/* What is typed so far, and who gets the candidates that begin with it. */
+struct typed {
+	struct cli *cli;
+	const char *word;
+};
+
+static void offer(const struct typed *t, const char *candidate, const char *explanation)
+{
+	if (str_starts(candidate, t->word) && candidate[0])
+		printf("%s%s%s\n", candidate, explanation ? "\t" : "", explanation ? explanation : "");
+}
+
+static void offer_options(const struct typed *t, const struct opt *opts, size_t count)
+{
+	char name[64];
+
+	for (size_t i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), "--%s", opts[i].name);
+		if (opts[i].help)
+			offer(t, name, opts[i].help);
+	}
+	offer(t, "--help", "explain");
+}
+
+/* First words of verbs, or second words of those that begin with `first`. */
+static void offer_verbs(const struct typed *t, const char *first)
+{
+	bool machine = false;
+
+	for (const struct verb *const *v = cli_verbs(); *v; v++) {
+		const char *space = strchr((*v)->name, ' ');
+
+		if ((*v)->group == GROUP_HIDDEN)
+			continue;
+		if (!first && space && !machine) {
+			offer(t, "machine", "the Linux in which VMs run");
+			machine = true;
+		} else if (!first && !space) {
+			offer(t, (*v)->name, (*v)->summary);
+		} else if (first && space && strlen(first) == (size_t)(space - (*v)->name) &&
+			   str_starts((*v)->name, first)) {
+			offer(t, space + 1, (*v)->summary);
+		}
+	}
+}
+
+static void offer_vms(const struct typed *t)
+{
+	struct sm_vm_info **list = NULL;
+	size_t n = 0;
+
+	if (!cli_client(t->cli) || sm_vm_list(t->cli->client, true, &list, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		offer(t, list[i]->name[0] ? list[i]->name : list[i]->id, list[i]->image);
+	sm_vm_list_free(list, n);
+}
+
+static void offer_images(const struct typed *t)
+{
+	struct sm_image **list = NULL;
+	size_t n = 0;
+
+	if (!cli_client(t->cli) || sm_image_list(t->cli->client, &list, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		for (const char *const *name = sm_image_info(list[i])->names; name && *name; name++)
+			offer(t, *name, NULL);
+	sm_image_list_free(list, n);
+}
+
+static void offer_choices(const struct typed *t, const char *choices)
+{
+	char word[64];
+
+	while (*choices) {
+		size_t n = strcspn(choices, "|");
+
+		snprintf(word, sizeof(word), "%.*s", (int)n, choices);
+		offer(t, word, NULL);
+		choices += n + (choices[n] == '|');
+	}
+}
+
+static void offer_operands(const struct typed *t, enum operand_kind kind)
+{
+	if (kind == OPERAND_VM || kind == OPERAND_ANY)
+		offer_vms(t);
+	if (kind == OPERAND_IMAGE || kind == OPERAND_ANY)
+		offer_images(t);
+	if (kind == OPERAND_FILE)
+		puts(":file");
+	if (kind == OPERAND_VERB)
+		offer_verbs(t, NULL);
+}
+
+/* The option whose value the cursor stands on, if the word before it wants one. */
+static const struct opt *wants_value(const struct verb *v, const char *before)
+{
+	const struct opt *o = NULL;
+	size_t len = strlen(before);
+
+	if (len > 2 && str_starts(before, "--"))
+		o = opts_find(v->opts, v->num_opts, before + 2, len - 2);
+	for (size_t i = 0; before[0] == '-' && before[1] != '-' && len > 1 && i < v->num_opts; i++)
+		if (v->opts[i].letter == before[len - 1])
+			o = &v->opts[i];
+	return o && o->type != OPT_FLAG && o->type != OPT_IGNORED ? o : NULL;
+}
+
+/* Whether an operand stands between the verb and the cursor already. */
+static bool has_operand(const struct verb *v, char **words, int count)
+{
+	for (int i = 0; i < count; i++) {
+		if (words[i][0] != '-')
+			return true;
+		if (!strchr(words[i], '=') && wants_value(v, words[i]))
+			i++;
+	}
+	return false;
+}
+
+static void complete_verb(const struct typed *t, const struct verb *v, char **words, int count)
+{
+	const struct opt *o = count ? wants_value(v, words[count - 1]) : NULL;
+	bool operand = has_operand(v, words, count);
+
+	if (operand && v->command)
+		puts(":file"); /* the command's own arguments */
+	else if (o && o->choices)
+		offer_choices(t, o->choices);
+	else if (o)
+		puts(":file");
+	else if (t->word[0] == '-')
+		offer_options(t, v->opts, v->num_opts);
+	else if (v == &verb_completion)
+		offer_choices(t, v->operands);
+	else if (!operand || v->max_operands < 0)
+		offer_operands(t, v->completes);
+}
+
+static int complete(struct cli *cli, const void *values, char **operands, int count)
+{
+	struct typed t = {cli, count ? operands[count - 1] : ""};
+	int before = count ? count - 1 : 0, words = 0;
+	const struct verb *v;
+
+	cli->verbosity = -1;
+	while (before && operands[0][0] == '-') { /* global options */
+		int skip = streq(operands[0], "--home") && before > 1 ? 2 : 1;
+
+		operands += skip;
+		before -= skip;
+	}
+	v = before ? cli_match_verb(operands, before, &words) : NULL;
+	if (v)
+		complete_verb(&t, v, operands + words, before - words);
+	else if (before == 1)
+		offer_verbs(&t, operands[0]);
+	else if (!before && t.word[0] == '-')
+		offer_options(&t, cli_global_opts, cli_num_global_opts);
+	else if (!before)
+		offer_verbs(&t, NULL);
+	return 0;
+}
+
+const struct verb verb_complete = {
+	.name = "__complete",
+	.operands = "WORD...",
+	.summary = "For the scripts of completion",
+	.max_operands = -1,
+	.command = true,
+	.group = GROUP_HIDDEN,
+	.run = complete,
+};

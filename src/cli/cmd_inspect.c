@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* inspect: all there is to know about VMs and images, as JSON. */
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+struct inspect_values {
+	const char *type, *export_erofs;
+};
+
+#define V(m) offsetof(struct inspect_values, m)
+static const struct opt options[] = {
+	{0, "type", OPT_TEXT, V(type), "vm|image", "look only among these", .choices = "vm|image"},
+	{0, "export-erofs", OPT_TEXT, V(export_erofs), "FILE", "write an image's file system as one EROFS file"},
+};
+#undef V
+
+/* JSON to sm_free; NULL after having said what is wrong. A VM's name goes before an image's. */
+static char *look(struct cli *cli, const char *type, const char *ref)
+{
+	struct sm_error err = {0};
+	struct sm_vm *vm = NULL;
+	char *text = NULL;
+	int r;
+
+	if (!type || streq(type, "vm")) {
+		r = sm_vm_open(cli->client, ref, &vm, &err);
+		if (r >= 0) {
+			r = sm_vm_inspect(vm, &text, &err);
+			sm_vm_close(vm);
+			if (r < 0)
+				cli_fail(cli, &err, NULL);
+			return r < 0 ? NULL : text;
+		}
+		if (type || err.kind != SM_ERROR_NOT_FOUND) {
+			cli_no_vm(cli, ref, &err);
+			return NULL;
+		}
+	}
+	err = (struct sm_error){0};
+	if (sm_image_inspect(cli->client, ref, &text, &err) < 0) {
+		cli_no_image(cli, ref, &err);
+		return NULL;
+	}
+	return text;
+}
+
+static int export_erofs(struct cli *cli, const char *ref, const char *path)
+{
+	struct sm_error err = {0};
+
+	if (sm_image_export_erofs(cli->client, ref, path, &err) < 0)
+		return cli_no_image(cli, ref, &err);
+	return 0;
+}
+
+static int verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	const struct inspect_values *v = values;
+	struct json j = {0};
+	int status = 0, r;
+
+	if (!cli_client(cli))
+		return CLI_FAILED;
+	if (v->export_erofs && count > 1)
+		return cli_usage(cli, NULL, "--export-erofs goes with one image");
+	if (v->export_erofs)
+		return export_erofs(cli, operands[0], v->export_erofs);
+	json_open(&j, NULL, '[');
+	for (; *operands; operands++) {
+		char *text = look(cli, v->type, *operands);
+
+		if (text)
+			json_raw(&j, NULL, text);
+		else
+			status = CLI_FAILED;
+		sm_free(text);
+	}
+	json_close(&j, ']');
+	r = cli_print_json(cli, &j);
+	return status ? status : r;
+}
+
+static const char *const examples[] = {"inspect web", "a VM, as a JSON array of one",
+				       "inspect debian --export-erofs debian.erofs", "a file to check or to mount",
+				       NULL};
+
+const struct verb verb_inspect = {
+	.name = "inspect",
+	.operands = "VM|IMAGE...",
+	.summary = "Print all about VMs or images as JSON",
+	.examples = examples,
+	VERB_OPTS(options, struct inspect_values),
+	.min_operands = 1,
+	.max_operands = -1,
+	.completes = OPERAND_ANY,
+	.group = GROUP_VMS,
+	.run = verb,
+};

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rm: removes VMs with their disks and logs. */
+#include <errno.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+struct rm_values {
+	bool force;
+};
+
+static const struct opt options[] = {
+	{'f', "force", OPT_FLAG, offsetof(struct rm_values, force), NULL,
+	 "also while it runs; no error when there is none"},
+};
+
+static int rm_one(struct cli *cli, struct sm_vm *vm, const void *arg)
+{
+	struct sm_error err = {0};
+	int r = sm_vm_remove(vm, ((const struct rm_values *)arg)->force, &err);
+
+	if (r == -EBUSY)
+		return cli_fail(cli, &err, "try: supermachine stop, or rm -f");
+	return r < 0 ? cli_fail(cli, &err, NULL) : 0;
+}
+
+/* With --force what is not there is as good as removed: cleaning up twice is no mistake. */
+static int verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	const struct rm_values *v = values;
+	int kept = 0;
+
+	if (!cli_client(cli))
+		return CLI_FAILED;
+	for (int i = 0; v->force && i < count; i++) {
+		struct sm_error err = {0};
+		struct sm_vm *vm;
+
+		if (sm_vm_open(cli->client, operands[i], &vm, &err) == 0 || err.kind != SM_ERROR_NOT_FOUND)
+			operands[kept++] = operands[i];
+		if (!err.kind)
+			sm_vm_close(vm);
+	}
+	if (v->force)
+		operands[kept] = NULL;
+	return cli_each_vm(cli, operands, rm_one, v);
+}
+
+const struct verb verb_rm = {
+	.name = "rm",
+	.operands = "VM...",
+	.summary = "Remove VMs with their disks and logs",
+	VERB_OPTS(options, struct rm_values),
+	.min_operands = 1,
+	.max_operands = -1,
+	.completes = OPERAND_VM,
+	.group = GROUP_VMS,
+	.run = verb,
+};

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run: an image's command in a new VM. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cli/session.h"
+
+struct run_values {
+	bool interactive, tty, detach, keep, rm, tmpfs_root;
+	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal;
+	struct opt_list env, env_file, labels;
+	uint64_t memory, cpus, disk, timeout;
+};
+
+#define V(m) offsetof(struct run_values, m)
+static const struct opt options[] = {
+	{'i', "interactive", OPT_FLAG, V(interactive), NULL, "pass standard input on"},
+	{'t', "tty", OPT_FLAG, V(tty), NULL, "give the command a terminal"},
+	{'d', "detach", OPT_FLAG, V(detach), NULL, "leave it running; print the VM's id; implies --keep"},
+	{0, "name", OPT_TEXT, V(name), "NAME", "name of the VM; implies --keep"},
+	{0, "keep", OPT_FLAG, V(keep), NULL, "keep the VM and its disk when the command ends"},
+	{0, "rm", OPT_FLAG, V(rm), NULL, "remove the VM when it ends, also with --name or -d"},
+	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable, or pass on the caller's"},
+	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
+	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
+	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
+	{0, "entrypoint", OPT_TEXT, V(entrypoint), "COMMAND", "instead of the image's; \"\" for none"},
+	{'m', "memory", OPT_SIZE, V(memory), "SIZE", "memory (default 1G, least 128M); what is not used costs nothing",
+	 128 * MIB},
+	{'c', "cpus", OPT_NUMBER, V(cpus), "N", "virtual CPUs (default 1)", 1, 16},
+	{0, "disk", OPT_SIZE, V(disk), "SIZE", "most that the writable layer may take (default 10G, sparse)", 16 * MIB},
+	{0, "tmpfs-root", OPT_FLAG, V(tmpfs_root), NULL, "writable layer in memory: no disk, nothing is kept"},
+	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long: status 124"},
+	{0, "stop-signal", OPT_TEXT, V(stop_signal), "SIGNAL", "what supermachine stop sends (default: the image's)"},
+	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the VM (default: its id)"},
+	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the VM"},
+	{0, "kernel", OPT_TEXT, V(kernel), "FILE", "kernel to boot (default: the distribution's cloud kernel)"},
+	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
+	{0, "init", OPT_IGNORED, 0, NULL, NULL},
+	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
+};
+#undef V
+
+static const char *const examples[] = {"run debian echo hello",
+				       "one command, nothing left behind",
+				       "run -it debian bash",
+				       "a shell",
+				       "run -i debian sha256sum < file",
+				       "a filter in a pipe",
+				       "run -d --name web -m 512M -c 2 nginx",
+				       "in the background; see ps, logs, stop",
+				       "run oci-archive:image.tar",
+				       "straight from a file",
+				       NULL};
+
+/* What the verb holds while it works: one cleanup for all of it. */
+struct run {
+	struct cli *cli;
+	const struct run_values *v;
+	const char *image;
+	char **env;
+	struct session session;
+	struct sm_vm *vm;
+	struct sm_exec *exec;
+	struct sm_outcome outcome;
+};
+
+static int check(struct cli *cli, const struct run_values *v)
+{
+	if (v->stop_signal && text_signal(v->stop_signal) < 0)
+		return cli_usage(cli, NULL, "no such signal: %s", v->stop_signal);
+	if (v->detach && v->outcome)
+		return cli_usage(cli, "later: supermachine inspect VM", "--outcome needs a run that waits, not -d");
+	if (v->rm && v->keep)
+		return cli_usage(cli, NULL, "--rm and --keep exclude each other");
+	if (v->tmpfs_root && v->disk)
+		return cli_usage(cli, NULL, "--tmpfs-root and --disk exclude each other");
+	for (size_t i = 0; i < v->labels.n; i++)
+		if (v->labels.v[i][0] == '=' || !v->labels.v[i][0])
+			return cli_usage(cli, NULL, "a label is NAME=VALUE, not '%s'", v->labels.v[i]);
+	return 0;
+}
+
+static int start(struct run *run, char **argv, struct sm_exec_options *streams, struct sm_error *err)
+{
+	const struct run_values *v = run->v;
+	const char *entrypoint[2] = {v->entrypoint && v->entrypoint[0] ? v->entrypoint : NULL, NULL};
+	struct sm_vm_options o = SM_VM_OPTIONS_INIT;
+	int r;
+
+	o.image = run->image;
+	o.name = v->name;
+	o.hostname = v->hostname;
+	o.memory = v->memory;
+	o.cpus = (unsigned)v->cpus;
+	o.disk_size = v->disk;
+	o.tmpfs_root = v->tmpfs_root;
+	o.kernel = v->kernel;
+	o.entrypoint = v->entrypoint ? entrypoint : NULL;
+	o.argv = argv[0] ? (const char *const *)argv : NULL;
+	o.env = (const char *const *)run->env;
+	o.user = v->user;
+	o.cwd = v->workdir;
+	o.stop_signal = v->stop_signal;
+	o.tty = streams->tty;
+	o.rows = streams->rows;
+	o.cols = streams->cols;
+	o.stdin_open = streams->stdin_open;
+	o.timeout_ns = v->timeout;
+	o.keep = !v->rm && (v->keep || v->name || v->detach);
+	o.detach = v->detach;
+	o.labels = v->labels.v;
+	o.progress = cli_progress(run->cli);
+	r = sm_vm_start(run->cli->client, &o, &run->vm, err);
+	cli_progress_clear(run->cli);
+	return r;
+}
+
+/* Waits until the command runs, so that one that cannot is told at once; then says which VM it is. */
+static int detached(struct run *run)
+{
+	struct sm_error err = {0};
+	int r = sm_vm_wait_started(run->vm, 0, &run->outcome, &err);
+	enum sm_reason reason = run->outcome.reason;
+
+	if (r < 0 && reason != SM_REASON_EXITED && reason != SM_REASON_SIGNALLED) {
+		int status = run->outcome.status ? run->outcome.status : CLI_FAILED;
+
+		cli_fail(run->cli, &err, NULL);
+		sm_vm_remove(run->vm, true, NULL);
+		return status;
+	}
+	puts(sm_vm_id(run->vm));
+	return 0;
+}
+
+static void report(struct run *run)
+{
+	struct sm_error err = {0};
+
+	if (run->v->outcome &&
+	    cli_outcome_write(run->v->outcome, run->image, run->vm ? sm_vm_id(run->vm) : NULL, &run->outcome, &err) < 0)
+		cli_fail(run->cli, &err, "");
+}
+
+/* Our own failure, as an outcome. */
+static int failed(struct run *run, const struct sm_error *err, bool starting)
+{
+	run->outcome.reason = SM_REASON_START_FAILED;
+	run->outcome.status = CLI_FAILED;
+	snprintf(run->outcome.message, sizeof(run->outcome.message), "%.*s", (int)sizeof(run->outcome.message) - 1,
+		 err->message);
+	report(run);
+	if (starting && err->kind == SM_ERROR_NOT_FOUND)
+		return cli_no_image(run->cli, run->image, err);
+	if (starting && err->kind == SM_ERROR_EXISTS && run->v->name)
+		return cli_fail(run->cli, err, "remove it with supermachine rm, or choose another name");
+	return cli_fail(run->cli, err, NULL);
+}
+
+static int foreground(struct run *run, struct sm_exec_options *streams)
+{
+	const struct run_values *v = run->v;
+	struct sm_error err = {0};
+
+	if (sm_vm_attach(run->vm, streams, &run->exec, &err) < 0)
+		return failed(run, &err, false);
+	/* Its failure is an outcome, which the wait brings. */
+	if (sm_vm_wait_started(run->vm, 0, NULL, NULL) == 0)
+		session_started(&run->session, run->exec);
+	if (session_wait(&run->session, run->exec, &run->outcome, &err) < 0)
+		return failed(run, &err, false);
+	report(run);
+	return cli_outcome(run->cli, &run->outcome, v->memory ? v->memory : GIB,
+			   v->tmpfs_root ? 0
+			   : v->disk	 ? v->disk
+					 : 10 * GIB);
+}
+
+static int run_image(struct run *run, char **argv)
+{
+	struct sm_exec_options streams = SM_EXEC_OPTIONS_INIT;
+	struct sm_error err = {0};
+
+	if (cli_env(&run->v->env_file, &run->v->env, run->v->tty, &run->env, &err) < 0)
+		return failed(run, &err, false);
+	if (session_streams(&run->session, run->v->interactive, run->v->tty, false, &streams, &err) < 0)
+		return failed(run, &err, false);
+	if (!cli_client(run->cli))
+		return CLI_FAILED;
+	if (start(run, argv, &streams, &err) < 0)
+		return failed(run, &err, true);
+	return run->v->detach ? detached(run) : foreground(run, &streams);
+}
+
+static int verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	struct run run = {.cli = cli, .v = values, .image = operands[0], .outcome = SM_OUTCOME_INIT};
+	struct sm_error err = {0};
+	int status = check(cli, run.v);
+
+	if (status)
+		return status;
+	if (session_begin(&run.session, cli, &err) < 0)
+		return cli_fail(cli, &err, NULL);
+	status = run_image(&run, operands + 1);
+	session_end(&run.session);
+	sm_exec_close(run.exec);
+	sm_vm_close(run.vm);
+	cli_env_free(run.env);
+	return status;
+}
+
+const struct verb verb_run = {
+	.name = "run",
+	.operands = "IMAGE [COMMAND [ARG...]]",
+	.summary = "Run a command in a new VM of an image",
+	.details = "IMAGE is a name from supermachine images, or where to load it from: oci:DIR[:TAG], "
+		   "oci-archive:FILE, docker-archive:FILE. Without COMMAND the image's own runs.\n"
+		   "The exit status is the command's, 128+N when signal N ended it, 124 after --timeout, 126 or 127 "
+		   "when it "
+		   "cannot be executed or found, 125 when supermachine itself failed.",
+	.examples = examples,
+	VERB_OPTS(options, struct run_values),
+	.min_operands = 1,
+	.max_operands = -1,
+	.command = true,
+	.completes = OPERAND_IMAGE,
+	.group = GROUP_RUN,
+	.run = verb,
+};

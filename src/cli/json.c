@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The JSON writer. See json.h. */
+#include "cli/json.h"
+
+#include <string.h>
+#include <time.h>
+
+/* What stands before a value: comma, line break, indentation, key. */
+static void lead(struct json *j, const char *key)
+{
+	if (j->more)
+		buf_put_u8(&j->out, ',');
+	if (j->depth)
+		buf_printf(&j->out, "\n%*s", (int)(2 * j->depth), "");
+	j->more = true;
+	if (key)
+		buf_printf(&j->out, "\"%s\": ", key);
+}
+
+void json_open(struct json *j, const char *key, char bracket)
+{
+	lead(j, key);
+	buf_put_u8(&j->out, (uint8_t)bracket);
+	j->depth++;
+	j->more = false;
+}
+
+void json_close(struct json *j, char bracket)
+{
+	j->depth--;
+	if (j->more)
+		buf_printf(&j->out, "\n%*s", (int)(2 * j->depth), "");
+	buf_put_u8(&j->out, (uint8_t)bracket);
+	j->more = true;
+	if (!j->depth)
+		buf_put_u8(&j->out, '\n');
+}
+
+/* Length of the whole, valid UTF-8 sequence at p, 0 if there is none. */
+static size_t utf8_length(const unsigned char *p)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
+	uint32_t c;
+
+	if (n < 2)
+		return n;
+	c = p[0] & (0xffU >> (n + 1));
+	for (size_t i = 1; i < n; i++) {
+		if (p[i] >> 6 != 2)
+			return 0;
+		c = c << 6 | (p[i] & 0x3f);
+	}
+	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+static void put_string(struct json *j, const char *s)
+{
+	const unsigned char *p = (const unsigned char *)s;
+
+	buf_put_u8(&j->out, '"');
+	while (*p) {
+		size_t n = utf8_length(p);
+
+		if (!n)
+			buf_printf(&j->out, "\\ufffd");
+		else if (*p == '"' || *p == '\\')
+			buf_printf(&j->out, "\\%c", *p);
+		else if (*p < 0x20 || *p == 0x7f)
+			buf_printf(&j->out, "\\u%04x", *p);
+		else
+			buf_put(&j->out, p, n);
+		p += n ? n : 1;
+	}
+	buf_put_u8(&j->out, '"');
+}
+
+void json_text(struct json *j, const char *key, const char *value)
+{
+	lead(j, key);
+	if (value)
+		put_string(j, value);
+	else
+		buf_printf(&j->out, "null");
+}
+
+void json_number(struct json *j, const char *key, int64_t value)
+{
+	lead(j, key);
+	buf_printf(&j->out, "%lld", (long long)value);
+}
+
+void json_unsigned(struct json *j, const char *key, uint64_t value)
+{
+	lead(j, key);
+	buf_printf(&j->out, "%llu", (unsigned long long)value);
+}
+
+void json_bool(struct json *j, const char *key, bool value)
+{
+	lead(j, key);
+	buf_printf(&j->out, value ? "true" : "false");
+}
+
+void json_texts(struct json *j, const char *key, const char *const *values)
+{
+	json_open(j, key, '[');
+	for (; values && *values; values++)
+		json_text(j, NULL, *values);
+	json_close(j, ']');
+}
+
+void json_time(struct json *j, const char *key, int64_t ns)
+{
+	time_t seconds = (time_t)(ns / 1000000000LL);
+	char text[32];
+	struct tm tm;
+
+	if (!ns || !gmtime_r(&seconds, &tm)) {
+		json_text(j, key, NULL);
+		return;
+	}
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	json_text(j, key, text);
+}
+
+void json_raw(struct json *j, const char *key, const char *text)
+{
+	size_t len = strlen(text);
+
+	while (len && strchr(" \n\r\t", text[len - 1]))
+		len--;
+	lead(j, key);
+	buf_put(&j->out, text, len);
+}
+
+void json_done(struct json *j)
+{
+	buf_done(&j->out);
+}

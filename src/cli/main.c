@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* supermachine: finds the verb, parses its options, calls it. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cli/suggest.h"
+
+static int unknown_verb(struct cli *cli, char **argv, int argc)
+{
+	const char *words[64], *best;
+	char hint[96] = "", typed[64];
+	size_t n = 0;
+
+	if (streq(argv[0], "machine"))
+		snprintf(typed, sizeof(typed), "machine %s", argc > 1 ? argv[1] : "");
+	else
+		snprintf(typed, sizeof(typed), "%s", argv[0]);
+	for (const struct verb *const *v = cli_verbs(); *v; v++)
+		if ((*v)->group != GROUP_HIDDEN)
+			words[n++] = (*v)->name;
+	best = suggest(typed, words, n);
+	if (best)
+		snprintf(hint, sizeof(hint), "did you mean supermachine %s?", best);
+	if (streq(argv[0], "machine") && (argc < 2 || argv[1][0] == '-'))
+		return cli_usage(cli, "one of: supermachine machine start, stop, status, exec", "machine: what of it?");
+	return cli_usage(cli, hint, "no such verb: %s", typed);
+}
+
+static int check_count(struct cli *cli, const struct verb *v, int count)
+{
+	char hint[200];
+
+	snprintf(hint, sizeof(hint), "usage: supermachine %s %s", v->name, v->operands);
+	if (count < v->min_operands)
+		return cli_usage(cli, hint, "something is missing");
+	if (v->max_operands >= 0 && count > v->max_operands)
+		return cli_usage(cli, hint, "too many arguments");
+	return 0;
+}
+
+static int run_verb(struct cli *cli, const struct verb *v, int argc, char **argv)
+{
+	char **operands = calloc((size_t)argc + 1, sizeof(*operands));
+	void *values = calloc(1, v->values_size + 1);
+	struct opts_error error;
+	int count, status, r;
+
+	cli->verb = v;
+	r = operands && values
+		    ? opts_parse(v->opts, v->num_opts, v->command, argc, argv, values, operands, &count, &error)
+		    : -ENOMEM;
+	if (r == 1) {
+		cli_help(stdout, v);
+		status = 0;
+	} else if (r == -EINVAL) {
+		status = cli_usage(cli, error.hint, "%s", error.what);
+	} else if (r < 0) {
+		cli_say(cli, "%s", strerror(-r));
+		status = CLI_FAILED;
+	} else {
+		status = check_count(cli, v, count);
+		if (!status)
+			status = v->run(cli, values, operands, count);
+	}
+	if (values)
+		opts_done(v->opts, v->num_opts, values);
+	free(values);
+	free(operands);
+	return status;
+}
+
+static int dispatch(struct cli *cli, int argc, char **argv)
+{
+	char **operands = calloc((size_t)argc + 1, sizeof(*operands));
+	struct cli_globals g = {0};
+	struct opts_error error;
+	int count = 0, words = 0, r;
+
+	r = operands ? opts_parse(cli_global_opts, cli_num_global_opts, true, argc, argv, &g, operands, &count, &error)
+		     : -ENOMEM;
+	argv += argc - count;
+	free(operands);
+	cli->home = g.home;
+	cli->verbosity = g.quiet ? -1 : g.debug ? 2 : g.verbose;
+	if (r < 0)
+		return cli_usage(cli, r == -EINVAL ? error.hint : NULL, "%s", r == -EINVAL ? error.what : strerror(-r));
+	if (r == 1) {
+		cli_help_all(stdout);
+		return 0;
+	}
+	if (g.version)
+		return run_verb(cli, &verb_version, 0, argv);
+	if (!count) {
+		cli_help_all(stderr);
+		return CLI_FAILED;
+	}
+	if (!cli_match_verb(argv, count, &words))
+		return unknown_verb(cli, argv, count);
+	return run_verb(cli, cli_match_verb(argv, count, &words), count - words, argv + words);
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = {.lock = PTHREAD_MUTEX_INITIALIZER, .terminal = isatty(STDERR_FILENO)};
+	int status = dispatch(&cli, argc - 1, argv + 1);
+
+	cli_progress_clear(&cli);
+	sm_client_close(cli.client);
+	if (fflush(stdout) || ferror(stdout)) {
+		if (errno != EPIPE)
+			cli_say(&cli, "standard output: %s", strerror(errno));
+		status = status ? status : CLI_FAILED;
+	}
+	return status;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a command ended: the line for people, the JSON for programs. */
+#include "cli/cli.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/fileio.h"
+#include "base/util.h"
+
+/* A line for people, or "" where the status says it all. */
+static const char *explain(const struct sm_outcome *o, uint64_t memory, uint64_t disk, char *line, size_t size)
+{
+	char n[16];
+
+	switch (o->reason) {
+	case SM_REASON_NONE:
+	case SM_REASON_EXITED:
+	case SM_REASON_SIGNALLED:
+		return "";
+	case SM_REASON_OOM:
+		if (memory)
+			snprintf(line, size, "killed: out of memory (the VM has %s; -m gives it more)",
+				 format_size(memory, n));
+		else
+			snprintf(line, size, "killed: the VM is out of memory (run -m gives it more)");
+		return line;
+	case SM_REASON_DISK_FULL:
+		if (disk)
+			snprintf(line, size, "the VM's disk is full (it has %s; --disk gives it more)",
+				 format_size(disk, n));
+		else
+			snprintf(line, size, "the VM's disk is full (run --disk gives it more)");
+		return line;
+	case SM_REASON_TIMEOUT:
+		snprintf(line, size, "timed out after %s", text_duration(o->duration_ns, n));
+		return line;
+	default:
+		if (o->message[0])
+			return o->message;
+		snprintf(line, size, "ended: %s", sm_reason_name(o->reason));
+		return line;
+	}
+}
+
+int cli_outcome(struct cli *cli, const struct sm_outcome *o, uint64_t memory, uint64_t disk)
+{
+	char line[640];
+	const char *text = explain(o, memory, disk, line, sizeof(line));
+
+	if (text[0])
+		cli_say(cli, "%s", text);
+	return o->status;
+}
+
+void cli_outcome_json(struct json *j, const struct sm_outcome *o)
+{
+	json_number(j, "status", o->status);
+	json_number(j, "signal", o->signal);
+	json_text(j, "reason", sm_reason_name(o->reason));
+	json_text(j, "message", o->message);
+	json_unsigned(j, "duration_ns", o->duration_ns);
+	json_unsigned(j, "peak_rss", o->peak_rss);
+	json_open(j, "stages_ns", '{');
+	for (unsigned i = 0; i < o->num_stages && i < SM_MAX_STAGES; i++)
+		json_unsigned(j, o->stages[i].name, o->stages[i].ns);
+	json_close(j, '}');
+}
+
+int cli_outcome_write(const char *path, const char *image, const char *vm, const struct sm_outcome *o,
+		      struct sm_error *err)
+{
+	struct json j = {0};
+	int r;
+
+	json_open(&j, NULL, '{');
+	json_text(&j, "image", image);
+	json_text(&j, "vm", vm);
+	cli_outcome_json(&j, o);
+	json_close(&j, '}');
+	r = j.out.error;
+	if (!r)
+		r = write_file_atomic_at(AT_FDCWD, path, j.out.data, j.out.len, 0666);
+	json_done(&j);
+	return r < 0 ? error_sys(err, -r, "--outcome %s", path) : 0;
+}

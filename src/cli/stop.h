@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The time to stop, for stop and restart. */
+#ifndef CLI_STOP_H
+#define CLI_STOP_H
+
+#include "cli/cli.h"
+
+struct stop_values {
+	const char *time;
+};
+#define STOP_NUM_OPTS 1
+extern const struct opt stop_opts[STOP_NUM_OPTS];
+
+/* Grace for sm_vm_stop. 0, or an exit status after having said what is wrong. */
+int stop_grace(struct cli *cli, const struct stop_values *v, uint64_t *ret);
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of verbs, and finding one. */
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+const struct opt cli_global_opts[] = {
+	{'q', "quiet", OPT_FLAG, offsetof(struct cli_globals, quiet), NULL, "say nothing but errors"},
+	{'v', "verbose", OPT_FLAG, offsetof(struct cli_globals, verbose), NULL, "say more about what is done"},
+	{0, "debug", OPT_FLAG, offsetof(struct cli_globals, debug), NULL, "say everything"},
+	{0, "home", OPT_TEXT, offsetof(struct cli_globals, home), "DIR",
+	 "keep images and VMs under DIR (default: $SUPERMACHINE_HOME, else ~/.local)"},
+	{0, "version", OPT_FLAG, offsetof(struct cli_globals, version), NULL, "the same as the verb version"},
+};
+const size_t cli_num_global_opts = ARRAY_SIZE(cli_global_opts);
+
+static const struct verb *const verbs[] = {&verb_run,	       &verb_exec,	   &verb_attach,
+					   &verb_ps,	       &verb_start,	   &verb_stop,
+					   &verb_restart,      &verb_kill,	   &verb_rm,
+					   &verb_logs,	       &verb_wait,	   &verb_inspect,
+					   &verb_images,       &verb_load,	   &verb_tag,
+					   &verb_rmi,	       &verb_prune,	   &verb_machine_start,
+					   &verb_machine_stop, &verb_machine_exec, &verb_machine_status,
+					   &verb_doctor,       &verb_version,	   &verb_completion,
+					   &verb_help,	       &verb_complete,	   NULL};
+
+const struct verb *const *cli_verbs(void)
+{
+	return verbs;
+}
+
+const struct verb *cli_find_verb(const char *name)
+{
+	for (const struct verb *const *v = verbs; *v; v++)
+		if (streq((*v)->name, name))
+			return *v;
+	return NULL;
+}
+
+const struct verb *cli_match_verb(char **argv, int argc, int *ret_words)
+{
+	const struct verb *v;
+	char two[64];
+
+	if (argc < 1)
+		return NULL;
+	if (argc > 1) {
+		snprintf(two, sizeof(two), "%s %s", argv[0], argv[1]);
+		*ret_words = 2;
+		v = cli_find_verb(two);
+		if (v)
+			return v;
+	}
+	*ret_words = 1;
+	return cli_find_verb(argv[0]);
+}
