@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A monitor and an agent for the keeper's tests, as scripts say: no guest. Started as the monitor is; the script's name
+ * is the "cmdline" of its configuration, what the command does is its argv. It ends when the control socket does, as
+ * the real one must.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fileio.h"
+#include "base/loop.h"
+#include "base/util.h"
+#include "proto/link.h"
+#include "proto/messages.h"
+
+struct fake {
+	struct loop *loop;
+	struct link *link;
+	int control, console;
+	const char *script;
+	uint32_t main_ch;
+	char *what;	  /* the command's argv[0] */
+	uint64_t to_send; /* flood */
+	bool echo;
+};
+
+static void control_send(struct fake *f, const char *json)
+{
+	if (send(f->control, json, strlen(json), MSG_NOSIGNAL) < 0)
+		_exit(3);
+}
+
+static _Noreturn void leave(struct fake *f, const char *reason)
+{
+	char json[128];
+
+	snprintf(json, sizeof(json), "{\"event\":\"exit\",\"reason\":\"%s\",\"detail\":\"scripted\"}", reason);
+	control_send(f, json);
+	_exit(0);
+}
+
+static struct mux *mux(struct fake *f)
+{
+	return link_mux(f->link);
+}
+
+static void finish(struct fake *f, enum proto_exit_reason reason, int status, int sig)
+{
+	struct proto_event e = {
+		.kind = PROTO_EV_EXIT, .reason = reason, .status = status, .signal = sig, .duration_ns = 5};
+	struct buf b = {0};
+
+	mux_send_eof(mux(f), f->main_ch, 1);
+	mux_send_eof(mux(f), f->main_ch, 2);
+	if (proto_event_encode(&b, &e) == 0)
+		mux_send_event(mux(f), f->main_ch, &b);
+	mux_close(mux(f), f->main_ch, 0, "");
+	buf_done(&b);
+}
+
+static void flood(struct fake *f)
+{
+	static const uint8_t zeros[4096];
+
+	while (f->to_send) {
+		size_t n = MIN(MIN(f->to_send, (uint64_t)sizeof(zeros)), (uint64_t)mux_credit(mux(f), f->main_ch, 1));
+
+		if (n == 0)
+			return;
+		if (mux_send(mux(f), f->main_ch, 1, zeros, n) < 0)
+			return;
+		f->to_send -= n;
+	}
+	finish(f, PROTO_EXITED, 0, 0);
+}
+
+static void run_command(struct fake *f, const struct proto_exec *x)
+{
+	const char *what = x->argv[0], *arg = x->argv[1] ? x->argv[1] : "";
+
+	f->what = strdup(what);
+	if (streq(what, "refuse")) {
+		mux_close(mux(f), f->main_ch, -ENOMEM, "no room for a process");
+		return;
+	}
+	mux_opened(mux(f), f->main_ch, NULL);
+	if (streq(what, "exit")) {
+		mux_send(mux(f), f->main_ch, 1, "out\n", 4);
+		mux_send(mux(f), f->main_ch, 2, "err\n", 4);
+		finish(f, PROTO_EXITED, atoi(arg), 0);
+	} else if (streq(what, "flood")) {
+		f->to_send = strtoull(arg, NULL, 10);
+		flood(f);
+	} else if (streq(what, "cat")) {
+		f->echo = true;
+	} else if (streq(what, "noexit")) {
+		mux_close(mux(f), f->main_ch, 0, "");
+	} else if (streq(what, "garbage")) {
+		link_flush(f->link);
+		f->to_send = 1;
+	} else if (streq(what, "poweroff")) {
+		link_drain(f->link, 1000);
+		leave(f, "shutdown");
+	} else if (streq(what, "panic")) {
+		static const char text[] =
+			"[ 1.0] boring\n[ 2.0] Kernel panic - not syncing: scripted\n[ 3.0] ---[ end "
+			"Kernel panic - not syncing: scripted ]---\n";
+
+		link_drain(f->link, 1000);
+		if (write(f->console, text, sizeof(text) - 1) < 0)
+			_exit(3);
+		leave(f, "panic");
+	} else if (streq(what, "notfound")) {
+		finish(f, PROTO_EXIT_NOT_FOUND, 127, 0);
+	}
+}
+
+static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *request)
+{
+	struct fake *f = arg;
+	struct proto_exec x;
+
+	switch (service) {
+	case PROTO_SETUP:
+		if (streq(f->script, "setup-fails")) {
+			mux_close(mux(f), ch, -EIO, "scripted failure");
+			return;
+		}
+		mux_opened(mux(f), ch, NULL);
+		mux_close(mux(f), ch, 0, "");
+		return;
+	case PROTO_POWEROFF:
+		mux_opened(mux(f), ch, NULL);
+		if (!streq(f->script, "no-poweroff")) {
+			link_drain(f->link, 1000);
+			leave(f, "shutdown");
+		}
+		return;
+	case PROTO_EXEC:
+		if (proto_exec_decode(request, &x) < 0) {
+			mux_close(mux(f), ch, -EPROTO, "not a request");
+			return;
+		}
+		if (x.main) {
+			f->main_ch = ch;
+			run_command(f, &x);
+		} else {
+			mux_close(mux(f), ch, -ENOENT, "scripted refusal");
+		}
+		proto_exec_done(&x);
+		return;
+	default:
+		mux_close(mux(f), ch, -ENOSYS, "");
+	}
+}
+
+static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
+{
+	struct fake *f = arg;
+
+	if (f->echo && mux_send(mux(f), ch, 1, p, len) < 0)
+		_exit(5);
+	mux_consumed(mux(f), ch, stream, len);
+}
+
+static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
+{
+	struct fake *f = arg;
+
+	if (f->echo && ch == f->main_ch)
+		finish(f, PROTO_EXITED, 0, 0);
+}
+
+static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
+{
+	struct fake *f = arg;
+	struct proto_event e;
+
+	if (proto_event_decode(event, &e) < 0 || e.kind != PROTO_EV_SIGNAL)
+		return;
+	if (streq(f->what, "stubborn") && e.signal != SIGKILL)
+		return;
+	if (!streq(f->what, "stone"))
+		finish(f, PROTO_SIGNALLED, 128 + e.signal, e.signal);
+}
+
+static void on_writable(void *arg, uint32_t ch, void *user, unsigned stream)
+{
+	struct fake *f = arg;
+
+	if (f->to_send && f->what && streq(f->what, "flood"))
+		flood(f);
+}
+
+static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
+{
+	struct fake *f = arg;
+
+	mux_close(mux(f), ch, 0, "");
+}
+
+static void on_end(struct link *l, int r, const char *why, void *arg)
+{
+}
+
+static void on_control(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct fake *f = arg;
+	char packet[256];
+	ssize_t n = recv(f->control, packet, sizeof(packet) - 1, 0);
+
+	if (n <= 0)
+		_exit(0); /* the keeper died */
+	packet[n] = '\0';
+	if (strstr(packet, "\"stop\"") && !streq(f->script, "deaf"))
+		leave(f, "shutdown");
+}
+
+static const struct mux_callbacks callbacks = {.open = on_open,
+					       .data = on_data,
+					       .eof = on_eof,
+					       .event = on_event,
+					       .writable = on_writable,
+					       .closed = on_closed};
+
+static json_t *read_config(int fd)
+{
+	char text[65536];
+	ssize_t n = read_full(fd, text, sizeof(text));
+
+	return n < 0 ? NULL : json_loadb(text, (size_t)n, 0, NULL);
+}
+
+static void start_link(struct fake *f, int agent)
+{
+	struct mux *m;
+
+	if (mux_new(MUX_SERVER, &callbacks, f, 65536, &m) < 0 || link_new(f->loop, agent, m, on_end, f, &f->link) < 0 ||
+	    mux_hello(m, NULL) < 0)
+		_exit(6);
+}
+
+int main(int argc, char **argv)
+{
+	json_t *config = argc == 3 ? read_config(atoi(argv[2])) : NULL;
+	json_t *vsock = json_object_get(config, "vsock");
+	struct loop_source *src;
+	struct fake f = {0};
+	int agent;
+
+	if (!config || !json_is_object(vsock))
+		return 2;
+	f.control = (int)json_integer_value(json_object_get(config, "control"));
+	f.console = (int)json_integer_value(json_object_get(config, "console"));
+	agent = (int)json_integer_value(json_object_get(vsock, "agent"));
+	f.script = json_string_value(json_object_get(config, "cmdline"));
+	if (!f.script)
+		f.script = "";
+	if (streq(f.script, "dies"))
+		return 9;
+	control_send(&f, "{\"event\":\"started\",\"pid\":1}");
+	if (loop_new(&f.loop) < 0 || loop_add(f.loop, f.control, POLLIN, on_control, &f, &src) < 0)
+		return 2;
+	if (streq(f.script, "garbage") && write(agent, "this is not the protocol", 24) < 0)
+		return 2;
+	if (!streq(f.script, "silent") && !streq(f.script, "garbage"))
+		start_link(&f, agent);
+	return loop_run(f.loop) < 0;
+}

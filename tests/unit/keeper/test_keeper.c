@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The keeper against a scripted monitor and agent: every way a VM may end, and clients of every manner. */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fileio.h"
+#include "base/util.h"
+
+#define MS 1000000ull
+
+static void expect(const struct vm_exit *x, enum sm_reason reason, int status)
+{
+	assert_string_equal(vm_reason_name(x->outcome.reason), vm_reason_name(reason));
+	assert_int_equal(x->outcome.status, status);
+}
+
+static void owner_gets_output_and_status(void **state)
+{
+	struct rig r;
+	struct vm_exit x;
+
+	rig_start(&r, &(struct rig_options){.argv = {"exit", "7"}, .owner = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	assert_false(r.wait.started); /* the command waits for the attach */
+	rig_attach(&r);
+	rig_until(&r, &r.main.closed);
+	assert_true(r.main.has_exit);
+	assert_int_equal(r.received, 8);
+	rig_until(&r, &r.wait.ended);
+	assert_int_equal(r.wait.record.outcome.status, 7);
+	assert_true(r.wait.started);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 7);
+	assert_true(x.started_ns > 0 && x.finished_ns >= x.started_ns);
+	assert_string_equal(x.outcome.stages[0].name, "prepare");
+	assert_string_equal(x.outcome.stages[x.outcome.num_stages - 1].name, "shutdown");
+}
+
+static void detached_output_is_logged(void **state)
+{
+	char *log = NULL;
+	struct vm_exit x;
+	struct rig r;
+	size_t len;
+
+	rig_start(&r, &(struct rig_options){.argv = {"exit", "3"}, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.ended);
+	assert_int_equal(read_file_at(r.dirfd, "log", 1 << 20, &log, &len), 0);
+	assert_int_equal(len, 2 * (VM_LOG_HEADER + 4));
+	assert_memory_equal(log + VM_LOG_HEADER, "out\n", 4);
+	assert_int_equal(log[VM_LOG_HEADER + 4 + 8], 2);
+	assert_memory_equal(log + 2 * VM_LOG_HEADER + 4, "err\n", 4);
+	free(log);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 3);
+}
+
+static void owner_gone_ends_the_vm(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .owner = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_attach(&r);
+	rig_until(&r, &r.main.opened);
+	rig_disconnect(&r);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_CLIENT_GONE, 125);
+}
+
+static void owner_never_comes(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .owner = true, .limits = {.owner = 50 * MS}});
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_CLIENT_GONE, 125);
+	assert_int_equal(x.started_ns, 0);
+}
+
+static int64_t monitor_pid(struct rig *r)
+{
+	struct keeper_status s;
+	struct cursor c;
+	struct call call;
+
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_STATUS, NULL, &call), 0);
+	rig_until(r, &call.closed);
+	c = cursor_of(call.reply.data, call.reply.len);
+	assert_int_equal(keeper_status_decode(&c, &s), 0);
+	call_done(&call);
+	assert_int_equal(s.keeper_pid, r->keeper);
+	return s.monitor_pid;
+}
+
+static void killed_monitor_is_told(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	kill((pid_t)monitor_pid(&r), SIGKILL);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_MONITOR_DIED, 125);
+	assert_non_null(strstr(x.outcome.message, "signal 9"));
+}
+
+static void killed_keeper_takes_the_monitor_along(void **state)
+{
+	struct rig r;
+	pid_t monitor;
+	int status;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	monitor = (pid_t)monitor_pid(&r);
+	kill(r.keeper, SIGKILL);
+	assert_int_equal(waitpid(r.keeper, &status, 0), r.keeper);
+	for (int i = 0; i < 2000 && kill(monitor, 0) == 0; i++) {
+		char path[64], *stat = NULL;
+		size_t len;
+		bool zombie;
+
+		/* Where nobody reaps orphans it stays as a zombie: as good as gone. */
+		snprintf(path, sizeof(path), "/proc/%d/stat", (int)monitor);
+		if (read_file_at(AT_FDCWD, path, 4096, &stat, &len) < 0)
+			break;
+		zombie = strstr(stat, ") Z ") != NULL;
+		free(stat);
+		if (zombie)
+			break;
+		usleep(5000);
+		assert_true(i < 1999);
+	}
+	rig_disconnect(&r);
+	remove_tree_at(AT_FDCWD, r.dir);
+	close(r.dirfd);
+}
+
+static void ends_by_itself(const char *script, const char *what, bool owner, struct vm_exit *x)
+{
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = script,
+					    .argv = {what},
+					    .limits = {.boot = 200 * MS, .stop = 50 * MS, .poweroff = 50 * MS}});
+	*x = rig_finish(&r);
+}
+
+static void panic_has_its_line(void **state)
+{
+	struct vm_exit x;
+
+	ends_by_itself(NULL, "panic", false, &x);
+	expect(&x, SM_REASON_GUEST_PANIC, 125);
+	assert_non_null(strstr(x.outcome.message, "Kernel panic - not syncing: scripted"));
+	assert_null(strstr(x.outcome.message, "end Kernel"));
+}
+
+static void guest_shutdown_is_told(void **state)
+{
+	struct vm_exit x;
+
+	ends_by_itself(NULL, "poweroff", false, &x);
+	expect(&x, SM_REASON_GUEST_SHUTDOWN, 0);
+}
+
+static void failures_before_the_command(void **state)
+{
+	static const struct {
+		const char *script, *what, *message;
+		enum sm_reason reason;
+	} cases[] = {
+		{"setup-fails", "exit", "scripted failure", SM_REASON_START_FAILED},
+		{"silent", "exit", "no word from its agent", SM_REASON_START_FAILED},
+		{"garbage", "exit", "lost the guest's agent", SM_REASON_START_FAILED},
+		{"dies", "exit", "status 9", SM_REASON_START_FAILED},
+		{"", "refuse", "no room for a process", SM_REASON_START_FAILED},
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vm_exit x;
+
+		ends_by_itself(cases[i].script, cases[i].what, false, &x);
+		expect(&x, cases[i].reason, 125);
+		if (!strstr(x.outcome.message, cases[i].message))
+			fail_msg("%s: \"%s\"", cases[i].script, x.outcome.message);
+		assert_int_equal(x.started_ns, 0);
+	}
+}
+
+static void missing_monitor(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"exit"}, .vmm = "/nonexistent/vmm"});
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_START_FAILED, 125);
+}
+
+static void command_without_exit_status(void **state)
+{
+	struct vm_exit x;
+
+	ends_by_itself(NULL, "noexit", false, &x);
+	expect(&x, SM_REASON_GUEST_PANIC, 125);
+	ends_by_itself(NULL, "notfound", false, &x);
+	expect(&x, SM_REASON_NOT_FOUND, 127);
+}
+
+static void stops(const char *what, enum keeper_stop_mode mode, int signal, enum sm_reason reason, int status)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {what}, .limits = {.poweroff = 50 * MS, .stop = 50 * MS}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	rig_stop(&r, mode, signal, 20 * MS);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, reason, status);
+}
+
+static void stop_in_every_way(void **state)
+{
+	stops("sleep", KEEPER_STOP_GRACE, 0, SM_REASON_STOPPED, 128 + SIGTERM);
+	stops("stubborn", KEEPER_STOP_GRACE, 0, SM_REASON_STOPPED, 128 + SIGKILL);
+	stops("stone", KEEPER_STOP_GRACE, 0, SM_REASON_STOPPED, 128 + SIGKILL); /* not even SIGKILL: the monitor ends */
+	stops("sleep", KEEPER_STOP_SIGNAL, SIGUSR1, SM_REASON_SIGNALLED, 128 + SIGUSR1);
+	stops("sleep", KEEPER_STOP_NOW, 0, SM_REASON_STOPPED, 128 + SIGKILL);
+}
+
+static void stop_before_the_command(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = "silent", .argv = {"exit"}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_stop(&r, KEEPER_STOP_SIGNAL, SIGUSR1, 0); /* nobody to get it yet */
+	rig_stop(&r, KEEPER_STOP_SIGNAL, SIGINT, 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGINT);
+}
+
+static void deaf_monitor_is_killed(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = "deaf", .argv = {"exit", "0"}, .limits = {.stop = 50 * MS}});
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 0);
+}
+
+static void kept_disk_gets_a_clean_shutdown(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = "no-poweroff",
+					    .argv = {"exit", "0"},
+					    .keep = true,
+					    .limits = {.poweroff = 50 * MS}});
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 0);
+	assert_true(x.outcome.stages[x.outcome.num_stages - 1].ns >= 50 * MS);
+}
+
+static void time_limit_of_the_keeper(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .timeout_ns = 20 * MS, .limits = {.late = 30 * MS}});
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_TIMEOUT, 124);
+}
+
+static void attach_once_leave_and_return(void **state)
+{
+	struct rig r, second;
+	struct vm_exit x;
+
+	rig_start(&r, &(struct rig_options){.argv = {"cat"}, .stdin_open = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_attach(&r);
+	rig_until(&r, &r.main.opened);
+	second = r;
+	second.wait = second.main = (struct call){0};
+	rig_connect(&second);
+	rig_attach(&second);
+	rig_until(&second, &second.main.closed);
+	assert_int_equal(second.main.code, -EBUSY);
+	rig_disconnect(&r); /* the command goes on */
+	do {
+		call_done(&second.main);
+		rig_attach(&second);
+		while (!second.main.opened && !second.main.closed)
+			assert_int_equal(conn_step(&second.conn, NULL, 0, 1000), 0);
+	} while (second.main.closed && second.main.code == -EBUSY); /* it may not have seen the other go yet */
+	assert_true(second.main.opened);
+	assert_int_equal(mux_send(second.conn.mux, second.main.ch, 0, "hello", 5), 0);
+	while (second.received < 5)
+		assert_int_equal(conn_step(&second.conn, NULL, 0, 1000), 0);
+	assert_memory_equal(second.text, "hello", 5);
+	rig_wait_channel(&second, false);
+	rig_stop(&second, KEEPER_STOP_GRACE, SIGTERM, 1000 * MS);
+	rig_until(&second, &second.wait.ended);
+	x = rig_finish(&second);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGTERM);
+}
+
+static void slow_reader_stops_the_command(void **state)
+{
+	const size_t total = 8 << 20;
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"flood", "8388608"}, .owner = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	r.hold = true;
+	rig_attach(&r);
+	rig_until(&r, &r.main.opened);
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(conn_step(&r.conn, NULL, 0, 20), 0);
+	assert_true(r.received <= PROTO_DEFAULT_WINDOW);
+	assert_false(r.main.closed);
+	r.hold = false;
+	mux_consumed(r.conn.mux, r.main.ch, 1, r.held[0]);
+	rig_until(&r, &r.main.closed);
+	assert_int_equal(r.received, total);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 0);
+}
+
+static void hostile_clients_harm_only_themselves(void **state)
+{
+	static const char junk[] = "GET / HTTP/1.0\r\n\r\n";
+	struct vm_exit x;
+	struct rig r;
+	struct call call;
+	char end;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}});
+	rig_connect(&r);
+	for (int i = 0; i < 300; i++) {
+		int fd = unix_connect(r.socket);
+
+		assert_true(fd >= 0);
+		if (i % 3)
+			assert_int_equal(write_full(fd, junk, sizeof(junk) - 1), 0);
+		if (i % 3 == 1)
+			while (read(fd, &end, 1) > 0)
+				;
+		close(fd);
+	}
+	for (uint16_t service = 0; service < 80; service++) {
+		struct buf b = {0};
+
+		if (service == PROTO_KEEPER_STATUS)
+			continue;
+		buf_put(&b, "\xff\xff\xff\xff\xff", 5); /* no TLV list */
+		assert_int_equal(conn_call(&r.conn, service, &b, &call), 0);
+		buf_done(&b);
+		rig_until(&r, &call.closed);
+		assert_true(call.code < 0);
+		call_done(&call);
+	}
+	assert_true(monitor_pid(&r) > 0);
+	rig_wait_channel(&r, false);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
+}
+
+static void agent_services_pass_through(void **state)
+{
+	char *argv[] = {"true", NULL};
+	struct proto_exec e = {.argv = argv};
+	struct buf b = {0};
+	struct vm_exit x;
+	struct call call;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(proto_exec_encode(&b, &e), 0);
+	assert_int_equal(conn_call(&r.conn, PROTO_EXEC, &b, &call), 0);
+	buf_done(&b);
+	rig_until(&r, &call.closed);
+	assert_int_equal(call.code, -ENOENT);
+	assert_string_equal(call.text, "scripted refusal");
+	call_done(&call);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(owner_gets_output_and_status),
+		cmocka_unit_test(detached_output_is_logged),
+		cmocka_unit_test(owner_gone_ends_the_vm),
+		cmocka_unit_test(owner_never_comes),
+		cmocka_unit_test(killed_monitor_is_told),
+		cmocka_unit_test(killed_keeper_takes_the_monitor_along),
+		cmocka_unit_test(panic_has_its_line),
+		cmocka_unit_test(guest_shutdown_is_told),
+		cmocka_unit_test(failures_before_the_command),
+		cmocka_unit_test(missing_monitor),
+		cmocka_unit_test(command_without_exit_status),
+		cmocka_unit_test(stop_in_every_way),
+		cmocka_unit_test(stop_before_the_command),
+		cmocka_unit_test(deaf_monitor_is_killed),
+		cmocka_unit_test(kept_disk_gets_a_clean_shutdown),
+		cmocka_unit_test(time_limit_of_the_keeper),
+		cmocka_unit_test(attach_once_leave_and_return),
+		cmocka_unit_test(slow_reader_stops_the_command),
+		cmocka_unit_test(hostile_clients_harm_only_themselves),
+		cmocka_unit_test(agent_services_pass_through),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
