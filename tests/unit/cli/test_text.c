@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What people see: tables, ages, cleaned names, suggestions, JSON, detach keys. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "base/util.h"
+#include "cli/json.h"
+#include "cli/session.h"
+#include "cli/suggest.h"
+#include "cli/text.h"
+
+static void distances(void **state)
+{
+	assert_int_equal(edit_distance("", ""), 0);
+	assert_int_equal(edit_distance("abc", ""), 3);
+	assert_int_equal(edit_distance("run", "rnu"), 1);
+	assert_int_equal(edit_distance("kitten", "sitting"), 3);
+	assert_int_equal(edit_distance("memory", "memroy"), 1);
+	/* Words longer than the table are cut, not read past their end. */
+	assert_int_equal(
+		edit_distance("x", "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"), 63);
+}
+
+static void suggestions(void **state)
+{
+	static const char *const words[] = {"run", "rm", NULL, "rmi", "restart", "images", "completion"};
+
+	assert_string_equal(suggest("rnu", words, ARRAY_SIZE(words)), "run");
+	assert_string_equal(suggest("image", words, ARRAY_SIZE(words)), "images");
+	assert_string_equal(suggest("comp", words, ARRAY_SIZE(words)), "completion");
+	assert_null(suggest("pineapple", words, ARRAY_SIZE(words)));
+	assert_null(suggest("", words, ARRAY_SIZE(words)));
+}
+
+static void assert_clean(const char *in, const char *out)
+{
+	char *clean = text_clean(in);
+
+	assert_string_equal(clean, out);
+	free(clean);
+}
+
+static void names_cannot_drive_the_terminal(void **state)
+{
+	assert_clean("plain", "plain");
+	assert_clean("a\033[31mb\n\r\t\x7f", "a\\x1b[31mb\\x0a\\x0d\\x09\\x7f");
+	assert_clean("gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f");
+	assert_clean("\xe6\x97\xa5", "\xe6\x97\xa5");
+	assert_clean("\xc2\x9b", "\\xc2\\x9b");		 /* C1: control sequence introducer */
+	assert_clean("\xff\xc3", "\\xff\\xc3");		 /* no UTF-8; cut short */
+	assert_clean("\xc0\xaf", "\\xc0\\xaf");		 /* longer than needed */
+	assert_clean("\xed\xa0\x80", "\\xed\\xa0\\x80"); /* surrogate */
+	assert_clean("a\xe2\x80\xae"
+		     "b",
+		     "a\\xe2\\x80\\xae"
+		     "b"); /* right-to-left override */
+	assert_int_equal(text_width("gr\xc3\xbc\xc3\x9f"), 4);
+}
+
+static void ages(void **state)
+{
+	const int64_t s = 1000000000LL, now = 2000000000LL * s;
+	char buf[16];
+
+	assert_string_equal(text_age(0, now, buf), "-");
+	assert_string_equal(text_age(now + 5 * s, now, buf), "0s");
+	assert_string_equal(text_age(now - 59 * s, now, buf), "59s");
+	assert_string_equal(text_age(now - 60 * s, now, buf), "1m");
+	assert_string_equal(text_age(now - 7200 * s, now, buf), "2h");
+	assert_string_equal(text_age(now - 86400 * s * 364, now, buf), "364d");
+	assert_string_equal(text_age(now - 86400 * s * 800, now, buf), "2y");
+	assert_string_equal(text_duration(1500000, buf), "1.50ms");
+	assert_string_equal(text_duration(350000000, buf), "350ms");
+	assert_string_equal(text_duration(1250000000, buf), "1.25s");
+	assert_string_equal(text_duration(125 * 1000000000ULL, buf), "2m05s");
+}
+
+static void signals(void **state)
+{
+	assert_int_equal(text_signal("TERM"), SIGTERM);
+	assert_int_equal(text_signal("sigterm"), SIGTERM);
+	assert_int_equal(text_signal("SIGUSR1"), SIGUSR1);
+	assert_int_equal(text_signal("9"), 9);
+	assert_int_equal(text_signal("0"), -EINVAL);
+	assert_int_equal(text_signal("65"), -EINVAL);
+	assert_int_equal(text_signal(""), -EINVAL);
+	assert_int_equal(text_signal("SIG"), -EINVAL);
+	assert_int_equal(text_signal("NOPE"), -EINVAL);
+}
+
+static const struct table_column columns[] = {
+	{"ID", TABLE_LEFT, 0}, {"NAME", TABLE_LEFT, 6}, {"SIZE", TABLE_RIGHT, 0}, {"STATUS", TABLE_LEFT, 0}};
+
+static char *print(size_t width, const char *name)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+	struct table t;
+
+	table_init(&t, columns, ARRAY_SIZE(columns));
+	table_add(&t, "abc");
+	table_add(&t, "%s", name);
+	table_add(&t, "%d", 7);
+	table_add(&t, "up");
+	assert_int_equal(table_print(&t, f, width), 0);
+	table_done(&t);
+	fclose(f);
+	return text;
+}
+
+static void tables(void **state)
+{
+	char *text = print(0, "x");
+
+	assert_string_equal(text, "ID   NAME  SIZE  STATUS\nabc  x        7  up\n");
+	free(text);
+	text = print(30, "a-rather-long-name");
+	assert_string_equal(text, "ID   NAME         SIZE  STATUS\nabc  a-rather-l~     7  up\n");
+	free(text);
+	/* Never narrower than the column may be, even where the terminal is. */
+	text = print(10, "a-rather-long-name");
+	assert_string_equal(text, "ID   NAME    SIZE  STATUS\nabc  a-rat~     7  up\n");
+	free(text);
+	text = print(0, "\033]0;x\a");
+	assert_null(strchr(text, '\033'));
+	free(text);
+}
+
+static void json_is_json(void **state)
+{
+	static const char *const list[] = {"a", "b", NULL};
+	struct json j = {0};
+	json_t *root;
+
+	json_open(&j, NULL, '[');
+	json_open(&j, NULL, '{');
+	json_text(&j, "text", "q\" b\\ n\n e\033 u\xc3\xbc bad\xff");
+	json_text(&j, "none", NULL);
+	json_texts(&j, "list", list);
+	json_texts(&j, "empty", NULL);
+	json_number(&j, "minus", INT64_MIN);
+	json_unsigned(&j, "big", 1ULL << 62);
+	json_bool(&j, "yes", true);
+	json_time(&j, "time", 1000000000LL * 1000000000LL);
+	json_time(&j, "never", 0);
+	json_raw(&j, "raw", "{\"x\": 1}\n");
+	json_close(&j, '}');
+	json_close(&j, ']');
+	assert_int_equal(j.out.error, 0);
+	root = json_loadb((const char *)j.out.data, j.out.len, 0, NULL);
+	assert_non_null(root);
+	root = json_array_get(root, 0);
+	assert_string_equal(json_string_value(json_object_get(root, "text")),
+			    "q\" b\\ n\n e\033 u\xc3\xbc bad\xef\xbf\xbd");
+	assert_true(json_is_null(json_object_get(root, "none")));
+	assert_int_equal(json_array_size(json_object_get(root, "list")), 2);
+	assert_int_equal(json_array_size(json_object_get(root, "empty")), 0);
+	assert_true(json_integer_value(json_object_get(root, "minus")) == INT64_MIN);
+	assert_string_equal(json_string_value(json_object_get(root, "time")), "2001-09-09T01:46:40Z");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "raw"), "x")), 1);
+	json_done(&j);
+}
+
+/* What comes through of `in`, fed in pieces of `step` bytes; "!" is appended when the keys let go. */
+static void assert_keys(const char *in, size_t step, const char *want)
+{
+	char out[64] = "", piece[16];
+	bool held = false, detach = false;
+	size_t n = 0;
+
+	for (size_t i = 0; i < strlen(in) && !detach; i += step) {
+		size_t len = session_keys(&held, in + i, MIN(step, strlen(in) - i), piece, &detach);
+
+		memcpy(out + n, piece, len);
+		n += len;
+	}
+	if (detach)
+		out[n++] = '!';
+	out[n] = '\0';
+	assert_string_equal(out, want);
+}
+
+static void keys_that_let_go(void **state)
+{
+	for (size_t step = 1; step < 5; step++) {
+		assert_keys("ls\r", step, "ls\r");
+		assert_keys("a\x10\x11"
+			    "b",
+			    step, "a!");
+		assert_keys("a\x10"
+			    "b",
+			    step,
+			    "a\x10"
+			    "b");
+		assert_keys("\x10\x10\x11", step, "\x10!");
+		assert_keys("\x11\x11", step, "\x11\x11");
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(distances),
+		cmocka_unit_test(suggestions),
+		cmocka_unit_test(names_cannot_drive_the_terminal),
+		cmocka_unit_test(ages),
+		cmocka_unit_test(signals),
+		cmocka_unit_test(tables),
+		cmocka_unit_test(json_is_json),
+		cmocka_unit_test(keys_that_let_go),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
