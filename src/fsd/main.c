@@ -34,9 +34,9 @@ struct arguments {
 
 static int usage(void)
 {
-	fprintf(stderr,
-		"usage: supermachine-fsd --socket PATH | --fd N [--connected]  --source DIR [--cache none|auto|always] "
-		"[--ids caller|same] [--read-only] [--die-with-parent]\n");
+	fprintf(stderr, "usage: supermachine-fsd --socket PATH | --fd N [--connected]  --source DIR [--cache "
+			"none|auto|always|DURATION] "
+			"[--ids caller|same] [--read-only] [--die-with-parent]\n");
 	return 2;
 }
 
@@ -94,7 +94,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 	return optind == argc && a->source && !a->socket == (a->fd >= 0) ? 0 : -EINVAL;
 }
 
-/* none: every use asks. auto: one second. always: a day, for trees that nobody else changes. */
+/* none: every use asks. auto: one second. always: a day, for trees that nobody else changes. Or a duration: "100ms". */
 static int valid_ns(const char *cache, uint64_t *ret)
 {
 	if (streq(cache, "none"))
@@ -104,7 +104,7 @@ static int valid_ns(const char *cache, uint64_t *ret)
 	else if (streq(cache, "always"))
 		*ret = 86400ULL * 1000000000ULL;
 	else
-		return -EINVAL;
+		return parse_duration(cache, ret);
 	return 0;
 }
 
@@ -147,7 +147,8 @@ static int serve(const struct arguments *a, struct sm_error *err)
 	int r = valid_ns(a->cache, &o.valid_ns);
 
 	if (r < 0)
-		return error_set(err, SM_ERROR_INVALID, EINVAL, "--cache is none, auto or always, not '%s'", a->cache);
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "--cache is none, auto, always or a duration, not '%s'",
+				 a->cache);
 	r = fuse_posix_new(a->source, &o, &be, err);
 	if (r == 0)
 		r = fuse_session_new(be, &so, &session);
