@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The messages: what is encoded comes back, and what no encoder makes is refused. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "proto/messages.h"
+
+static char *s(const char *text)
+{
+	return (char *)(uintptr_t)text;
+}
+
+static struct cursor over(const struct buf *b)
+{
+	return cursor_of(b->data, b->len);
+}
+
+static void test_exec(void **state)
+{
+	char *argv[20], *env[] = {s("A=1"), s("EMPTY="), s(""), NULL};
+	struct proto_exec x = {.argv = argv,
+			       .env = env,
+			       .cwd = s("/w"),
+			       .user = s("u:g"),
+			       .log = s("/log"),
+			       .tty = true,
+			       .main = true,
+			       .detached = true,
+			       .rows = 65535,
+			       .cols = 80,
+			       .timeout_ns = UINT64_MAX},
+			  y;
+	struct buf b = {0};
+	struct cursor c;
+
+	for (int i = 0; i < 19; i++)
+		argv[i] = s(i % 2 ? "" : "argument");
+	argv[19] = NULL;
+	assert_int_equal(proto_exec_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_exec_decode(&c, &y), 0);
+	for (int i = 0; i < 19; i++)
+		assert_string_equal(y.argv[i], argv[i]);
+	assert_null(y.argv[19]);
+	assert_string_equal(y.env[1], "EMPTY=");
+	assert_string_equal(y.env[2], "");
+	assert_null(y.env[3]);
+	assert_string_equal(y.cwd, "/w");
+	assert_string_equal(y.user, "u:g");
+	assert_string_equal(y.log, "/log");
+	assert_true(y.tty && y.main && y.detached && !y.stdin_open && !y.clear_env);
+	assert_int_equal(y.rows, 65535);
+	assert_true(y.timeout_ns == UINT64_MAX);
+	proto_exec_done(&y);
+	/* Every shorter text is refused or is a shorter valid one; none is read past its end (sanitizers see to that).
+	 */
+	for (size_t len = 0; len < b.len; len++) {
+		uint8_t *copy = malloc(len ? len : 1);
+
+		memcpy(copy, b.data, len);
+		c = cursor_of(copy, len);
+		if (proto_exec_decode(&c, &y) == 0)
+			proto_exec_done(&y);
+		free(copy);
+	}
+	buf_done(&b);
+}
+
+static int decode_exec(struct buf *b)
+{
+	struct proto_exec y;
+	struct cursor c = over(b);
+	int r = proto_exec_decode(&c, &y);
+
+	if (r == 0)
+		proto_exec_done(&y);
+	buf_done(b);
+	return r;
+}
+
+static void test_exec_refused(void **state)
+{
+	struct buf b = {0};
+
+	assert_int_equal(decode_exec(&b), -EPROTO); /* no argv */
+	tlv_put_str(&b, 1, "x");
+	assert_int_equal(decode_exec(&b), 0);
+	tlv_put_str(&b, 1, "x");
+	tlv_put_str(&b, 0x7777, "?"); /* unknown and mandatory */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	tlv_put_str(&b, 1, "x");
+	tlv_put_str(&b, 0x8777, "?"); /* unknown, to be skipped */
+	assert_int_equal(decode_exec(&b), 0);
+	tlv_put_str(&b, 1, "x");
+	tlv_put_str(&b, 3, "/a");
+	tlv_put_str(&b, 3, "/b"); /* twice */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	tlv_put(&b, 1, "a\0b", 3); /* NUL inside */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	tlv_put_str(&b, 1, "x");
+	tlv_put_u64(&b, 5, 2); /* neither true nor false */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	tlv_put_str(&b, 1, "x");
+	tlv_put_u64(&b, 11, 65536); /* a row too many */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	tlv_put_str(&b, 1, "x");
+	tlv_put(&b, 13, "1234", 4); /* a number of the wrong size */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	tlv_put_str(&b, 1, "x");
+	b.data[2] = 1; /* flags */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	tlv_put_str(&b, 1, "x");
+	b.data[4] = 200; /* longer than there is */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+	for (int i = 0; i < 9000; i++)
+		tlv_put_str(&b, 1, ""); /* too many */
+	assert_int_equal(decode_exec(&b), -EPROTO);
+}
+
+static void test_setup(void **state)
+{
+	char *list[] = {s("one"), s("two"), NULL};
+	struct proto_setup x = {.root = PROTO_ROOT_BLK,
+				.root_device = s("image"),
+				.upper_serial = s("upper"),
+				.hostname = s("h"),
+				.env = list,
+				.user = s("u"),
+				.cwd = s("/"),
+				.hosts = list,
+				.dns = list,
+				.volumes = list,
+				.realtime_ns = 5,
+				.seed = {1, 2},
+				.read_only = true,
+				.tmpfs_size = 9},
+			   y;
+	struct buf b = {0};
+	struct cursor c;
+
+	assert_int_equal(proto_setup_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_setup_decode(&c, &y), 0);
+	assert_int_equal(y.root, PROTO_ROOT_BLK);
+	assert_string_equal(y.root_device, "image");
+	assert_string_equal(y.upper_serial, "upper");
+	assert_string_equal(y.volumes[1], "two");
+	assert_null(y.volumes[2]);
+	assert_memory_equal(y.seed, x.seed, 32);
+	assert_true(y.read_only);
+	proto_setup_done(&y);
+	b.len = 0;
+	x.root = 3;
+	assert_int_equal(proto_setup_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_setup_decode(&c, &y), -EPROTO);
+	b.len = 0;
+	x.root = PROTO_ROOT_PMEM;
+	x.root_device = NULL;
+	assert_int_equal(proto_setup_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_setup_decode(&c, &y), -EPROTO);
+	buf_done(&b);
+}
+
+static void test_events(void **state)
+{
+	struct proto_event x = {.kind = PROTO_EV_EXIT,
+				.status = 137,
+				.signal = 9,
+				.reason = PROTO_EXIT_OOM,
+				.duration_ns = 1,
+				.peak_rss = 2,
+				.text = "out of memory"},
+			   y;
+	struct buf b = {0};
+	struct cursor c;
+
+	assert_int_equal(proto_event_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_event_decode(&c, &y), 0);
+	assert_int_equal(y.kind, PROTO_EV_EXIT);
+	assert_int_equal(y.status, 137);
+	assert_int_equal(y.reason, PROTO_EXIT_OOM);
+	assert_string_equal(y.text, "out of memory");
+	for (int i = 0; i < 4; i++) {
+		struct proto_event bad = x;
+
+		if (i == 0)
+			bad.kind = 4;
+		else if (i == 1)
+			bad.reason = 0;
+		else if (i == 2)
+			bad.signal = 65;
+		else
+			bad.status = 256;
+		b.len = 0;
+		assert_int_equal(proto_event_encode(&b, &bad), 0);
+		c = over(&b);
+		assert_int_equal(proto_event_decode(&c, &y), -EPROTO);
+	}
+	b.len = 0;
+	tlv_put_u64(&b, 1, 2);
+	tlv_put(&b, 9, (char[256]){[0 ... 255] = 'x'}, 256);
+	c = over(&b);
+	assert_int_equal(proto_event_decode(&c, &y), -EPROTO);
+	buf_done(&b);
+}
+
+static void test_others(void **state)
+{
+	struct proto_connect cx = {.host = s("127.0.0.1"), .port = 80}, cy;
+	struct proto_file
+		fx = {.path = s("/f"), .offset = 1, .size = 2, .mode = 0755, .uid = 4, .gid = 5, .make_dirs = true},
+		fy;
+	struct proto_stop sx = {.restart = true, .signal = 15, .grace_ns = 3}, sy;
+	struct proto_stats tx = {.mem_total = 1, .net_tx = 2}, ty;
+	struct proto_clock kx = {.realtime_ns = 0, .seed = {9}}, ky;
+	struct buf b = {0};
+	struct cursor c;
+	uint32_t pid;
+
+	assert_int_equal(proto_connect_encode(&b, &cx), 0);
+	c = over(&b);
+	assert_int_equal(proto_connect_decode(&c, &cy), 0);
+	assert_string_equal(cy.host, "127.0.0.1");
+	proto_connect_done(&cy);
+	tlv_put_str(&b, 2, "/both");
+	c = over(&b);
+	assert_int_equal(proto_connect_decode(&c, &cy), -EPROTO);
+	b.len = 0;
+	assert_int_equal(proto_file_encode(&b, &fx), 0);
+	c = over(&b);
+	assert_int_equal(proto_file_decode(&c, &fy), 0);
+	assert_true(fy.mode == 0755 && fy.make_dirs && fy.gid == 5);
+	proto_file_done(&fy);
+	b.len = 0;
+	assert_int_equal(proto_stop_encode(&b, &sx), 0);
+	c = over(&b);
+	assert_int_equal(proto_stop_decode(&c, &sy), 0);
+	assert_true(sy.restart && sy.signal == 15 && sy.grace_ns == 3);
+	b.len = 0;
+	assert_int_equal(proto_stats_encode(&b, &tx), 0);
+	c = over(&b);
+	assert_int_equal(proto_stats_decode(&c, &ty), 0);
+	assert_true(ty.mem_total == 1 && ty.net_tx == 2 && ty.mem_free == 0);
+	b.len = 0;
+	assert_int_equal(proto_clock_encode(&b, &kx), 0);
+	c = over(&b);
+	assert_int_equal(proto_clock_decode(&c, &ky), 0);
+	assert_int_equal(ky.seed[0], 9);
+	b.len = 0;
+	assert_int_equal(proto_pid_encode(&b, 77), 0);
+	c = over(&b);
+	assert_int_equal(proto_pid_decode(&c, &pid), 0);
+	assert_int_equal(pid, 77);
+	buf_done(&b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_setup),
+		cmocka_unit_test(test_events), cmocka_unit_test(test_others),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
