@@ -3,7 +3,7 @@
  * What a virtual disk is made of: read-only layers, lowest first, and one private writable top.
  *
  * Formats go by position, never by looking for a magic number, since a guest may write any magic into a raw disk:
- *  - the lowest layer is raw (its bytes are the disk's), or a concatenation of raw parts;
+ *  - the lowest layer is raw: its bytes are the disk's (or it is a concatenation of parts, blk_chain_open_concat);
  *  - every further layer, and a top that has a layer below it, is a *sparse layer* as below;
  *  - a top without layers is raw: a "chain of one" without any bitmap.
  * Where no layer has a block it reads as zeros; so does what lies past the end of a layer smaller than the disk.
@@ -77,23 +77,31 @@ int blk_chain_discard(struct blk_chain *chain, uint64_t off, uint64_t len) MUST_
 /* The range reads as zeros afterwards; `unmap`: its space may be given back. */
 int blk_chain_write_zeroes(struct blk_chain *chain, uint64_t off, uint64_t len, bool unmap) MUST_CHECK;
 
-/* For engines that do the transfers themselves: one stretch of a range that lies in one file. */
+/*
+ * For engines that do the transfers themselves: one stretch of a range that lies in one file. Zeros are a stretch of a
+ * file with nothing in it, so that reading is reading, also into memory that only system calls may touch.
+ */
 struct blk_extent {
-	int fd; /* -1: zeros (reading only) */
+	int fd;
 	uint64_t off, len;
 };
 
-/* The extents of a read, in order: their number, or -E2BIG if there are more than max (then use blk_chain_read). */
+/* The extents of a read, in order: their number, or -E2BIG if there are more than max (then use blk_chain_read), or
+ * -EINVAL. */
 int blk_chain_map_read(struct blk_chain *chain, uint64_t off, uint64_t len, struct blk_extent *out, unsigned max);
 
 /*
- * The one extent of a write that needs no merging with lower layers: 1 and *out; *ret_bitmap says whether blocks are
- * new, in which case blk_chain_commit() must make them visible when the data is written, before the guest is told. 0:
- * use blk_chain_write.
+ * The one extent of a write that needs no merging with lower layers: 1 and *out; 0: use blk_chain_write; -EINVAL,
+ * -EROFS. *ret_new says that blocks are new: when the data is written, and before the guest is told, blk_chain_commit()
+ * must make them part of the top, or blk_chain_mark() followed by a write of what it says.
  */
-int blk_chain_map_write(struct blk_chain *chain, uint64_t off, uint64_t len, struct blk_extent *out, bool *ret_bitmap);
+int blk_chain_map_write(struct blk_chain *chain, uint64_t off, uint64_t len, struct blk_extent *out, bool *ret_new);
 int blk_chain_commit(struct blk_chain *chain, uint64_t off, uint64_t len) MUST_CHECK;
-/* The file that a flush must fdatasync; -1: none (read-only). */
+/* Sets the bits in memory; *ret are the bytes (live: later writes of them may overtake this one) to write at *where. */
+const void *blk_chain_mark(struct blk_chain *chain, uint64_t off, uint64_t len, struct blk_extent *where);
+/* That write failed: the next commit or flush writes the whole bitmap. */
+void blk_chain_unsaved(struct blk_chain *chain);
+/* The file that a flush must fdatasync; -1: none, or that will not do now (use blk_chain_flush). */
 int blk_chain_sync_fd(const struct blk_chain *chain);
 
 extern const int blk_chain_syscalls[]; /* system calls at run time, ends with -1 */

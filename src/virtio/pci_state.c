@@ -68,8 +68,13 @@ static void save_registers(const struct virtio_pci *pci, struct buf *out)
 int virtio_pci_save(struct virtio_pci *pci, struct buf *out)
 {
 	struct virtio_device *dev = pci->dev;
-	size_t start, own;
+	struct buf own = {0};
+	size_t start;
 	int r = 0;
+
+	/* First, since it may end requests in flight, which moves the queues. */
+	if (dev->ops->save)
+		r = dev->ops->save(dev, &own);
 
 	buf_put_u16(out, STATE_VERSION);
 	buf_put_u16(out, (uint16_t)dev->id);
@@ -81,13 +86,13 @@ int virtio_pci_save(struct virtio_pci *pci, struct buf *out)
 	buf_put_u8(out, dev->broken);
 	for (unsigned q = 0; q < dev->num_queues; q++)
 		save_queue(pci, q, out);
-	own = out->len;
-	buf_put_u32(out, 0);
-	if (dev->ops->save)
-		r = dev->ops->save(dev, out);
-	patch_u32(out, own, (uint32_t)(out->len - own - 4));
+	buf_put_u32(out, (uint32_t)own.len);
+	buf_put(out, own.data, own.len);
 	patch_u32(out, start, (uint32_t)(out->len - start - 4));
-	return r < 0 ? r : out->error;
+	if (r >= 0)
+		r = own.error ? own.error : out->error;
+	buf_done(&own);
+	return r;
 }
 
 static int load_queue(struct virtio_pci *pci, unsigned q, struct cursor *in)

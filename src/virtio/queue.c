@@ -301,6 +301,11 @@ int virtq_chain_write(const struct virtq_chain *c, uint64_t off, const void *p, 
 	return copy_iov(c->write, c->num_write, off, (void *)(uintptr_t)p, len, true, c->windows);
 }
 
+int virtq_iov_write(const struct iovec *iov, unsigned n, uint64_t off, const void *p, size_t len, bool windows)
+{
+	return copy_iov(iov, n, off, (void *)(uintptr_t)p, len, true, windows);
+}
+
 int virtq_iov_slice(const struct iovec *in, unsigned n, uint64_t off, uint64_t len, struct iovec *out, unsigned max)
 {
 	unsigned used = 0;

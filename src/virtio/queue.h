@@ -71,4 +71,8 @@ int virtq_chain_write(const struct virtq_chain *c, uint64_t off, const void *p, 
 int virtq_iov_slice(const struct iovec *in, unsigned n, uint64_t off, uint64_t len, struct iovec *out,
 		    unsigned max) MUST_CHECK;
 
+/* Copies into an iovec array at `off`, by system call if `windows`; 0, -EPROTO (short) or -EFAULT. */
+int virtq_iov_write(const struct iovec *iov, unsigned n, uint64_t off, const void *p, size_t len,
+		    bool windows) MUST_CHECK;
+
 #endif
