@@ -208,7 +208,8 @@ static int set_attributes(struct merge *m, uint32_t number, const struct index_r
 {
 	struct inode *inode = &m->t->inodes[number];
 
-	inode->mode = (uint16_t)((inode->mode & S_IFMT) | rec->mode);
+	/* Links have no permissions of their own: Linux shows all of them. */
+	inode->mode = (uint16_t)((inode->mode & S_IFMT) | (S_ISLNK(inode->mode) ? 0777 : rec->mode));
 	inode->uid = rec->uid;
 	inode->gid = rec->gid;
 	inode->mtime = rec->mtime;
