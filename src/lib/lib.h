@@ -23,7 +23,8 @@
 #define OPTIONS_GET(type, options)                                                                                     \
 	({                                                                                                             \
 		type _o = {.size = sizeof(type)};                                                                      \
-		options_copy(&_o, sizeof(_o), (options), (options) ? *(const size_t *)(options) : 0);                  \
+		const type *_from = (options);                                                                         \
+		options_copy(&_o, sizeof(_o), _from, _from ? _from->size : 0);                                         \
 		_o;                                                                                                    \
 	})
 void options_copy(void *to, size_t to_size, const void *from, size_t from_size);

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Environments, signal names, option structs of other sizes, refusals of the public calls. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fileio.h"
+#include "base/util.h"
+#include "lib/lib.h"
+
+static void environments_merge(void **state)
+{
+	const char *base[] = {"A=1", "B=2", "A=3", NULL}, *over[] = {"B=", "C=x=y", "BB=4", NULL};
+	char **env = env_merge(base, over);
+
+	assert_string_equal(env[0], "A=3");
+	assert_string_equal(env[1], "B=");
+	assert_string_equal(env[2], "C=x=y");
+	assert_string_equal(env[3], "BB=4");
+	assert_null(env[4]);
+	assert_true(env_has(env, "C"));
+	assert_false(env_has(env, "D"));
+	assert_false(env_has(env, "BBB"));
+	strv_free(env);
+	env = env_merge(NULL, NULL);
+	assert_null(env[0]);
+	strv_free(env);
+}
+
+static void signals_parse(void **state)
+{
+	assert_int_equal(signal_parse("SIGTERM"), 15);
+	assert_int_equal(signal_parse("term"), 15);
+	assert_int_equal(signal_parse("9"), 9);
+	assert_int_equal(signal_parse("SIGRTMIN+3"), 37);
+	assert_int_equal(signal_parse("RTMAX"), 64);
+	assert_int_equal(signal_parse("SIGRTMAX-2"), 62);
+	assert_int_equal(signal_parse("0"), -EINVAL);
+	assert_int_equal(signal_parse("65"), -EINVAL);
+	assert_int_equal(signal_parse(""), -EINVAL);
+	assert_int_equal(signal_parse("SIG"), -EINVAL);
+	assert_int_equal(signal_parse("RTMINx"), -EINVAL);
+}
+
+/* A program built with an older or a newer header. */
+static void option_structs_of_other_sizes(void **state)
+{
+	struct {
+		struct sm_vm_options known;
+		uint64_t newer;
+	} big = {.known = {.size = sizeof(big), .image = "i"}};
+	struct sm_vm_options small = {
+		.size = offsetof(struct sm_vm_options, hostname), .image = "i", .hostname = "never read"};
+	struct sm_vm_options o = OPTIONS_GET(struct sm_vm_options, &big.known);
+
+	assert_string_equal(o.image, "i");
+	o = OPTIONS_GET(struct sm_vm_options, &small);
+	assert_string_equal(o.image, "i");
+	assert_null(o.hostname);
+	o = OPTIONS_GET(struct sm_vm_options, (const struct sm_vm_options *)NULL);
+	assert_null(o.image);
+}
+
+static void wrong_options_are_named(void **state)
+{
+	const char *const bad_env[] = {"NOEQUALS", NULL}, *const bad_env2[] = {"=x", NULL};
+	const struct {
+		struct sm_vm_options o;
+		const char *says;
+	} cases[] = {
+		{{.image = NULL}, "no image"},
+		{{.image = ""}, "no image"},
+		{{.image = "i", .name = "a/b"}, "a/b"},
+		{{.image = "i", .memory = 64 * MIB}, "64.0 MiB"},
+		{{.image = "i", .cpus = 17}, "17"},
+		{{.image = "i", .disk_size = 1}, "disk"},
+		{{.image = "i", .hostname = ""}, "host name"},
+		{{.image = "i", .cwd = "relative"}, "relative"},
+		{{.image = "i", .env = bad_env}, "NOEQUALS"},
+		{{.image = "i", .env = bad_env2}, "=x"},
+	};
+	struct sm_client_options co = SM_CLIENT_OPTIONS_INIT;
+	char dir[] = "/tmp/test-lib.XXXXXX";
+	struct sm_client *c;
+
+	assert_non_null(mkdtemp(dir));
+	co.home = dir;
+	co.libexec_dir = "/tmp";
+	assert_int_equal(sm_client_open(&co, &c, NULL), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct sm_vm_options o = cases[i].o;
+		struct sm_error err = {0};
+		struct sm_vm *vm;
+
+		o.size = sizeof(o);
+		assert_int_equal(sm_vm_start(c, &o, &vm, &err), -EINVAL);
+		assert_int_equal(err.kind, SM_ERROR_INVALID);
+		if (!strstr(err.message, cases[i].says))
+			fail_msg("\"%s\" does not name %s", err.message, cases[i].says);
+	}
+	sm_client_close(c);
+	remove_tree_at(AT_FDCWD, dir);
+}
+
+/* Where others may write nothing of ours goes. */
+static void shared_directories_are_refused(void **state)
+{
+	struct sm_client_options co = SM_CLIENT_OPTIONS_INIT;
+	char dir[] = "/tmp/test-lib.XXXXXX", path[64];
+	struct sm_error err = {0};
+	struct sm_client *c;
+
+	assert_non_null(mkdtemp(dir));
+	co.home = dir;
+	co.libexec_dir = "/tmp";
+	snprintf(path, sizeof(path), "%s/run", dir);
+	assert_int_equal(mkdir_p(path, 0777), 0);
+	assert_int_equal(chmod(path, 0777), 0);
+	assert_int_equal(sm_client_open(&co, &c, &err), -EPERM);
+	assert_int_equal(err.kind, SM_ERROR_HOST);
+	assert_non_null(strstr(err.message, path));
+	remove_tree_at(AT_FDCWD, dir);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(environments_merge),
+		cmocka_unit_test(signals_parse),
+		cmocka_unit_test(option_structs_of_other_sizes),
+		cmocka_unit_test(wrong_options_are_named),
+		cmocka_unit_test(shared_directories_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
