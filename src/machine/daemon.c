@@ -78,6 +78,14 @@ static void on_idle(struct loop *loop, struct loop_source *src, void *arg)
 	daemon_begin_stop(d);
 }
 
+static void on_fresh(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct daemon *d = arg;
+
+	if (daemon_agent(d))
+		sessions_up(d, NULL);
+}
+
 /* ------------------------------------------------------------------------------------------------------ boot */
 
 static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
@@ -335,6 +343,8 @@ int daemon_run(struct daemon *d, int signal_fd, struct sm_error *err)
 		r = loop_add_timer(d->loop, on_boot_limit, d, &d->boot_timer);
 	if (r == 0)
 		r = loop_add_timer(d->loop, on_stop_limit, d, &d->stop_timer);
+	if (r == 0)
+		r = loop_add_timer(d->loop, on_fresh, d, &d->fresh_timer);
 	if (r == 0)
 		r = loop_add(d->loop, d->listen, EPOLLIN, on_accept, d, &d->listen_src);
 	if (r == 0)

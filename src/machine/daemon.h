@@ -36,6 +36,12 @@ struct daemon {
 	struct link *agent; /* NULL unless BOOTING, UP or STOPPING */
 	struct session *sessions;
 	unsigned busy; /* open channels to the agent, and BUSY holds */
+	/*
+	 * When the last command's view of the host's files has expired. A new link is answered no sooner, so that of
+	 * two commands one after the other the second sees what the host did in between.
+	 */
+	uint64_t fresh_at_ns;
+	struct loop_source *fresh_timer;
 	struct loop_source *listen_src, *emu_src, *files_src, *signal_src, *idle_timer, *boot_timer, *stop_timer;
 };
 

@@ -17,6 +17,9 @@
 #define EMULATOR_PORT "supermachine.agent"
 #define EMULATOR_ROOT_TAG "host"
 
+/* For so long after a look at a file the machine may not see that the host has changed it. */
+#define EMULATOR_FILES_STALE_NS (100ULL * 1000000)
+
 struct emulator_options {
 	const char *kernel, *initramfs;
 	const char *dir; /* for its logs: console, emulator.log, files.log */

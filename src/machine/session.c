@@ -211,7 +211,10 @@ static void begin_pipe(struct session *s)
 
 static void relay_ended(void *arg, struct relay *r, bool far_left, int code)
 {
-	daemon_busy(arg, -1);
+	struct daemon *d = arg;
+
+	d->fresh_at_ns = time_now_ns() + EMULATOR_FILES_STALE_NS;
+	daemon_busy(d, -1);
 }
 
 static const struct relay_hooks hooks = {.ended = relay_ended};
@@ -376,6 +379,8 @@ static void decide(struct session *s)
 	}
 	if (d->state == DAEMON_STOPPING) {
 		session_free(s); /* unanswered: it will ask a new daemon */
+	} else if (daemon_agent(d) && s->request.type == WIRE_LINK && time_now_ns() < d->fresh_at_ns) {
+		loop_timer_at(d->fresh_timer, d->fresh_at_ns);
 	} else if (daemon_agent(d)) {
 		serve(s);
 	} else {
