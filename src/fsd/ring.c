@@ -28,14 +28,22 @@ static void interrupt(struct ring *r)
 		return;
 }
 
-/* Serves what is available; false when the driver broke the ring, which is then left alone. */
-static bool drain(struct ring *r, struct virtq_chain *chain)
+enum drained { DRAINED_ALL, DRAINED_SOME, DRAINED_BROKEN };
+
+/*
+ * Serves what is available, but not for ever: a driver can lay its rings over one another so that each answer makes a
+ * new request, and the thread must still hear a stop. After a broken ring nothing more is served.
+ */
+static enum drained drain(struct ring *r, struct virtq_chain *chain)
 {
+	unsigned left = 4 * VIRTQ_MAX_SIZE;
+
 	do {
-		int got;
+		int got = 0;
 
 		virtq_disable_notify(&r->vq);
-		while ((got = virtq_pop(&r->vq, chain)) > 0) {
+		while (left && (got = virtq_pop(&r->vq, chain)) > 0) {
+			left--;
 			ssize_t n = fuse_session_serve(r->session, chain->read, (int)chain->num_read, chain->write,
 						       (int)chain->num_write);
 
@@ -46,11 +54,11 @@ static bool drain(struct ring *r, struct virtq_chain *chain)
 		if (got < 0) {
 			r->broken++;
 			log_warn("fsd", "the driver broke its queue; it is not served any more");
-			return false;
+			return DRAINED_BROKEN;
 		}
-	} while (virtq_enable_notify(&r->vq));
+	} while (left && virtq_enable_notify(&r->vq));
 	interrupt(r);
-	return true;
+	return left ? DRAINED_ALL : DRAINED_SOME;
 }
 
 static void *ring_run(void *arg)
@@ -58,17 +66,22 @@ static void *ring_run(void *arg)
 	struct ring *r = arg;
 	struct virtq_chain *chain = malloc(sizeof(*chain));
 	struct pollfd fds[2] = {{.fd = r->stop, .events = POLLIN}, {.fd = r->kick, .events = POLLIN}};
-	bool alive = chain && drain(r, chain); /* requests may have come before the kick was set */
+	/* Requests may have come before the kick was set. */
+	enum drained last = chain ? drain(r, chain) : DRAINED_BROKEN;
 
 	for (;;) {
 		uint64_t count;
 
-		if (poll(fds, alive ? 2 : 1, -1) < 0 && errno != EINTR)
+		if (poll(fds, last == DRAINED_BROKEN ? 1 : 2, last == DRAINED_SOME ? 0 : -1) < 0 && errno != EINTR)
 			break;
 		if (fds[0].revents)
 			break;
-		if (alive && fds[1].revents & POLLIN && read(r->kick, &count, sizeof(count)) == sizeof(count))
-			alive = drain(r, chain);
+		if (last == DRAINED_BROKEN)
+			continue;
+		if (fds[1].revents & POLLIN && read(r->kick, &count, sizeof(count)) < 0 && errno != EAGAIN)
+			continue;
+		if (last == DRAINED_SOME || fds[1].revents & POLLIN)
+			last = drain(r, chain);
 	}
 	free(chain);
 	return NULL;
