@@ -170,7 +170,8 @@ int conn_step(struct conn *conn, struct pollfd *extra, unsigned n, int timeout_m
 	mux_output(conn->mux, &queued);
 	n = MIN(n, (unsigned)ARRAY_SIZE(fds) - 1);
 	fds[0] = (struct pollfd){.fd = conn->fd, .events = POLLIN | (queued ? POLLOUT : 0)};
-	memcpy(fds + 1, extra, n * sizeof(*fds));
+	for (unsigned i = 0; i < n; i++)
+		fds[i + 1] = extra[i];
 	r = poll(fds, n + 1, timeout_ms);
 	if (r < 0 && errno != EINTR)
 		return -errno;

@@ -264,7 +264,7 @@ int main(int argc, char **argv)
 	if (!f.script)
 		f.script = "";
 	if (streq(f.script, "dies"))
-		return 9;
+		_exit(9);
 	control_send(&f, "{\"event\":\"started\",\"pid\":1}");
 	if (loop_new(&f.loop) < 0 || loop_add(f.loop, f.control, POLLIN, on_control, &f, &src) < 0)
 		return 2;
