@@ -21,7 +21,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Queues the messages; the socket's buffer holds them all, since an input is at most 4 KiB. */
+/* Queues the messages, as many as the socket's buffer holds. */
 static void queue_messages(struct cursor *c, int sock, int memfd)
 {
 	while (!c->bad && c->left > 2) {
@@ -40,9 +40,12 @@ static void queue_messages(struct cursor *c, int sock, int memfd)
 		memcpy(bytes, head, sizeof(head));
 		if (head[2])
 			memcpy(bytes + 12, payload, head[2]);
-		fd_send(sock, bytes, 12 + head[2], fds, kind & 3 ? (kind & 3) == 1 ? 1 : 2 : 0);
+		int r = fd_send(sock, bytes, 12 + head[2], fds, kind & 3 ? (kind & 3) == 1 ? 1 : 2 : 0);
+
 		if (event >= 0)
 			close(event);
+		if (r < 0)
+			return; /* the socket is full: that is enough */
 	}
 }
 
@@ -69,6 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	if (fuse_memory_new(&o, &be) < 0 || fuse_session_new(be, NULL, &session) < 0)
 		abort();
+	fd_set_nonblock(sock[0], true);
 	queue_messages(&c, sock[0], memfd);
 	shutdown(sock[0], SHUT_WR);
 	vhost_user_serve(sock[1], session, &err);
