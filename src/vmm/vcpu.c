@@ -197,13 +197,16 @@ static void run_guest(struct vcpu *vcpu)
 static bool seal_vcpu(struct vcpu *vcpu)
 {
 	struct vm *vm = vcpu->vm;
-	int r;
+	bool stopping;
+	int r = 0;
 
 	pthread_mutex_lock(&vm->lock);
 	while (!vm->sealed && !vm->stopping)
 		pthread_cond_wait(&vm->changed, &vm->lock);
+	stopping = vm->stopping;
 	pthread_mutex_unlock(&vm->lock);
-	r = vm->stopping ? 0 : seal_thread(SEAL_VCPU, devices_syscalls());
+	if (!stopping && vm->cfg->seal)
+		r = seal_thread(SEAL_VCPU, devices_syscalls());
 	if (r < 0)
 		finish(vcpu, VM_ERROR, "seal", (uint64_t)-r);
 	return r >= 0;
@@ -216,9 +219,10 @@ static void *vcpu_main(void *arg)
 
 	snprintf(name, sizeof(name), "vcpu%u", vcpu->id);
 	prctl(PR_SET_NAME, name);
-	if (vcpu->vm->cfg->seal && !seal_vcpu(vcpu))
+	leave_guest(vcpu); /* vm_start counts each thread as inside until it has come this far, */
+	if (!seal_vcpu(vcpu))
 		return NULL;
-	leave_guest(vcpu); /* vm_start counted this thread as inside: now it is ready */
+	leave_guest(vcpu); /* and again until here */
 	while (wait_until_running(vcpu)) {
 		run_guest(vcpu);
 		leave_guest(vcpu);

@@ -206,31 +206,42 @@ int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 	return r;
 }
 
-int vm_start(struct vm *vm, struct sm_error *err)
+/* Until every vCPU thread has passed its next step (or one has failed). */
+static void wait_outside(struct vm *vm)
 {
-	int r = 0;
-
-	for (unsigned i = 0; i < vm->cfg->cpus && !r; i++) {
-		pthread_mutex_lock(&vm->lock);
-		vm->inside++;
-		pthread_mutex_unlock(&vm->lock);
-		r = vcpu_start(&vm->vcpus[i], err);
-	}
-	if (!r && vm->cfg->seal) {
-		r = seal_thread(SEAL_LOOP, devices_syscalls());
-		if (r < 0)
-			error_sys(err, -r, "seal");
-	}
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&vm->lock);
-	vm->sealed = true;
-	pthread_cond_broadcast(&vm->changed);
-	pthread_mutex_unlock(&vm->lock);
-	/* Until every thread has sealed itself: nothing of the guest may run beside an open one. */
 	pthread_mutex_lock(&vm->lock);
 	while (vm->inside && !vm->reason)
 		pthread_cond_wait(&vm->changed, &vm->lock);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+/*
+ * The threads first come up (naming themselves and what else the C library does), then the process is sealed, then
+ * each thread narrows its own filter; nothing of the guest runs before all of that is done.
+ */
+int vm_start(struct vm *vm, struct sm_error *err)
+{
+	unsigned n = vm->cfg->cpus;
+	int r = 0;
+
+	vm->inside = n;
+	for (unsigned i = 0; i < n && !r; i++)
+		r = vcpu_start(&vm->vcpus[i], err);
+	if (r < 0)
+		return r;
+	wait_outside(vm);
+	if (vm->cfg->seal) {
+		r = seal_thread(SEAL_LOOP, devices_syscalls());
+		if (r < 0)
+			return error_sys(err, -r, "seal");
+	}
+	pthread_mutex_lock(&vm->lock);
+	vm->inside = n;
+	vm->sealed = true;
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->lock);
+	wait_outside(vm);
+	pthread_mutex_lock(&vm->lock);
 	if (vm->reason)
 		r = error_set(err, SM_ERROR_HOST, EPERM, "%s", vm->detail);
 	pthread_mutex_unlock(&vm->lock);

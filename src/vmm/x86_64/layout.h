@@ -14,6 +14,7 @@
 #define LAYOUT_ACPI 0xe0000ULL
 #define LAYOUT_ACPI_SIZE 0x10000ULL
 #define LAYOUT_VMGENID 0xff000ULL
+#define LAYOUT_RESET_VECTOR 0xffff0ULL
 
 #define LAYOUT_KERNEL 0x1000000ULL /* 16 MiB: what stock kernels prefer */
 
