@@ -31,6 +31,16 @@ static const struct opt options[] = {
 };
 #undef V
 
+static void put_names(const char *const *names)
+{
+	if (!names || !names[0])
+		fputs("an image without a name", stdout);
+	for (size_t i = 0; names && names[i]; i++) {
+		fputs(i ? ", " : "", stdout);
+		text_put(stdout, names[i]);
+	}
+}
+
 static int load(struct cli *cli, const struct load_values *v, const char *source)
 {
 	struct sm_load_options o = SM_LOAD_OPTIONS_INIT;
@@ -62,7 +72,7 @@ static int load(struct cli *cli, const struct load_values *v, const char *source
 		printf("%.12s\n", info->id);
 	} else {
 		fputs("Loaded ", stdout);
-		text_put(stdout, info->names && info->names[0] ? info->names[0] : "an image without a name");
+		put_names(info->names);
 		printf(" (%.12s, %u layer%s, %s)\n", info->id, info->layers, info->layers == 1 ? "" : "s",
 		       format_size(info->allocated_size, size));
 	}

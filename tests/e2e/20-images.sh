@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+# Images: loading as other tools make them, listing, naming, removing.
+
+test_load_umoci_layout() {
+	# an image that umoci made loads, is listed, and runs as one file system that fsck.erofs accepts
+	needs umoci fsck.erofs
+	busybox_root root
+	umoci init --layout lay
+	umoci new --image lay:v1
+	umoci unpack --rootless --image lay:v1 bundle >/dev/null
+	cp -a root/. bundle/rootfs/
+	umoci repack --image lay:v1 bundle >/dev/null 2>&1
+	umoci config --image lay:v1 --config.cmd sh --author e2e
+	out $sm load --name fromumoci:v1 oci:lay:v1
+	has "what was loaded" "$out" '^Loaded fromumoci:v1 \([0-9a-f]{12}, 1 layer, '
+	out $sm images
+	has "listed" "$out" '^fromumoci +v1 +[0-9a-f]{12} +[0-9a-f]{12} '
+	is "over 80 columns" "$(awk 'length > 80' "$SM_TMP/.out")" ""
+	out $sm inspect fromumoci:v1 --export-erofs fs.erofs
+	fsck.erofs fs.erofs >/dev/null
+	out $sm rmi fromumoci:v1
+}
+
+test_load_archives() {
+	# OCI and docker archives load by path, by prefix, and from standard input; all are the same image
+	box
+	local id f
+	id=$($sm images --format json | jq -r '.[] | select(.names | index("box:latest")) | .id')
+	for f in oci-archive docker docker-new; do
+		"$SM_TOP/tests/lib/mkimage" --layer "$SM_SHARED/root" --tag arch:$f --format $f --cmd '["sh"]' --env PATH=/bin --env GREETING=hello $f.tar
+		out $sm load $f.tar
+		has "$f" "$out" "^Loaded .*arch:$f[ ,]"
+		out $sm load -q -i $f.tar
+		is "id of $f" "$out" "${id:0:12}"
+		out bash -c "$sm load --name stdin:$f - <$f.tar"
+		out bash -c "cat $f.tar | $sm load -q --name stdin:$f"
+		is "id of $f on standard input" "$out" "${id:0:12}"
+	done
+	out $sm rmi stdin:docker stdin:docker-new stdin:oci-archive
+	out $sm images -q
+	has "still there" "$out" "${id:0:12}"
+}
+
+test_load_compressions() {
+	# gzip in several members, zstd in several frames and plain layers give the same image content
+	box
+	tar -C "$SM_SHARED/root" --sort=name --numeric-owner -cf layer.tar .
+	for how in plain gzip,members=5 zstd,members=3; do
+		"$SM_TOP/tests/lib/mkimage" --layer "layer.tar,$how" --env "HOW=$how" --tag latest "lay-${how%%,*}"
+		out $sm load --name "comp:${how%%,*}" "oci:lay-${how%%,*}"
+		$sm inspect "comp:${how%%,*}" --export-erofs "${how%%,*}.erofs"
+	done
+	cmp plain.erofs gzip.erofs
+	cmp plain.erofs zstd.erofs
+	# one layer's content, used by three images: only one copy on disk
+	out $sm images --format json
+	jq -e '[.[] | select(any(.names[]?; startswith("comp:"))) | .shared > 0] | length > 0 and all' "$SM_TMP/.out" >/dev/null
+	out $sm rmi comp:plain comp:gzip comp:zstd
+}
+
+test_names() {
+	# tag, inspect by id, rmi of one name and of all, prune gives the space back
+	image named --label a=b
+	local id
+	id=$($sm images --format json | jq -r '.[] | select(any(.names[]; . == "named:latest")) | .id')
+	out $sm tag named other:1
+	out $sm inspect --type image other:1
+	is "id" "$(jq -r '.[0].id | ltrimstr("sha256:")' "$SM_TMP/.out")" "$id"
+	out $sm inspect "${id:0:6}"
+	out $sm rmi other:1
+	out $sm inspect named
+	out -125 $sm inspect other:1
+	out $sm tag named other:2
+	out $sm rmi "${id:0:12}"
+	out -125 $sm inspect named
+	out -125 $sm inspect other:2
+	out $sm prune
+	has "freed" "$out" '^Removed '
+	out $sm prune --format json
+	is "second prune" "$(jq -r '.bytes' "$SM_TMP/.out")" 0
+	out $sm inspect box
+}
+
+test_broken_images() {
+	# a broken image is one error naming the file, and the store is as before
+	box
+	local before n=0
+	before=$($sm images --format json | jq -S .)
+	cp -a "$SM_SHARED/root" root
+	head -c 20000 /dev/urandom >root/different
+	break_it() { # break_it PATTERN MKIMAGE-OPTIONS...
+		local pattern=$1
+		shift
+		n=$((n + 1))
+		"$SM_TOP/tests/lib/mkimage" --tag latest "$@" "bad$n" >/dev/null
+		out -125 $sm load "oci:bad$n"
+		has "error $n" "$err" "^supermachine: load: .*$pattern"
+		[ "$(wc -l <"$SM_TMP/.err")" -le 2 ] || fail "more than two lines: $err"
+	}
+	break_it 'digest|sha256' --layer "root,flip=2000"
+	break_it '' --layer "root,cut=500"
+	break_it '' --layer "root,break=3000"
+	break_it '' --layer "root,missing"
+	break_it '' --layer "root" --set 'manifest.layers.0.size=-1'
+	break_it '' --layer "root" --raw manifest=/dev/null
+	out -125 $sm load oci:/nowhere
+	has "path" "$err" '/nowhere'
+	out -125 $sm load nothing.tar
+	has "path" "$err" 'nothing.tar'
+	head -c 100000 /dev/urandom >noise.tar
+	out -125 $sm load noise.tar
+	out -125 bash -c "echo garbage | $sm load -"
+	is "the store" "$($sm images --format json | jq -S .)" "$before"
+}
+
+test_limits() {
+	# limits against bombs can be set, and say which they were
+	"$SM_TOP/tests/lib/mkimage" --layer zeros:64M,gzip --tag latest bomb >/dev/null
+	out -125 $sm load --max-layer-size 10M oci:bomb
+	has "limit" "$err" '(limit|more than|large|exceed|max)'
+	mkdir many
+	(cd many && seq 200 | xargs touch)
+	"$SM_TOP/tests/lib/mkimage" --layer many --tag latest manyfiles >/dev/null
+	out -125 $sm load --max-entries 50 oci:manyfiles
+	out $sm load --name manyfiles oci:manyfiles
+	out $sm rmi manyfiles
+}
+
+limit_killed_loads=300
+test_killed_loads() {
+	# a load killed at any moment: the next one succeeds, and prune leaves no garbage
+	local n i pid
+	n=$(scaled 8 50)
+	mkdir big
+	for i in 1 2 3 4; do head -c 3000000 /dev/urandom >big/$i; done
+	"$SM_TOP/tests/lib/mkimage" --layer big,gzip --layer big,zstd --tag latest biglay >/dev/null
+	out $sm prune -a
+	local store=$SUPERMACHINE_HOME/data
+	[ -d "$store" ] || store=$SUPERMACHINE_HOME
+	find "$store" -type f | sort >before
+	for i in $(seq "$n"); do
+		$sm load --name killed oci:biglay >/dev/null 2>&1 &
+		pid=$!
+		sleep "0.$(printf %03d $((RANDOM % 250)))"
+		kill -9 $pid 2>/dev/null || true
+		wait $pid 2>/dev/null || true
+	done
+	out $sm load --name killed oci:biglay
+	$sm inspect killed --export-erofs k.erofs
+	fsck.erofs k.erofs >/dev/null
+	out $sm rmi killed
+	out $sm prune -a
+	find "$store" -type f | sort >after
+	diff before after
+}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+# -it: a real terminal, its size, its keys, its mode afterwards.
+
+pty=$(dirname "${BASH_SOURCE[0]}")/pty.py
+
+test_shell() {
+	# run -it gives a shell: echo, editing, exit status, and the terminal is as before
+	box
+	out -3 python3 "$pty" 'expect:[#$] ' 'send:echo a$((40+2))b\r' 'expect:a42b' 'send:tty; stty size\r' 'expect:/dev/pts/\d' 'expect:24 80' \
+		'send:exit 3\r' -- $sm run -it -m 256M box sh
+}
+
+test_resize() {
+	# the window's size is the guest's from the start, and follows
+	box
+	out python3 "$pty" --size 30x100 'expect:30 100' 'resize:41x133' 'expect:41 133' -- \
+		$sm run -it -m 256M box sh -c 'stty size; trap "stty size; exit 0" WINCH; while :; do sleep 0.1; done'
+}
+
+test_keys() {
+	# Ctrl-C interrupts the guest's command, not the session; Ctrl-D ends input; Ctrl-Z stops a job in the guest
+	box
+	out -0 python3 "$pty" 'expect:[#$] ' 'send:sleep 1000\r' 'sleep:1' 'send:\x03' 'expect:[#$] ' 'send:echo st=$?\r' 'expect:st=130' \
+		'send:cat\r' 'send:line\r' 'expect:line\r\nline' 'send:\x04' 'expect:[#$] ' \
+		'send:sleep 99\r' 'sleep:0.5' 'send:\x1a' 'expect:[#$] ' 'send:kill %1; exit 0\r' 'send:exit 0\r' -- $sm run -it -m 256M box sh
+}
+
+test_exec_terminal() {
+	# exec -it gives a second terminal in a running VM
+	vm term
+	out -5 python3 "$pty" --size 33x90 'expect:[#$] ' 'send:stty size; ps | grep -c sleep\r' 'expect:33 90' 'send:exit 5\r' -- $sm exec -it term sh
+	out $sm rm -f term
+}
+
+test_attach_and_let_go() {
+	# attach joins the command; ctrl-p ctrl-q lets go of it and it goes on
+	vm att -it -- sh
+	out python3 "$pty" 'send:\r' 'expect:[#$] ' 'send:X=kept\r' 'expect:[#$] ' 'send:\x10\x11' 'expect:detached' -- $sm attach att
+	is "still there" "$(state att)" running
+	out -4 python3 "$pty" 'send:\r' 'expect:[#$] ' 'send:echo =$X=\r' 'expect:=kept=' 'send:exit 4\r' -- $sm attach att
+	until_true 20 bash -c "[ \"\$($sm ps -q)\" = '' ]"
+	is "status" "$(field att .outcome.status)" 4
+	out $sm rm att
+}
+
+test_hangup() {
+	# closing the terminal ends the VM; so does a monitor's death, with the terminal restored
+	box
+	python3 "$pty" 'expect:[#$] ' hangup -- $sm run -it -m 256M box sh || true
+	until_true 20 bash -c "[ -z \"\$($sm ps -aq)\" ]"
+}
+
+test_restored_after_crash() {
+	# when the monitor is killed under a session, the terminal's mode is restored and the reason is told
+	box
+	cat >crash.sh <<-'S'
+		until pid=$(supermachine ps --format json | jq -r '.[0].monitor_pid // 0') && [ "$pid" -gt 0 ]; do sleep 0.2; done
+		sleep 2
+		if [ "$1" = machine ]; then supermachine machine exec -- kill -9 "$pid"; else kill -9 "$pid"; fi </dev/null
+	S
+	bash crash.sh "$(engine)" &
+	out -125 python3 "$pty" --timeout 60 'expect:[#$] ' 'expect:monitor' -- $sm run -it -m 256M box sh
+	wait
+}
+
+test_progress_bar() {
+	# a progress bar shows on a terminal only and is gone at the end; NO_COLOR and pipes get none of it
+	mkdir big
+	head -c 60000000 /dev/urandom >big/a
+	"$SM_TOP/tests/lib/mkimage" --layer big,gzip --tag latest biglay >/dev/null
+	out python3 "$pty" -- $sm load --name barred oci:biglay
+	has "bar" "$out" '\[#*\.*\] +[0-9]+%'
+	has "cleared" "$(tail -n 1 <<<"$out")" 'Loaded barred'
+	out $sm rmi barred
+	out $sm prune -a
+	out $sm load --name barred oci:biglay
+	is "stderr in a pipe" "$err" ""
+	out $sm rmi barred
+}
+
+test_tty_output() {
+	# -t without -i: output is one stream with terminal line ends
+	out run_box -t box sh -c 'test -t 1 && echo terminal; echo err >&2'
+	has "stdout" "$out" $'^terminal\r$'
+	is "stderr" "$err" ""
+}

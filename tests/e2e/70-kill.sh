@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+# Nothing outlives what it belongs to, whoever dies first; the record tells why. And the monitor is sealed.
+
+# Pids of a VM's processes, as "NAME PID" lines, where they run.
+pids() {
+	echo "monitor $(field "$1" .monitor_pid)"
+	echo "keeper $(field "$1" .keeper_pid)"
+}
+
+alive() { # alive PID, where VMs run
+	beside test -d "/proc/$1"
+}
+
+gone() {
+	! alive "$1"
+}
+
+limit_kill_orders=300
+test_kill_orders() {
+	# kill -9 of command, keeper and monitor, in any order: nothing stays running, and the record says who died
+	local order n=0 orders=("monitor" "keeper" "cli" "keeper monitor" "monitor keeper" "cli keeper")
+	[ "$SM_SCALE" -gt 1 ] && orders+=("cli monitor keeper" "keeper cli monitor" "monitor cli keeper" "cli keeper monitor" "keeper monitor cli" "monitor keeper cli")
+	box
+	for order in "${orders[@]}"; do
+		n=$((n + 1))
+		local name=order$n m k who cli
+		$sm run -m 256M --name "$name" box sh -c 'echo ready; sleep 1000' >"$name.out" 2>"$name.err" &
+		cli=$!
+		until_true 40 grep -q ready "$name.out"
+		m=$(field "$name" .monitor_pid) k=$(field "$name" .keeper_pid)
+		for who in $order; do
+			case $who in
+			cli) kill -9 $cli ;;
+			monitor) beside kill -9 "$m" 2>/dev/null || true ;;
+			keeper) beside kill -9 "$k" 2>/dev/null || true ;;
+			esac
+		done
+		wait $cli 2>/dev/null || true
+		until_true 20 gone "$m"
+		until_true 20 gone "$k"
+		until_true 20 bash -c "[ \"\$($sm ps -q)\" = '' ]"
+		is "state after $order" "$(state "$name")" exited
+		local reason
+		reason=$(field "$name" .outcome.reason)
+		case ${order%% *} in
+		monitor) has "reason after $order" "$reason" '^(monitor-died|keeper-died)$' ;;
+		keeper) has "reason after $order" "$reason" '^(keeper-died)$' ;;
+		cli) has "reason after $order" "$reason" '^(client-gone|keeper-died)$' ;;
+		esac
+		out $sm rm "$name"
+	done
+}
+
+test_unnamed_vms_vanish() {
+	# a foreground VM whose command line is killed leaves neither process nor record
+	box
+	$sm run -m 256M box sh -c 'echo ready; sleep 1000' >o &
+	local cli=$! m
+	until_true 40 grep -q ready o
+	m=$($sm ps --format json | jq -r '.[0].monitor_pid')
+	kill -9 $cli
+	until_true 20 gone "$m"
+	until_true 20 bash -c "[ -z \"\$($sm ps -aq)\" ]"
+}
+
+limit_kill_early=200
+test_kill_early() {
+	# the command line killed at random moments of a start leaves nothing
+	box
+	local i
+	for i in $(seq "$(scaled 4 60)"); do
+		$sm run -m 256M box sleep 1000 >/dev/null 2>&1 &
+		local cli=$!
+		sleep "$((RANDOM % 3)).$((RANDOM % 10))"
+		kill -9 $cli
+		wait $cli 2>/dev/null || true
+	done
+	until_true 30 bash -c "[ -z \"\$($sm ps -aq)\" ]"
+	until_true 20 no_vm_processes
+}
+
+# No keeper and no monitor of this home, where VMs run.
+no_vm_processes() {
+	! beside sh -c "grep -lsE 'supermachine-(keeper|vmm)' /proc/[0-9]*/comm /proc/[0-9]*/cmdline" 2>/dev/null | grep -q . ||
+		! beside sh -c "for p in /proc/[0-9]*; do tr '\\0' ' ' <\$p/cmdline 2>/dev/null; echo; done" | grep -E '^[^ ]*supermachine-(keeper|vmm)' | grep -q .
+}
+
+test_sealed_monitor() {
+	# a running monitor is sealed: seccomp filter, no capabilities, no new privileges, in every thread
+	vm sealed -c 2
+	local pid threads
+	pid=$(field sealed .monitor_pid)
+	out beside sh -c "cat /proc/$pid/task/*/status"
+	threads=$(grep -c '^Seccomp:' <<<"$out")
+	[ "$threads" -ge 3 ] || fail "only $threads threads"
+	is "threads with a filter" "$(grep -c '^Seccomp:.*2$' <<<"$out")" "$threads"
+	is "threads without new privileges" "$(grep -c '^NoNewPrivs:.*1$' <<<"$out")" "$threads"
+	local cap
+	for cap in CapEff CapPrm CapInh CapAmb CapBnd; do
+		[ $cap = CapBnd ] && continue
+		is "threads without $cap" "$(grep -cE "^$cap:.*0000000000000000\$" <<<"$out")" "$threads"
+	done
+	out beside sh -c "ls -l /proc/$pid/fd | grep -c ' -> /'" || true
+	out $sm rm -f sealed
+}
+
+test_keeper_killed_session() {
+	# a session whose keeper is killed ends with 125 and a line that tells
+	box
+	$sm run -m 256M --name victim box sh -c 'echo ready; sleep 1000' >o 2>e &
+	local cli=$! rc=0 k
+	until_true 40 grep -q ready o
+	k=$(field victim .keeper_pid)
+	beside kill -9 "$k"
+	wait $cli || rc=$?
+	is "status" "$rc" 125
+	has "line" "$(cat e)" '^supermachine: run: .*keeper'
+	out $sm rm -f victim
+}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+# When a VM ends for a reason of its own, the reason is told.
+
+test_out_of_memory() {
+	# killed for memory: status 137, said so on stderr, and in the reason
+	out -137 run_box -m 192M --outcome o.json box sh -c 'exec tail /dev/zero'
+	has "stderr" "$err" 'out of memory.*-m'
+	is "reason" "$(jq -r .reason o.json)" oom
+}
+
+test_disk_full() {
+	# out of disk: said so on stderr, and in the reason
+	out -1 run_box --disk 32M --outcome o.json box sh -c 'dd if=/dev/zero of=/big bs=1M count=100 2>/dev/null || exit 1'
+	has "stderr" "$err" 'disk is full.*--disk'
+	is "reason" "$(jq -r .reason o.json)" disk-full
+}
+
+test_guest_panic() {
+	# a guest that panics is reported as such, with the console's last line
+	out -125 run_box --outcome o.json box sh -c 'echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 20'
+	has "stderr" "$err" '[Pp]anic'
+	is "reason" "$(jq -r .reason o.json)" guest-panic
+}
+
+test_guest_poweroff() {
+	# a guest that powers off or reboots ends the VM
+	out -125 run_box --outcome o.json box sh -c 'poweroff -f; sleep 20'
+	is "reason" "$(jq -r .reason o.json)" guest-shutdown
+	out -125 run_box --outcome o.json box sh -c 'reboot -f; sleep 20'
+	is "reason" "$(jq -r .reason o.json)" guest-shutdown
+}
+
+test_bad_kernel() {
+	# a kernel that is none is refused in one line
+	echo nonsense >vmlinuz
+	out -125 run_box --kernel "$SM_TMP/vmlinuz" box true
+	has "stderr" "$err" 'vmlinuz'
+	[ "$(wc -l <"$SM_TMP/.err")" -le 2 ] || fail "more than two lines: $err"
+	out -125 run_box --kernel /nowhere/vmlinuz box true
+	has "stderr" "$err" '/nowhere/vmlinuz'
+}
+
+test_given_kernel() {
+	# --kernel FILE boots that kernel
+	local k
+	k=$(ls /boot/vmlinuz-*-cloud-amd64 2>/dev/null | sort -V | tail -n 1)
+	[ -n "$k" ] || skip "no cloud kernel in /boot"
+	out run_box --kernel "$k" box uname -r
+	is "release" "$out" "${k#/boot/vmlinuz-}"
+}
+
+limit_truncated_image=120
+test_truncated_image() {
+	# an image file truncated under a running VM costs its processes an error at most: the VM lives on
+	mkdir fat
+	busybox_root fat
+	head -c 8000000 /dev/urandom >fat/payload
+	"$SM_TOP/tests/lib/mkimage" --layer fat --env PATH=/bin --env FAT=1 --tag latest fatlay >/dev/null
+	$sm load --name fat oci:fatlay >/dev/null
+	$sm run -d -m 256M --name trunc fat sleep 1000 >/dev/null
+	local blob
+	blob=$(find "$SUPERMACHINE_HOME" -path '*blobs*' -size +7000k | head -n 1)
+	cp --sparse=always "$blob" saved
+	chmod u+w "$blob"
+	truncate -s 4M "$blob"
+	$sm exec trunc sh -c 'cat /payload | wc -c; echo rc=$?' || true
+	out $sm exec trunc echo alive
+	is "VM" "$out" alive
+	out $sm rm -f trunc
+	rm -f "$blob"
+	cp --sparse=always saved "$blob"
+	out $sm rmi fat
+}
