@@ -55,6 +55,7 @@ static void store_u16(void *ring, size_t off, uint16_t v)
 
 int virtq_activate(struct virtqueue *vq, struct mem *mem, bool event_idx, bool indirect)
 {
+	vq->desc_host = vq->avail_host = vq->used_host = NULL;
 	if (!vq->size || vq->size > VIRTQ_MAX_SIZE || (vq->size & (vq->size - 1)))
 		return -EINVAL;
 	if (vq->desc % 16 || vq->avail % 2 || vq->used % 4)
