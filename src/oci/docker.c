@@ -155,7 +155,6 @@ int resolve_docker(const struct oci_source *src, const char *platform, unsigned 
 	struct docker_doc doc = {0};
 	_free_ char *text = NULL;
 	const char *tag = NULL;
-	struct oci_ref ref;
 	size_t len;
 	int r = store_read(src->store, "manifest.json", JSON_MAX_BYTES, &text, &len, err);
 
@@ -168,10 +167,8 @@ int resolve_docker(const struct oci_source *src, const char *platform, unsigned 
 	r = choose(src, &doc, &image, &tag, err);
 	if (r == 0)
 		r = resolve_image(src, image, platform, max_layers, ret, err);
-	if (r == 0 && tag && oci_ref_parse(tag, &ref, NULL) == 0) {
-		oci_ref_done(&ref);
-		ret->name = strdup(tag);
-	}
+	if (r == 0 && tag)
+		r = image_set_name(ret, tag, err);
 	docker_done(&doc);
 	return r;
 }

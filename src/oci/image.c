@@ -25,6 +25,23 @@ void oci_image_done(struct oci_image *img)
 	*img = (struct oci_image){0};
 }
 
+int image_set_name(struct oci_image *img, const char *name, struct sm_error *err)
+{
+	struct oci_ref ref;
+	int r = oci_ref_parse(name, &ref, NULL);
+
+	if (r == -EINVAL)
+		return 0;
+	if (r == 0 && asprintf(&img->name, "%s%s%s", ref.name, ref.tag ? ":" : "@", ref.tag ?: ref.digest) < 0) {
+		img->name = NULL;
+		r = -ENOMEM;
+	}
+	if (r < 0)
+		return error_sys(err, -r, "image name");
+	oci_ref_done(&ref);
+	return 0;
+}
+
 int image_set_layer(struct oci_image *img, unsigned i, const struct extent *e, char *member, struct sm_error *err)
 {
 	struct oci_layer *l = &img->layers[i];

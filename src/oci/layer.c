@@ -236,6 +236,11 @@ static void *producer(void *arg)
 
 /* ---- consumer */
 
+static const char *what_differs(const struct oci_layer_stream *s)
+{
+	return *s->layer.digest && !s->stored.ctx ? "its content" : "its unpacked content";
+}
+
 /* Makes the first full chunk ours to copy from: waits for one, hashes it. 1, 0 at the end, -errno. */
 static int take_chunk(struct oci_layer_stream *s, struct sm_error *err)
 {
@@ -251,7 +256,7 @@ static int take_chunk(struct oci_layer_stream *s, struct sm_error *err)
 		*err = s->error;
 	pthread_mutex_unlock(&s->lock);
 	if (!c)
-		return r < 0 ? r : check_digest(s, &s->diff, s->layer.diff_id, "its unpacked content", err);
+		return r < 0 ? r : check_digest(s, &s->diff, s->layer.diff_id, what_differs(s), err);
 	if (s->diff.ctx && hasher_update(&s->diff, c->data, c->len) < 0)
 		return bad_layer(s, SM_ERROR_IO, EIO, err, "hashing failed");
 	s->taken = 0;

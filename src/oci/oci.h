@@ -44,9 +44,9 @@ struct oci_config {
 struct oci_image {
 	char id[72]; /* "sha256:<hex>" of the configuration's bytes, whatever algorithm the manifest uses */
 	char manifest_digest[OCI_DIGEST_SIZE]; /* "" for docker-archive */
-	/* The reference the source carries, valid for oci_ref_parse, or NULL: RepoTags[0]; else the index's annotation
-	 * io.containerd.image.name; else org.opencontainers.image.ref.name, before which the name of the layout's
-	 * directory or of the archive without its suffix is put if it is a mere tag ("oci:/x/demo:latest" is
+	/* The reference the source carries, "name:tag" in normal form, or NULL: RepoTags[0]; else the index's
+	 * annotation io.containerd.image.name; else org.opencontainers.image.ref.name, before which the name of the
+	 * layout's directory or of the archive without its suffix is put if it is a mere tag ("oci:/x/demo:latest" is
 	 * "demo:latest"). */
 	char *name;
 	struct oci_config config;

@@ -158,23 +158,22 @@ static bool usable_base(const char *s)
 	return *s && strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789._-") == strlen(s);
 }
 
-static int set_name(const struct oci_source *src, const struct descriptor *d, struct oci_image *ret)
+static int set_name(const struct oci_source *src, const struct descriptor *d, struct oci_image *ret,
+		    struct sm_error *err)
 {
 	_free_ char *name = NULL;
-	struct oci_ref ref;
 
 	if (d->full_name)
-		name = strdup(d->full_name);
-	else if (d->ref_name && (strchr(d->ref_name, '/') || strchr(d->ref_name, ':') || !src->base_name))
-		name = strdup(d->ref_name);
-	else if (src->base_name && usable_base(src->base_name) &&
-		 asprintf(&name, "%s:%s", src->base_name, d->ref_name ?: "latest") < 0)
-		name = NULL;
-	if (!name || oci_ref_parse(name, &ref, NULL) < 0)
+		return image_set_name(ret, d->full_name, err);
+	if (d->ref_name && (strchr(d->ref_name, '/') || strchr(d->ref_name, ':') || !src->base_name))
+		return image_set_name(ret, d->ref_name, err);
+	if (!src->base_name || !usable_base(src->base_name))
 		return 0;
-	oci_ref_done(&ref);
-	ret->name = TAKE_PTR(name);
-	return 0;
+	if (asprintf(&name, "%s:%s", src->base_name, d->ref_name ?: "latest") < 0) {
+		name = NULL;
+		return error_sys(err, ENOMEM, "image name");
+	}
+	return image_set_name(ret, name, err);
 }
 
 static int open_layers(const struct oci_source *src, const struct manifest_doc *doc, struct oci_image *ret,
@@ -267,7 +266,7 @@ static int resolve_index(struct walk *w, const struct index_doc *doc, const char
 	r = source_read_blob(w->src, &w->best, what, &text, &len, err);
 	if (r == 0)
 		r = resolve_manifest(w, text, len, platform, max_layers, ret, err);
-	return r < 0 ? r : set_name(w->src, &doc->children[first], ret);
+	return r < 0 ? r : set_name(w->src, &doc->children[first], ret, err);
 }
 
 /* skopeo's dir: has no index.json: its manifest.json is the root, an index or a manifest. Its digest is nobody's to
@@ -293,7 +292,7 @@ static int resolve_dir(struct walk *w, const char *text, size_t len, const char 
 	if (r < 0)
 		return error_sys(err, -r, "manifest.json");
 	r = resolve_manifest(w, text, len, platform, max_layers, ret, err);
-	return r < 0 ? r : set_name(w->src, &w->best, ret);
+	return r < 0 ? r : set_name(w->src, &w->best, ret, err);
 }
 
 int resolve_layout(const struct oci_source *src, const char *platform, unsigned max_layers, struct oci_image *ret,

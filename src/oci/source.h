@@ -41,6 +41,9 @@ int resolve_docker(const struct oci_source *src, const char *platform, unsigned 
 int image_set_config(struct oci_image *ret, char *config_json, size_t len, const char *platform, bool check_platform,
 		     struct sm_error *err) MUST_CHECK;
 
+/* Gives the image this name, in normal form, unless it is none that a reference can be. */
+int image_set_name(struct oci_image *img, const char *name, struct sm_error *err) MUST_CHECK;
+
 /* Fills size, compression and member of layer i from the open extent; `member` is taken over. */
 int image_set_layer(struct oci_image *img, unsigned i, const struct extent *e, char *member,
 		    struct sm_error *err) MUST_CHECK;

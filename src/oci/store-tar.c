@@ -147,7 +147,10 @@ static int walk(struct store_tar *t, struct archive *a, const char *what, struct
 			return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s is not a sound tar archive: %s", what,
 					 archive_error_string(a) ? archive_error_string(a) : "unknown format");
 		offset = archive_filter_bytes(a, -1);
-		if (archive_entry_size(e) < 0 || offset < 0 ||
+		/* A sparse member's size is not what it takes up here: add_member refuses it. */
+		if (archive_entry_size(e) < 0 || offset < 0)
+			return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s has a member of impossible size", what);
+		if (archive_entry_sparse_count(e) == 0 &&
 		    !range_inside((uint64_t)offset, (uint64_t)archive_entry_size(e), (uint64_t)st.st_size))
 			return error_set(err, SM_ERROR_CORRUPT, EBADMSG,
 					 "%s is truncated: a member ends behind the end of the file", what);
@@ -253,7 +256,7 @@ int store_tar_open(int fd, const char *what, struct store **ret, struct sm_error
 		r = error_sys(err, errno, "%s", what);
 	else if (archive_read_support_format_tar(a) != ARCHIVE_OK ||
 		 archive_read_open_fd(a, fd, READ_BLOCK) != ARCHIVE_OK)
-		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "open %s: %s", what, archive_error_string(a));
+		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s is not a tar archive", what);
 	else
 		r = walk(t, a, what, err);
 	archive_read_free(a);
