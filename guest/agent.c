@@ -16,12 +16,16 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "guest/boot.h"
 #include "guest/spawn.h"
 
 /* HELLO attributes; all optional to the peer. */
 #define ATTR_ROLE 0x8001
 #define ATTR_KERNEL 0x8002
 #define ATTR_UPTIME_NS 0x8003
+
+/* The last of the modules that SETUP needs; those behind it may come later. */
+#define ROOT_MODULE "nd_pmem.ko"
 
 struct service {
 	uint16_t service;
@@ -86,7 +90,13 @@ int agent_init(struct agent *a, enum agent_role role)
 	sigset_t chld;
 	int r;
 
-	*a = (struct agent){.role = role, .proc_fd = -1, .sys_fd = -1, .cgroup_fd = -1, .init_fd = -1, .signal_fd = -1};
+	*a = (struct agent){.role = role,
+			    .proc_fd = -1,
+			    .sys_fd = -1,
+			    .cgroup_fd = -1,
+			    .init_fd = -1,
+			    .loader_fd = -1,
+			    .signal_fd = -1};
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
@@ -109,6 +119,7 @@ void agent_done(struct agent *a)
 	fd_close(a->sys_fd);
 	fd_close(a->cgroup_fd);
 	fd_close(a->init_fd);
+	fd_close(a->loader_fd);
 	free(a->stale);
 }
 
@@ -155,6 +166,9 @@ int agent_serve(struct agent *a, int fd)
 	r = say_hello(a);
 	if (r == 0) {
 		link_flush(a->link);
+		if (a->modules_left)
+			a->loader_fd = boot_modules_behind(a->modules_pos, ROOT_MODULE);
+		a->modules_left = false;
 		r = a->link ? loop_run(a->loop) : -ECONNRESET;
 	}
 	exec_abandon_all(a);

@@ -36,6 +36,9 @@ struct agent {
 	int cgroup_fd; /* the root of the cgroup2 tree, -1: none */
 	uint32_t next_cgroup, *stale; /* stale: groups whose processes outlived their command, to be removed */
 	size_t num_stale;
+	size_t modules_pos;	  /* how far the list of modules has been worked off (boot.h) */
+	bool modules_left;	  /* the rest is to be loaded once HELLO is out */
+	int loader_fd;		  /* the modules that SETUP needs are still loading, -1: no more */
 	bool set_up;		  /* SETUP was done */
 	bool upper_disk;	  /* the writable layer is a disk */
 	struct proto_setup setup; /* the container's defaults, zero before SETUP */

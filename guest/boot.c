@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -46,16 +48,57 @@ void boot_protect_self(struct agent *a)
 		log_warn("agent", "no protection from the memory killer: %s", strerror(errno));
 }
 
+/*
+ * The length of a module without the signature appended to it. Checking that costs several ms each where the CPU is
+ * emulated, and the initramfs that we were started from is as trusted as the kernel beside it. (The kernel notes it by
+ * its taint flag E.)
+ */
+static size_t unsigned_length(const uint8_t *p, size_t len)
+{
+	static const char magic[] = "~Module signature appended~\n";
+	size_t trailer = sizeof(magic) - 1 + 12;
+	uint32_t sig;
+
+	if (len < trailer || memcmp(p + len - (sizeof(magic) - 1), magic, sizeof(magic) - 1) != 0)
+		return len;
+	/* struct module_signature ends in the signature's length, big-endian. */
+	p += len - sizeof(magic) + 1 - 4;
+	sig = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+	return sig <= len - trailer ? len - trailer - sig : len;
+}
+
+static int insert(const char *path)
+{
+	_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	void *p;
+	long r;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	r = syscall(SYS_init_module, p, unsigned_length(p, (size_t)st.st_size), "");
+	if (r < 0 && errno != EEXIST) /* one that insists on signatures */
+		r = syscall(SYS_finit_module, fd, "", 0);
+	r = r < 0 && errno != EEXIST ? -errno : 0;
+	munmap(p, (size_t)st.st_size);
+	return (int)r;
+}
+
 static void load(const char *name)
 {
+	uint64_t start = time_now_ns();
 	char path[300];
-	_fd_ int fd = -1;
+	int r;
 
 	snprintf(path, sizeof(path), MODULE_DIR "/%s", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
-		log_error("agent", "module %s: %s", name, strerror(errno));
+	r = insert(path);
+	if (r < 0)
+		log_error("agent", "module %s: %s", name, strerror(-r));
 	unlink(path);
+	log_debug("agent", "module %s: %llu us", name, (unsigned long long)(time_now_ns() - start) / 1000);
 }
 
 void boot_modules(size_t *pos, const char *last)
@@ -78,6 +121,44 @@ void boot_modules(size_t *pos, const char *last)
 		if (last && streq(p, last))
 			break;
 	}
+}
+
+/* In the child. */
+static void load_rest(size_t pos, const char *last, int done) __attribute__((noreturn));
+static void load_rest(size_t pos, const char *last, int done)
+{
+	boot_modules(&pos, last);
+	close(done);
+	setpriority(PRIO_PROCESS, 0, 19);
+	boot_modules(&pos, NULL);
+	_exit(0);
+}
+
+int boot_modules_behind(size_t pos, const char *last)
+{
+	int ends[2];
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) == 0) {
+		pid = fork();
+		if (pid == 0)
+			load_rest(pos, last, ends[1]);
+		close(ends[1]);
+		if (pid > 0)
+			return ends[0];
+		close(ends[0]);
+	}
+	boot_modules(&pos, NULL);
+	return -1;
+}
+
+int boot_modules_wait(int fd)
+{
+	char c;
+
+	while (fd >= 0 && read(fd, &c, 1) < 0 && errno == EINTR)
+		continue;
+	return fd_close(fd);
 }
 
 void boot_loopback_up(void)

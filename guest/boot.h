@@ -13,6 +13,12 @@ void boot_mounts(struct agent *a);
  * will say so.
  */
 void boot_modules(size_t *pos, const char *last);
+/*
+ * The rest of the list in a child process, while the agent goes on: those until `last`, then, at low priority, all
+ * others. The result is for boot_modules_wait (which takes it, and returns -1) to wait until `last` is in.
+ */
+int boot_modules_behind(size_t pos, const char *last);
+int boot_modules_wait(int fd);
 void boot_protect_self(struct agent *a); /* from the kernel's search for victims when memory is short */
 void boot_loopback_up(void);
 

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/log.h"
 #include "base/util.h"
 
 #define IMAGE "/image"
@@ -138,10 +139,14 @@ static int make_upper(struct sm_error *err)
 
 int disks_mount(struct agent *a, const struct proto_setup *s, struct sm_error *err)
 {
+	uint64_t start = time_now_ns(), image;
 	int r = mount_image(a, s, err);
 
+	image = time_now_ns();
 	if (r == 0)
 		r = mount_writable(a, s, err);
+	log_debug("agent", "image: %llu us, writable layer: %llu us", (unsigned long long)(image - start) / 1000,
+		  (unsigned long long)(time_now_ns() - image) / 1000);
 	if (r == 0)
 		r = make_upper(err);
 	if (r < 0)

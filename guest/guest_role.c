@@ -18,6 +18,8 @@
 #include "guest/boot.h"
 
 #define KEEPER_PORT 1024
+/* Where the list of modules is first cut: what the link needs. */
+#define LINK_MODULE "vmw_vsock_virtio_transport.ko"
 #define RETRY_US 2000
 #define CONNECT_WAIT_NS 30000000000ULL
 
@@ -41,12 +43,12 @@ static int connect_keeper(void)
 
 int guest_role(struct agent *a)
 {
-	size_t pos = 0;
 	int r;
 
 	boot_mounts(a);
 	boot_protect_self(a);
-	boot_modules(&pos, NULL);
+	boot_modules(&a->modules_pos, LINK_MODULE);
+	a->modules_left = true;
 	for (;;) {
 		int fd = connect_keeper();
 

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/fileio.h"
+#include "base/log.h"
+#include "base/util.h"
 #include "guest/boot.h"
 #include "guest/cgroup.h"
 
@@ -43,18 +45,31 @@ static int make_volumes(const struct proto_setup *s, struct sm_error *err)
 	return 0;
 }
 
+/* Stage times, for SUPERMACHINE_LOG=debug on the kernel's command line. */
+static int stage(uint64_t *since, const char *what, int r)
+{
+	uint64_t now = time_now_ns();
+
+	log_debug("agent", "%s: %llu us", what, (unsigned long long)(now - *since) / 1000);
+	*since = now;
+	return r;
+}
+
 static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error *err)
 {
-	int r = set_identity(s, err);
+	uint64_t since = time_now_ns();
+	int r = stage(&since, "identity", set_identity(s, err));
 
+	a->loader_fd = boot_modules_wait(a->loader_fd);
+	stage(&since, "modules", 0);
 	if (r == 0)
-		r = disks_mount(a, s, err);
+		r = stage(&since, "disks", disks_mount(a, s, err));
 	if (r == 0)
-		r = mounts_make(a, err);
+		r = stage(&since, "mounts", mounts_make(a, err));
 	if (r == 0)
-		r = etc_files_make(s, err);
+		r = stage(&since, "etc", etc_files_make(s, err));
 	if (r == 0)
-		r = mounts_enter(err);
+		r = stage(&since, "enter", mounts_enter(err));
 	if (r == 0)
 		r = make_volumes(s, err);
 	if (r == 0 && s->read_only && mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
