@@ -8,7 +8,7 @@ JOBS ?= $(shell nproc)
 .PHONY: all deps demo check check-long unit unit-asan e2e fuzz bench format check-format check-rooms install clean
 
 all: $(BUILD)/build.ninja
-	@ninja -C $(BUILD) -j $(JOBS)
+	@ninja -C $(BUILD) -j $(JOBS) --quiet
 	@tools/collect-bin $(BUILD)
 
 deps:
