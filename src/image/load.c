@@ -32,7 +32,7 @@ static void set_limits(struct image_limits *v, const struct image_limits *given)
 	v->threads = v->threads ? v->threads : (unsigned)MAX(cpus, 1);
 }
 
-/* "oci:DIR:TAG" with the tag alone as its name: the image is called like the directory or the archive. */
+/* "oci:DIR:latest" with "latest" for a name, as many tools write it: the image is called like the directory or the archive. */
 static int name_from_path(const char *source, const char *tag, char **ret)
 {
 	const char *path = strchr(source, ':');
@@ -68,7 +68,7 @@ int load_name(const char *source, const char *carried, char **ret)
 	*ret = NULL;
 	if (!carried || !*carried)
 		return 0;
-	if (!strpbrk(carried, ":/@") && (str_starts(source, "oci:") || str_starts(source, "oci-archive:")))
+	if (streq(carried, "latest") && (str_starts(source, "oci:") || str_starts(source, "oci-archive:")))
 		r = name_from_path(source, carried, &candidate);
 	else if (!(candidate = strdup(carried)))
 		r = -ENOMEM;

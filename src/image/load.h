@@ -18,7 +18,6 @@ struct load {
 	struct image_progress progress;
 	char (*hex)[HEX_SIZE]; /* diff IDs' digits, by layer */
 	unsigned *first;       /* the lowest layer with the same content */
-	bool *missing;	       /* to be converted */
 	struct image_pin *pin;
 	struct record_layout layout;
 
@@ -26,7 +25,7 @@ struct load {
 	atomic_bool stop;
 	atomic_uint_fast64_t unpacked; /* bytes of all layers */
 	pthread_mutex_t lock;	       /* of what follows, and of calls of progress.update */
-	unsigned next;
+	bool *missing; /* layers that nobody converts yet */
 	uint64_t done, total; /* stored bytes */
 	int result;
 	struct sm_error error;

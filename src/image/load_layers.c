@@ -155,19 +155,19 @@ static int load_layer(struct load *l, unsigned i, struct sm_error *err)
 	return r < 0 ? error_wrap(err, r, "layer %u (%.19s)", i + 1, l->img.layers[i].diff_id) : 0;
 }
 
-/* The next missing layer, or num_layers. */
+/* The largest missing layer that nobody has taken, so that the last ones to end are short; or num_layers. */
 static unsigned take_layer(struct load *l)
 {
-	unsigned i;
+	unsigned best = l->img.num_layers;
 
 	pthread_mutex_lock(&l->lock);
-	while (l->next < l->img.num_layers && !l->missing[l->next])
-		l->next++;
-	i = l->next;
-	if (i < l->img.num_layers)
-		l->next++;
+	for (unsigned i = 0; i < l->img.num_layers; i++)
+		if (l->missing[i] && (best == l->img.num_layers || l->img.layers[i].size > l->img.layers[best].size))
+			best = i;
+	if (best < l->img.num_layers)
+		l->missing[best] = false;
 	pthread_mutex_unlock(&l->lock);
-	return i;
+	return best;
 }
 
 /* The first error counts; what the others say afterwards is only that they were stopped. */
@@ -220,7 +220,6 @@ int load_layers(struct load *l, struct sm_error *err)
 
 	if (!missing)
 		return 0;
-	l->next = 0;
 	r = load_progress(l, "layers", 0, l->total, err);
 	if (r < 0)
 		return r;
