@@ -177,7 +177,8 @@ static int open_link(struct daemon *d, struct sm_error *err)
 static int boot(struct daemon *d, struct sm_error *err)
 {
 	_free_ char *kernel = NULL, *initramfs = NULL;
-	struct emulator_options o = {.dir = d->dir, .memory = d->memory, .cpus = d->cpus};
+	struct emulator_options o = {
+		.libexec_dir = d->libexec_dir, .dir = d->dir, .memory = d->memory, .cpus = d->cpus};
 	int r = prepare_boot(d, &kernel, &initramfs, err);
 
 	if (r < 0)

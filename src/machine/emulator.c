@@ -29,9 +29,9 @@
 #include "base/util.h"
 
 #define QEMU "qemu-system-x86_64"
-#define FILE_SERVER "/usr/lib/qemu/virtiofsd"
-#define HINT "apt-get install qemu-system-x86 qemu-system-common"
-#define FILES_CACHE "cache=always,timeout=0.1" /* EMULATOR_FILES_STALE_NS */
+#define FILE_SERVER "supermachine-fsd"
+#define HINT "apt-get install qemu-system-x86"
+#define FILES_CACHE "100ms" /* EMULATOR_FILES_STALE_NS */
 #define KERNEL_ARGS                                                                                                    \
 	"console=ttyS0 quiet loglevel=4 panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on "     \
 	"-- --machine"
@@ -54,12 +54,6 @@ int emulator_check(struct sm_error *err)
 {
 	if (!in_path(QEMU))
 		return error_set(err, SM_ERROR_HOST, ENOENT, QEMU " is not installed; try: " HINT);
-	if (access(FILE_SERVER, X_OK) < 0)
-		return error_set(err, SM_ERROR_HOST, ENOENT, FILE_SERVER " is not installed; try: " HINT);
-	if (geteuid() != 0)
-		return error_set(err, SM_ERROR_HOST, EPERM,
-				 "it needs root, since QEMU's file server does (or a host with KVM); try: sudo "
-				 "supermachine ...");
 	return 0;
 }
 
@@ -74,40 +68,40 @@ static int open_log(const char *dir, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Starts the file server on a socket that has no name any more when this returns, and connects to it. */
-static int start_files(const struct emulator_options *o, struct emulator *e, struct sm_error *err)
+/* The file server's end of a socket pair is `theirs`; its caching rule is that of FILES_CACHE. */
+static int start_files(const struct emulator_options *o, struct emulator *e, int theirs, struct sm_error *err)
 {
-	_free_ char *path = NULL;
-	char fd_arg[32];
-	const char *argv[] = {FILE_SERVER, fd_arg, "-o", "source=/,sandbox=chroot,xattr," FILES_CACHE, NULL};
-	struct process_options p = {.argv = argv, .cwd = "/", .fds = {-1, -1, -1}, .death_signal = SIGKILL};
-	_fd_ int listener = -1, log = -1;
-	int fd;
+	_free_ char *program = NULL;
+	char fd[16];
+	/* Root's files keep their owners; an ordinary user's server can only be that user. */
+	const char *argv[] = {NULL,
+			      "--fd",
+			      fd,
+			      "--connected",
+			      "--source",
+			      "/",
+			      "--cache",
+			      FILES_CACHE,
+			      "--die-with-parent",
+			      "--ids",
+			      geteuid() == 0 ? "caller" : "same",
+			      NULL};
+	struct process_options p = {
+		.argv = argv, .cwd = "/", .fds = {-1, -1, -1}, .keep = &theirs, .num_keep = 1, .death_signal = SIGKILL};
+	_fd_ int log = open_log(o->dir, "files.log");
+	int r = 0;
 
-	if (asprintf(&path, "%s/files", o->dir) < 0)
+	if (asprintf(&program, "%s/" FILE_SERVER, o->libexec_dir) < 0)
 		return error_sys(err, ENOMEM, "file server");
-	unlink(path);
-	listener = unix_listen(path, 1);
-	if (listener < 0)
-		return error_sys(err, -listener, "listen on %s", path);
-	fd = unix_connect(path);
-	unlink(path);
-	if (fd < 0)
-		return error_sys(err, -fd, "connect to %s", path);
-	snprintf(fd_arg, sizeof(fd_arg), "--fd=%d", listener);
-	log = open_log(o->dir, "files.log");
+	argv[0] = program;
+	snprintf(fd, sizeof(fd), "%d", theirs);
 	p.fds[1] = p.fds[2] = log;
-	p.keep = &listener;
-	p.num_keep = 1;
 	e->files_pid = process_start(&p, &e->files_pidfd, err);
 	if (e->files_pid < 0) {
-		int r = (int)e->files_pid;
-
+		r = (int)e->files_pid;
 		e->files_pid = 0;
-		fd_close(fd);
-		return r;
 	}
-	return fd;
+	return r;
 }
 
 static int start_qemu(const struct emulator_options *o, struct emulator *e, int files, int agent, struct sm_error *err)
@@ -177,21 +171,32 @@ static int start_qemu(const struct emulator_options *o, struct emulator *e, int 
 	return 0;
 }
 
+static int make_pair(int *ret_a, int *ret_b, struct sm_error *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_sys(err, errno, "machine");
+	*ret_a = pair[0];
+	*ret_b = pair[1];
+	return 0;
+}
+
 int emulator_start(const struct emulator_options *o, struct emulator *ret, struct sm_error *err)
 {
 	struct emulator e = {.pidfd = -1, .files_pidfd = -1, .agent_fd = -1};
-	_fd_ int files = -1, ours = -1, theirs = -1;
-	int pair[2], r;
+	_fd_ int ours = -1, agent = -1, files = -1, server = -1;
+	int r = emulator_check(err);
 
-	r = emulator_check(err);
+	if (r == 0)
+		r = make_pair(&ours, &agent, err);
+	if (r == 0)
+		r = make_pair(&files, &server, err);
 	if (r < 0)
 		return r;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-		return error_sys(err, errno, "machine");
-	ours = pair[0];
-	theirs = pair[1];
-	files = start_files(o, &e, err);
-	r = files < 0 ? files : start_qemu(o, &e, files, theirs, err);
+	r = start_files(o, &e, server, err);
+	if (r == 0)
+		r = start_qemu(o, &e, files, agent, err);
 	if (r < 0) {
 		emulator_stop(&e, NULL, 0);
 		return r;

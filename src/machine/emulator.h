@@ -22,8 +22,9 @@
 
 struct emulator_options {
 	const char *kernel, *initramfs;
-	const char *dir; /* for its logs: console, emulator.log, files.log */
-	uint64_t memory; /* bytes */
+	const char *libexec_dir; /* the file server */
+	const char *dir;	 /* for its logs: console, emulator.log, files.log */
+	uint64_t memory;	 /* bytes */
 	unsigned cpus;
 };
 
