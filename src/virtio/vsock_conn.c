@@ -220,6 +220,8 @@ static void on_event(struct loop *loop, struct loop_source *src, uint32_t events
 
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->hangup = true;
+	if (events & (EPOLLHUP | EPOLLERR))
+		c->gone = true;
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		c->readable = !c->eof;
 		if (c->state == VSOCK_OPEN)
@@ -228,7 +230,8 @@ static void on_event(struct loop *loop, struct loop_source *src, uint32_t events
 	if (c->state == VSOCK_DRAINING && (events & (EPOLLHUP | EPOLLERR)))
 		c->fill = 0;
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
-		if ((events & (EPOLLHUP | EPOLLERR)) && c->state == VSOCK_OPEN && !c->wr_shut)
+		/* Where bytes are still to be read, their end says both at once. */
+		if (c->gone && c->eof && c->state == VSOCK_OPEN && !c->wr_shut)
 			stop_writing(c);
 		flush(c);
 	}
@@ -386,7 +389,7 @@ uint32_t vsock_conn_fetch(struct vsock_conn *c, const struct iovec *iov, unsigne
 	}
 	if (got <= 0) {
 		stop_reading(c);
-		if (got < 0)
+		if (got < 0 || (c->gone && !c->wr_shut))
 			stop_writing(c);
 		settle(c);
 		return 0;

@@ -50,7 +50,9 @@ struct vsock_conn {
 
 	int fd; /* -1: closed */
 	struct loop_source *source;
-	bool readable, hangup;	       /* what epoll last said; edge-triggered */
+	bool readable;		       /* as epoll last said; edge-triggered */
+	bool hangup;		       /* epoll has said that no more will come after what is there */
+	bool gone;		       /* ... and that nobody reads either */
 	bool eof;		       /* nothing more will be read from fd */
 	uint8_t shut_guest, shut_host; /* VIRTIO_VSOCK_SHUTDOWN_* as each side has said (ours: sent or pending) */
 	bool wr_shut;		       /* shutdown(fd, SHUT_WR) is done */
