@@ -78,18 +78,22 @@ static bool is_domain(const char *p, size_t len)
 	       (len == 9 && memcmp(p, "localhost", 9) == 0);
 }
 
-/* Takes off the registry and the user that Docker puts before a bare name. */
+/* Takes off the registry and the user that Docker puts before a bare name, unless what is left would be read as another
+ * registry's. */
 static const char *without_defaults(const char *name)
 {
 	static const char *const hosts[] = {"docker.io/", "index.docker.io/"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
+		const char *rest, *slash;
+
 		if (!str_starts(name, hosts[i]))
 			continue;
-		name += strlen(hosts[i]);
-		if (str_starts(name, "library/") && !strchr(name + 8, '/'))
-			name += 8;
-		break;
+		rest = name + strlen(hosts[i]);
+		if (str_starts(rest, "library/") && !strchr(rest + 8, '/'))
+			return rest + 8;
+		slash = strchr(rest, '/');
+		return slash && is_domain(rest, (size_t)(slash - rest)) ? name : rest;
 	}
 	return name;
 }

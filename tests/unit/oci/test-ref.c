@@ -41,6 +41,9 @@ static void test_normal_form(void **state)
 	check("index.docker.io/library/debian:12", "debian", "12", NULL);
 	check("docker.io/library/a/b", "library/a/b", "latest", NULL);
 	check("docker.io/user/app:v1", "user/app", "v1", NULL);
+	check("docker.io/localhost/x", "docker.io/localhost/x", "latest", NULL);
+	check("docker.io/docker.io/x", "docker.io/docker.io/x", "latest", NULL);
+	check("docker.io/a.b/x", "docker.io/a.b/x", "latest", NULL);
 	check("library/debian", "library/debian", "latest", NULL);
 	check("localhost/x", "localhost/x", "latest", NULL);
 	check("host:5000/a/b", "host:5000/a/b", "latest", NULL);
