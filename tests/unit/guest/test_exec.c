@@ -129,7 +129,7 @@ static void test_view(void **state)
 	buf_put_u8(&k.out[1], 0);
 	assert_string_equal((char *)k.out[1].data,
 			    "12345\n54321\n54321\n/tmp/no/such/dir-of-agent-test\nb c\n"
-			    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n/\n0");
+			    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n/\n0\n");
 	call_done(&k);
 	x.user = unknown;
 	run_argv(&c, &k, &x);
