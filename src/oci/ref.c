@@ -78,24 +78,28 @@ static bool is_domain(const char *p, size_t len)
 	       (len == 9 && memcmp(p, "localhost", 9) == 0);
 }
 
+/* What follows the prefix, or NULL. */
+static const char *skip_prefix(const char *s, const char *prefix)
+{
+	size_t len = strlen(prefix);
+
+	return strncmp(s, prefix, len) == 0 ? s + len : NULL;
+}
+
 /* Takes off the registry and the user that Docker puts before a bare name, unless what is left would be read as another
  * registry's. */
 static const char *without_defaults(const char *name)
 {
-	static const char *const hosts[] = {"docker.io/", "index.docker.io/"};
+	const char *rest = skip_prefix(name, "docker.io/") ?: skip_prefix(name, "index.docker.io/");
+	const char *bare, *slash;
 
-	for (size_t i = 0; i < ARRAY_SIZE(hosts); i++) {
-		const char *rest, *slash;
-
-		if (!str_starts(name, hosts[i]))
-			continue;
-		rest = name + strlen(hosts[i]);
-		if (str_starts(rest, "library/") && !strchr(rest + 8, '/'))
-			return rest + 8;
-		slash = strchr(rest, '/');
-		return slash && is_domain(rest, (size_t)(slash - rest)) ? name : rest;
-	}
-	return name;
+	if (!rest)
+		return name;
+	bare = skip_prefix(rest, "library/");
+	if (bare && !strchr(bare, '/'))
+		return bare;
+	slash = strchr(rest, '/');
+	return slash && is_domain(rest, (size_t)(slash - rest)) ? name : rest;
 }
 
 static const char *check_name(const char *name)
