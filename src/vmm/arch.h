@@ -17,6 +17,8 @@ struct vcpu;
 /* The boundary between low and high RAM, and where high RAM begins. */
 uint64_t arch_low_ram_end(uint64_t memory);
 uint64_t arch_high_ram_base(void);
+/* Where PCI configuration space lies in memory. */
+uint64_t arch_ecam_base(void);
 
 /* Before and after the memory slots (slots first: a slot is far cheaper before the interrupt controller exists). */
 int arch_vm_init(struct vm *vm, struct sm_error *err) MUST_CHECK;

@@ -26,8 +26,8 @@
  *
  * Control socket: one JSON object per packet.
  *	to the keeper:	 {"event":"started","pid":N} after the seal and before the first KVM_RUN;
- *			 {"event":"exit","reason":"shutdown|reset|panic|triple-fault|error","detail":"..."} last, then the
- *monitor ends (status 0);
+ *			 {"event":"exit","reason":"shutdown|reset|panic|triple-fault|error","detail":"..."} last, then
+ *the monitor ends (status 0);
  *			 {"event":"trace","stage":"...","ns":N}  {"event":"stats", ...}
  *			 {"event":"vsock","port":P} with one descriptor (SCM_RIGHTS): the guest connected to host port P
  *	from the keeper: {"cmd":"stop"}: end now; {"cmd":"pause"}, {"cmd":"resume"}; {"cmd":"stats"};

@@ -139,8 +139,26 @@ int devices_add(struct vm *vm, unsigned slot, struct virtio_device *dev, struct 
 	return r < 0 ? error_sys(err, -r, "device %s", dev->name) : 0;
 }
 
+/* The page that answers the guest's reads of a function's configuration space. */
+static int map_config(struct vm *vm, unsigned slot, struct sm_error *err)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = (uint32_t)vm->mem.count + slot, /* RAM and windows come first */
+		.flags = KVM_MEM_READONLY,
+		.guest_phys_addr = arch_ecam_base() + pci_host_ecam_offset(slot),
+		.memory_size = PCI_HOST_PAGE,
+		.userspace_addr = (uintptr_t)vm->pci.pages[slot],
+	};
+
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+		return error_sys(err, errno, "device %u: configuration space", slot);
+	return 0;
+}
+
 int devices_bind(struct vm *vm, struct sm_error *err)
 {
+	int r = 0;
+
 	for (unsigned s = 0; s < NUM_SLOTS; s++) {
 		struct devices_function *f = vm->devices.functions[s];
 		struct virtio_pci_bar bar;
@@ -149,11 +167,13 @@ int devices_bind(struct vm *vm, struct sm_error *err)
 			continue;
 		bar = virtio_pci_bar(f->pci, VIRTIO_PCI_BAR_NOTIFY);
 		for (unsigned i = 0; i < f->num_queues; i++) {
-			int r = bind_queue(f, i, bar.addr);
-
+			r = bind_queue(f, i, bar.addr);
 			if (r < 0)
 				return error_sys(err, -r, "device %u: doorbell", s);
 		}
+		r = map_config(vm, s, err);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }

@@ -4,12 +4,18 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/util.h"
 #include "vmm/bus.h"
 
 #define ECAM_FUNCTION_SHIFT 12
 #define ECAM_DEVICE_SHIFT 15
+#define CAPABILITY_LIST 0x34
+#define CAPABILITY_VENDOR 0x09
+#define WINDOW_TYPE 3 /* of a virtio capability: cfg_type */
+#define WINDOW_TYPE_ACCESS 5
+#define WINDOW_DATA 16
 
 void pci_host_init(struct pci_host *host, uint64_t mmio_base, uint64_t mmio_size, uint32_t io_base, uint32_t io_size)
 {
@@ -17,9 +23,61 @@ void pci_host_init(struct pci_host *host, uint64_t mmio_base, uint64_t mmio_size
 		.mmio_base = mmio_base, .mmio_size = mmio_size, .io_base = io_base, .io_size = io_size};
 }
 
+void pci_host_done(struct pci_host *host)
+{
+	for (unsigned i = 0; i < PCI_HOST_SLOTS; i++) {
+		if (host->pages[i])
+			munmap(host->pages[i], PCI_HOST_PAGE);
+		host->pages[i] = NULL;
+	}
+}
+
+uint64_t pci_host_ecam_offset(unsigned slot)
+{
+	return (uint64_t)slot << ECAM_DEVICE_SHIFT;
+}
+
+/* Finds the configuration-access capability as a driver does. */
+static unsigned find_window(struct virtio_pci *fn)
+{
+	unsigned at = virtio_pci_config_read(fn, CAPABILITY_LIST, 1);
+
+	for (unsigned n = 0; at >= 0x40 && n < 48; n++) {
+		if (virtio_pci_config_read(fn, at, 1) == CAPABILITY_VENDOR &&
+		    virtio_pci_config_read(fn, at + WINDOW_TYPE, 1) == WINDOW_TYPE_ACCESS)
+			return at;
+		at = virtio_pci_config_read(fn, at + 1, 1);
+	}
+	return 0;
+}
+
+/* Register by register, since another vCPU may be reading. `wrote`: the offset just written. */
+static void refresh(struct pci_host *host, unsigned slot, uint32_t wrote)
+{
+	struct virtio_pci *fn = host->slots[slot];
+	uint32_t window = host->windows[slot], data = window + WINDOW_DATA;
+
+	for (uint32_t off = 0; off < VIRTIO_PCI_CONFIG_SIZE; off += 4) {
+		uint32_t v;
+
+		if (window && off == data) {
+			if (wrote < window || wrote >= data)
+				continue;
+			/* It answers accesses of the length that the driver chose only. */
+			v = virtio_pci_config_read(fn, off, 4) | virtio_pci_config_read(fn, off, 2) |
+			    virtio_pci_config_read(fn, off, 1);
+		} else {
+			v = virtio_pci_config_read(fn, off, 4);
+		}
+		__atomic_store_n(&host->pages[slot][off / 4], v, __ATOMIC_RELAXED);
+	}
+}
+
 /* Every slot has its own place in both windows, so that addresses depend on nothing but the slot. */
 int pci_host_add(struct pci_host *host, unsigned slot, struct virtio_pci *fn)
 {
+	void *page;
+
 	if (slot >= PCI_HOST_SLOTS)
 		return -EINVAL;
 	if (host->slots[slot])
@@ -36,7 +94,13 @@ int pci_host_add(struct pci_host *host, unsigned slot, struct virtio_pci *fn)
 		if (r < 0)
 			return r;
 	}
+	page = mmap(NULL, PCI_HOST_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page == MAP_FAILED)
+		return -ENOMEM;
+	host->pages[slot] = page; /* beyond the first 256 bytes: zeros, no extended capabilities (7.9.1) */
 	host->slots[slot] = fn;
+	host->windows[slot] = find_window(fn);
+	refresh(host, slot, 0);
 	return 0;
 }
 
@@ -58,10 +122,12 @@ void pci_host_ecam(void *arg, uint64_t off, uint8_t *data, unsigned len, bool wr
 			memset(data, 0, len);
 		return;
 	}
-	if (write)
-		virtio_pci_config_write(fn, reg, len, (uint32_t)bus_value(data, len));
-	else
+	if (!write) {
 		bus_answer(data, len, virtio_pci_config_read(fn, reg, len));
+		return;
+	}
+	virtio_pci_config_write(fn, reg, len, (uint32_t)bus_value(data, len));
+	refresh(host, device, reg);
 }
 
 static void bar_access(struct pci_host *host, bool io, uint64_t addr, uint8_t *data, unsigned len, bool write)

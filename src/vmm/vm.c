@@ -341,6 +341,7 @@ void vm_done(struct vm *vm)
 	fd_close(vm->fd);
 	if (vm->kvm != vm->cfg->kvm)
 		fd_close(vm->kvm);
+	pci_host_done(&vm->pci);
 	window_unmap(&vm->window);
 	if (vm->ram)
 		munmap(vm->ram, vm->cfg->memory);

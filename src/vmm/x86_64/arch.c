@@ -51,6 +51,11 @@ uint64_t arch_high_ram_base(void)
 	return LAYOUT_HIGH_RAM;
 }
 
+uint64_t arch_ecam_base(void)
+{
+	return LAYOUT_ECAM;
+}
+
 int arch_vm_init(struct vm *vm, struct sm_error *err)
 {
 	uint64_t map = LAYOUT_IDENTITY_MAP;
@@ -143,6 +148,16 @@ static int read_cpuid(struct vm *vm, struct sm_error *err)
 	return 0;
 }
 
+static bool has_word(const char *line, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (const char *p = line; (p = strstr(p, word)); p += n)
+		if ((p == line || p[-1] == ' ') && (p[n] == ' ' || !p[n]))
+			return true;
+	return false;
+}
+
 int arch_vm_load(struct vm *vm, struct sm_error *err)
 {
 	struct kernel_image image;
@@ -150,7 +165,9 @@ int arch_vm_load(struct vm *vm, struct sm_error *err)
 	char cmdline[CMDLINE_MAX];
 	int r, n;
 
-	n = snprintf(cmdline, sizeof(cmdline), "%s %s", base_cmdline, vm->cfg->cmdline);
+	/* "quiet" still prints errors, and the first is that there is no CF8/CFC: after it, only what is critical. */
+	n = snprintf(cmdline, sizeof(cmdline), "%s %s%s", base_cmdline, vm->cfg->cmdline,
+		     has_word(vm->cfg->cmdline, "quiet") ? " loglevel=3" : "");
 	if (n >= (int)sizeof(cmdline))
 		return error_set(err, SM_ERROR_LIMIT, E2BIG, "kernel command line too long");
 	o.cmdline = cmdline;

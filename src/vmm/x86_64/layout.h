@@ -39,8 +39,8 @@
 #define LAYOUT_KBD_RESET 0x64
 
 /* Interrupt lines of the I/O APIC; all edge-triggered. */
-#define LAYOUT_IOAPIC_PINS 8
-#define LAYOUT_SERIAL_GSI 4
-#define LAYOUT_EVENT_GSI 5 /* the ACPI generic event device */
+#define LAYOUT_IOAPIC_PINS 3 /* the first is no one's: some code takes line 0 for none */
+#define LAYOUT_SERIAL_GSI 1
+#define LAYOUT_EVENT_GSI 2 /* the ACPI generic event device */
 
 #endif

@@ -153,6 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(w.ram, data, MIN(size, RAM)); /* rings made of the same bytes */
 	while (c.left >= 12)
 		step(&w, &c);
+	pci_host_done(&w.pci);
 	virtio_pci_free(w.fn[0]);
 	virtio_pci_free(w.fn[1]);
 	loop_free(w.loop);

@@ -70,6 +70,7 @@ static int teardown(void **state)
 {
 	struct world *w = *state;
 
+	pci_host_done(&w->host);
 	virtio_pci_free(w->fn[0]);
 	virtio_pci_free(w->fn[1]);
 	loop_free(w->loop);
@@ -77,11 +78,14 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* By exit, and where a page answers, both must say the same. */
 static uint32_t cfg_read(struct world *w, unsigned device, unsigned function, unsigned reg, unsigned len)
 {
 	uint8_t d[8];
 
 	pci_host_ecam(&w->host, device << 15 | function << 12 | reg, d, len, false);
+	if (w->host.pages[device] && !function)
+		assert_memory_equal((uint8_t *)w->host.pages[device] + reg, d, len);
 	return (uint32_t)bus_value(d, len);
 }
 
@@ -166,6 +170,23 @@ static void test_odd_accesses(void **state)
 	pci_host_io(&w->host, 2, d, 2, true);
 }
 
+/* The configuration-access capability (virtio 1.2, 4.1.4.9) through the page. */
+static void test_access_window(void **state)
+{
+	struct world *w = *state;
+	unsigned cap = w->host.windows[1];
+	uint8_t *page = (uint8_t *)w->host.pages[1];
+
+	assert_true(cap >= 0x40);
+	cfg_write(w, 1, cap + 4, 1, 1);	   /* BAR 1 */
+	cfg_write(w, 1, cap + 8, 4, 0x12); /* num_queues */
+	cfg_write(w, 1, cap + 12, 4, 2);
+	assert_int_equal(bus_value(page + cap + 16, 2), 1);
+	cfg_write(w, 1, cap + 8, 4, 0x04); /* device features, first dword */
+	cfg_write(w, 1, cap + 12, 4, 4);
+	assert_true(bus_value(page + cap + 16, 4) != 1);
+}
+
 static struct kvm_cpuid_entry2 *leaf(struct cpuid *c, uint32_t function, uint32_t index)
 {
 	for (uint32_t i = 0; i < c->head.nent; i++)
@@ -217,6 +238,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_enumerate, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bar_moves, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_odd_accesses, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_access_window, setup, teardown),
 		cmocka_unit_test(test_cpuid),
 	};
 

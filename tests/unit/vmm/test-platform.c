@@ -260,17 +260,17 @@ static void test_ioapic(void **state)
 
 	ioapic_init(&io, msi, &seen);
 	assert_int_equal(io_read(&io, 1) >> 16 & 0xff, LAYOUT_IOAPIC_PINS - 1);
-	assert_int_equal(io_read(&io, 0x10 + 2 * 4) & 0x10000, 0x10000);
-	ioapic_edge(&io, 4);
+	assert_int_equal(io_read(&io, 0x10 + 2 * 2) & 0x10000, 0x10000);
+	ioapic_edge(&io, 2);
 	assert_int_equal(seen.msis, 0);
-	io_write(&io, 0x11 + 2 * 4, 3u << 24);
-	io_write(&io, 0x10 + 2 * 4, 0x31); /* unmasking delivers what waited */
+	io_write(&io, 0x11 + 2 * 2, 3u << 24);
+	io_write(&io, 0x10 + 2 * 2, 0x31); /* unmasking delivers what waited */
 	assert_int_equal(seen.msis, 1);
 	assert_int_equal(seen.addr, 0xfee03000);
 	assert_int_equal(seen.data, 0x31);
-	ioapic_edge(&io, 4);
+	ioapic_edge(&io, 2);
 	assert_int_equal(seen.msis, 2);
-	assert_int_equal(io_read(&io, 0x11 + 2 * 4), 3u << 24);
+	assert_int_equal(io_read(&io, 0x11 + 2 * 2), 3u << 24);
 	/* Nothing there. */
 	io_write(&io, 0x10 + 2 * LAYOUT_IOAPIC_PINS, 0);
 	assert_int_equal(io_read(&io, 0x10 + 2 * LAYOUT_IOAPIC_PINS), 0);
