@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -35,6 +36,7 @@
 #include "guest/spawn.h"
 
 #define TTY_GROUP 5
+#define LAST_WORDS_MS 1000
 #define LOW_SPACE (256u * KIB)
 
 struct exec {
@@ -277,8 +279,31 @@ static void settle(struct exec *e)
 		finish(e);
 }
 
-bool exec_reaped(struct agent *a, pid_t pid, int status, const struct rusage *usage)
+/*
+ * Whether the command called reboot(2): in a PID namespace that ends its PID 1 by a signal that nothing else can end it
+ * by. *restart: not a power-off.
+ */
+static bool asked_reboot(const struct exec *e, bool was_init, bool *restart)
 {
+	int sig = WIFSIGNALED(e->status) ? WTERMSIG(e->status) : 0;
+
+	*restart = sig == SIGHUP;
+	return was_init && e->a->role == ROLE_GUEST && (sig == SIGHUP || sig == SIGINT);
+}
+
+/* The VM ends as the command asked, with the output that it had made. */
+static void reboot_as_asked(struct exec *e, bool restart)
+{
+	outflow_drain(&e->out[0]);
+	outflow_drain(&e->out[1]);
+	link_drain(e->a->link, LAST_WORDS_MS);
+	system_end(e->a, restart, 0);
+}
+
+bool exec_reaped(struct agent *a, pid_t pid, bool was_init, int status, const struct rusage *usage)
+{
+	bool restart;
+
 	for (struct exec *e = a->execs; e; e = e->next) {
 		if (e->pid != pid || e->reaped)
 			continue;
@@ -287,6 +312,8 @@ bool exec_reaped(struct agent *a, pid_t pid, int status, const struct rusage *us
 		e->end_ns = time_now_ns();
 		e->peak_rss = (uint64_t)usage->ru_maxrss * KIB;
 		e->timer = loop_remove(e->timer);
+		if (asked_reboot(e, was_init, &restart))
+			reboot_as_asked(e, restart);
 		settle(e);
 		return true;
 	}
@@ -303,11 +330,34 @@ static void on_timeout(struct loop *loop, struct loop_source *src, void *arg)
 
 /* ------------------------------------------------------------------------------------------ the channel */
 
+/*
+ * The terminal turns its interrupt and quit keys into signals by itself; only PID 1 of the namespace would not die of
+ * them. So that is seen to here, if it is the one in the foreground.
+ */
+static void heed_keys(struct exec *e, const uint8_t *p, size_t len)
+{
+	struct termios t;
+	int sig = 0;
+
+	if (e->pid != e->a->init_pid || e->out[0].fd < 0 || tcgetattr(e->out[0].fd, &t) < 0 || !(t.c_lflag & ISIG))
+		return;
+	if (memchr(p, t.c_cc[VINTR], len))
+		sig = SIGINT;
+	else if (memchr(p, t.c_cc[VQUIT], len))
+		sig = SIGQUIT;
+	if (sig && tcgetpgrp(e->out[0].fd) == e->pid && dies_of(e->a, e->pid, sig)) {
+		e->forced_signal = sig;
+		kill(e->pid, SIGKILL);
+	}
+}
+
 static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
 {
 	struct exec *e = arg;
 
 	inflow_data(&e->in, p, len);
+	if (e->tty && !e->reaped)
+		heed_keys(e, p, len);
 }
 
 static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
@@ -406,7 +456,10 @@ static void on_report(struct loop *loop, struct loop_source *src, uint32_t event
 	e->report_src = loop_remove(e->report_src);
 	e->report_fd = fd_close(e->report_fd);
 	memcpy(&pid, e->report, sizeof(pid));
-	proto_pid_encode(&b, e->report_len >= sizeof(pid) && pid > 0 ? (uint32_t)pid : (uint32_t)e->pid);
+	if (e->report_len < sizeof(pid) || pid <= 0)
+		pid = (int32_t)e->pid;
+	/* A full report has a failure in it: nothing runs. */
+	proto_pid_encode(&b, e->report_len == sizeof(e->report) ? 0 : (uint32_t)pid);
 	if (e->has_channel)
 		mux_opened(e->a->mux, e->ch, &b);
 	buf_done(&b);

@@ -75,12 +75,13 @@ static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
 static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
 {
 	struct keeper *k = arg;
+	uint32_t pid = 0;
 
 	if (ch == k->setup_ch && k->phase == PHASE_SETUP) {
 		keeper_setup_done(k);
 	} else if (ch == k->main_ch) {
 		k->main_open = true;
-		keeper_main_started(k);
+		keeper_main_started(k, proto_pid_decode(reply, &pid) < 0 || pid);
 	}
 }
 

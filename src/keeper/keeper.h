@@ -98,7 +98,7 @@ struct keeper {
 /* vm.c: the phases. Each callable from any callback. */
 int keeper_run(const struct keeper_args *args, struct sm_error *err) MUST_CHECK; /* a VM's whole life */
 void keeper_setup_done(struct keeper *k);
-void keeper_main_started(struct keeper *k);
+void keeper_main_started(struct keeper *k, bool runs); /* runs: else it could not be executed, and its exit follows */
 void keeper_main_done(struct keeper *k, int code, const char *text);
 void keeper_agent_lost(struct keeper *k, const char *why);
 void keeper_ended(struct keeper *k, int wait_status);

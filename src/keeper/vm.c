@@ -78,7 +78,7 @@ void keeper_try_main(struct keeper *k)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "start the command: %s", strerror(-r));
 }
 
-void keeper_main_started(struct keeper *k)
+void keeper_main_started(struct keeper *k, bool runs)
 {
 	struct timespec now;
 
@@ -86,12 +86,14 @@ void keeper_main_started(struct keeper *k)
 		return;
 	keeper_stage(k, "exec");
 	clock_gettime(CLOCK_REALTIME, &now);
-	k->exit.started_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	if (runs)
+		k->exit.started_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	loop_timer_at(k->deadline, 0);
-	if (k->rec.timeout_ns)
+	if (runs && k->rec.timeout_ns)
 		loop_timer_at(k->time_limit, time_now_ns() + k->rec.timeout_ns + k->args.limits.late);
 	server_attach_pending(k);
-	server_tell_started(k);
+	if (runs)
+		server_tell_started(k);
 }
 
 /* ----------------------------------------------------------------------------------- the way down */

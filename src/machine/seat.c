@@ -235,6 +235,8 @@ static int spawn_there(struct seat *s, const struct seat_command *c, int64_t *re
 	fd_close(fd);
 	cursor = cursor_of(reply.data, reply.len);
 	r = proto_pid_decode(&cursor, &pid);
+	if (r >= 0 && !pid)
+		r = -ENOEXEC; /* it was found, but could not be executed there */
 	if (r < 0)
 		return error_sys(err, -r, "start %s", c->argv[0]);
 	if (ret_pid)

@@ -107,7 +107,7 @@ struct proto_event {
 int proto_event_encode(struct buf *b, const struct proto_event *e);
 int proto_event_decode(struct cursor *c, struct proto_event *ret);
 
-/* PROTO_EXEC reply. */
+/* PROTO_EXEC reply. pid 0: it could not be executed; the exit event says why. */
 int proto_pid_encode(struct buf *b, uint32_t pid);
 int proto_pid_decode(struct cursor *c, uint32_t *ret);
 
