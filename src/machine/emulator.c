@@ -73,7 +73,7 @@ static int start_files(const struct emulator_options *o, struct emulator *e, int
 {
 	_free_ char *program = NULL;
 	char fd[16];
-	/* Root's files keep their owners; an ordinary user's server can only be that user. */
+	/* For root owners are what they are; whatever the machine makes for an ordinary user is that user's. */
 	const char *argv[] = {NULL,
 			      "--fd",
 			      fd,
@@ -84,7 +84,7 @@ static int start_files(const struct emulator_options *o, struct emulator *e, int
 			      FILES_CACHE,
 			      "--die-with-parent",
 			      "--ids",
-			      geteuid() == 0 ? "caller" : "same",
+			      geteuid() == 0 ? "same" : "caller",
 			      NULL};
 	struct process_options p = {
 		.argv = argv, .cwd = "/", .fds = {-1, -1, -1}, .keep = &theirs, .num_keep = 1, .death_signal = SIGKILL};
