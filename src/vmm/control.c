@@ -21,7 +21,7 @@
 #include "vmm/vm.h"
 
 #define PACKET_MAX 4096
-#define EXIT_TAIL 2048 /* of console output in the exit event */
+#define EXIT_TAIL 1200 /* of console output in the exit event: escaped, it still fits the keeper's packet */
 
 /* A JSON string of bytes that a guest may have chosen: anything but printable ASCII and newlines becomes '?'. */
 static void put_json_string(struct buf *b, const char *s)
