@@ -84,13 +84,16 @@ static void flood(struct fake *f)
 static void run_command(struct fake *f, const struct proto_exec *x)
 {
 	const char *what = x->argv[0], *arg = x->argv[1] ? x->argv[1] : "";
+	struct buf reply = {0};
 
 	f->what = strdup(what);
 	if (streq(what, "refuse")) {
 		mux_close(mux(f), f->main_ch, -ENOMEM, "no room for a process");
 		return;
 	}
-	mux_opened(mux(f), f->main_ch, NULL);
+	proto_pid_encode(&reply, streq(what, "notfound") ? 0 : 77);
+	mux_opened(mux(f), f->main_ch, &reply);
+	buf_done(&reply);
 	if (streq(what, "exit")) {
 		mux_send(mux(f), f->main_ch, 1, "out\n", 4);
 		mux_send(mux(f), f->main_ch, 2, "err\n", 4);

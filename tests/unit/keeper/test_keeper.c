@@ -228,6 +228,7 @@ static void command_without_exit_status(void **state)
 	expect(&x, SM_REASON_GUEST_PANIC, 125);
 	ends_by_itself(NULL, "notfound", false, &x);
 	expect(&x, SM_REASON_NOT_FOUND, 127);
+	assert_int_equal(x.started_ns, 0);
 }
 
 static void stops(const char *what, enum keeper_stop_mode mode, int signal, enum sm_reason reason, int status)
