@@ -15,7 +15,9 @@
 #include "virtio/pci.h"
 
 #define RAM_BASE 0x100000ULL
+#ifndef RAM_SIZE
 #define RAM_SIZE (4ULL << 20)
+#endif
 #define RAM_END (RAM_BASE + RAM_SIZE)
 
 enum { D_NEXT = 1, D_WRITE = 2, D_INDIRECT = 4 };
