@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * References, by the grammar of the distribution project ("reference"): [domain[:port]/]path[/path…][:tag][@digest].
- * Docker's own defaults are taken off instead of put on: "docker.io/library/debian" is "debian", and no registry is
- * assumed.
+ * Names are kept as they are: no registry is assumed, put on or taken
+ * off.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -78,30 +78,6 @@ static bool is_domain(const char *p, size_t len)
 	       (len == 9 && memcmp(p, "localhost", 9) == 0);
 }
 
-/* What follows the prefix, or NULL. */
-static const char *skip_prefix(const char *s, const char *prefix)
-{
-	size_t len = strlen(prefix);
-
-	return strncmp(s, prefix, len) == 0 ? s + len : NULL;
-}
-
-/* Takes off the registry and the user that Docker puts before a bare name, unless what is left would be read as another
- * registry's. */
-static const char *without_defaults(const char *name)
-{
-	const char *rest = skip_prefix(name, "docker.io/") ?: skip_prefix(name, "index.docker.io/");
-	const char *bare, *slash;
-
-	if (!rest)
-		return name;
-	bare = skip_prefix(rest, "library/");
-	if (bare && !strchr(bare, '/'))
-		return bare;
-	slash = strchr(rest, '/');
-	return slash && is_domain(rest, (size_t)(slash - rest)) ? name : rest;
-}
-
 static const char *check_name(const char *name)
 {
 	const char *p = name, *slash = strchr(name, '/');
@@ -174,11 +150,11 @@ int oci_ref_parse(const char *s, struct oci_ref *ret, struct sm_error *err)
 	if (!why)
 		why = check_name(text);
 	if (!why)
-		why = check_name(without_defaults(text));
+		why = check_name(text);
 	if (why)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "'%s' is not an image reference: %s", show(s, buf),
 				 why);
-	ref.name = strdup(without_defaults(text));
+	ref.name = strdup(text);
 	ref.tag = tag ? strdup(tag) : digest ? NULL : strdup("latest");
 	ref.digest = digest ? strdup(digest) : NULL;
 	if (!ref.name || (!ref.tag && !digest) || (tag && !ref.tag) || (digest && !ref.digest)) {

@@ -132,12 +132,13 @@ static void test_bad_manifest(void **state)
 
 static void test_index(void **state)
 {
-	char *s = json("{'schemaVersion':2,'manifests':[{'mediaType':'" MANIFEST_TYPE "; charset=utf-8','digest':'" SHA
-		       "','size':5,'platform':{'os':'linux','architecture':'arm','variant':'v7'},'annotations':"
-		       "{'org.opencontainers.image.ref.name':'x:1','io.containerd.image.name':'docker.io/library/"
-		       "x:1','other':'y'}},"
-		       "{'mediaType':'" INDEX_TYPE "','digest':'" SHA
-		       "','size':5},{'mediaType':'text/plain','digest':'" SHA "','size':5}]}");
+	char *s =
+		json("{'schemaVersion':2,'manifests':[{'mediaType':'" MANIFEST_TYPE "; charset=utf-8','digest':'" SHA
+		     "','size':5,'platform':{'os':'linux','architecture':'arm','variant':'v7'},'annotations':"
+		     "{'org.opencontainers.image.ref.name':'x:1','io.containerd.image.name':'registry.example/library/"
+		     "x:1','other':'y'}},"
+		     "{'mediaType':'" INDEX_TYPE "','digest':'" SHA
+		     "','size':5},{'mediaType':'text/plain','digest':'" SHA "','size':5}]}");
 	struct index_doc doc = {0};
 
 	assert_int_equal(index_parse(s, strlen(s), "index", &doc, NULL), 0);
@@ -145,7 +146,7 @@ static void test_index(void **state)
 	assert_int_equal(doc.children[0].kind, MEDIA_MANIFEST);
 	assert_string_equal(doc.children[0].variant, "v7");
 	assert_string_equal(doc.children[0].ref_name, "x:1");
-	assert_string_equal(doc.children[0].full_name, "docker.io/library/x:1");
+	assert_string_equal(doc.children[0].full_name, "registry.example/library/x:1");
 	assert_int_equal(doc.children[1].kind, MEDIA_INDEX);
 	assert_null(doc.children[1].os);
 	assert_int_equal(doc.children[2].kind, MEDIA_UNKNOWN);

@@ -53,7 +53,6 @@ static void test_transports(void **state)
 		"oci-archive:demo.tar.zst",
 		"docker-archive:docker.tar",
 		"docker-archive:docker.tar:x/demo:1",
-		"docker-archive:docker.tar:docker.io/x/demo:1",
 		"docker-archive:docker-new.tar",
 		"docker-archive:docker-new.tar:x/demo:1",
 		"oci-archive:docker-new.tar",
@@ -138,7 +137,8 @@ static void test_names(void **state)
 	must_run("mkimage --layer a.tar --no-tag none && mkimage --layer a.tar --tag '_bad_' odd && mkimage --format "
 		 "dir --layer a.tar sdir");
 	must_run("mkimage --layer a.tar --set 'index.manifests.0.annotations.io\\.x=1' --tag t ann && sed -i "
-		 "'s|\"annotations\":{|&\"io.containerd.image.name\":\"docker.io/library/named:7\",|' ann/index.json");
+		 "'s|\"annotations\":{|&\"io.containerd.image.name\":\"registry.example/library/named:7\",|' "
+		 "ann/index.json");
 	must_run("mkimage --format docker --no-tag --layer a.tar untagged.tar && mkimage --format docker --tag A/B:1 "
 		 "--layer a.tar badtag.tar");
 	expect_name("oci:my-app", "my-app:latest");
@@ -148,8 +148,8 @@ static void test_names(void **state)
 	expect_name("oci:full:3", "host:5000/x/y:3");
 	expect_name("oci:full:host:5000/x/y:3", "host:5000/x/y:3");
 	expect_name("oci:none", "none:latest");
-	expect_name("oci:ann:t", "named:7");
-	expect_name("oci:ann:7", "named:7");
+	expect_name("oci:ann:t", "registry.example/library/named:7");
+	expect_name("oci:ann:7", "registry.example/library/named:7");
 	expect_name("dir:sdir", "sdir:latest");
 	expect_name("docker-archive:untagged.tar", NULL);
 	expect_name("docker-archive:badtag.tar", NULL);
