@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a client may write into the keeper's socket: the real server with its real link and mux over a socket pair, in
+ * every phase of a VM. The agent and the VM behind it only count: they have tests of their own.
+ */
+#include "keeper/server.c"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* The keeper's other parts, as far as the server calls them. */
+void keeper_try_main(struct keeper *k)
+{
+}
+
+void keeper_stop_request(struct keeper *k, const struct keeper_stop *s)
+{
+	if (s->mode == KEEPER_STOP_NOW)
+		k->phase = PHASE_ENDING;
+}
+
+void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char *fmt, ...)
+{
+	k->phase = PHASE_ENDING;
+}
+
+enum sm_vm_state keeper_state(const struct keeper *k)
+{
+	return SM_VM_RUNNING;
+}
+
+int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a)
+{
+	return mux_opened(near, ch, NULL);
+}
+
+static void on_timer(struct loop *loop, struct loop_source *src, void *arg)
+{
+}
+
+static void put_hello(int fd)
+{
+	struct mux *m = NULL;
+	const uint8_t *p;
+	size_t len;
+
+	if (mux_new(MUX_CLIENT, &(struct mux_callbacks){0}, NULL, PROTO_DEFAULT_WINDOW, &m) < 0 ||
+	    mux_hello(m, NULL) < 0)
+		abort();
+	p = mux_output(m, &len);
+	if (write(fd, p, len) != (ssize_t)len)
+		abort();
+	mux_free(m);
+}
+
+/* First byte: phase, whether the HELLO is made for the input, whether the command runs. Then the socket's bytes. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct keeper k = {.listen_fd = -1, .mon = {.pid = 1}};
+	char json[] = "{}", sink[4096];
+	int pair[2];
+
+	if (size < 1 || size > 60000)
+		return 0;
+	k.phase = (enum keeper_phase)(data[0] % (PHASE_ENDED + 1));
+	k.main_open = data[0] & 0x10;
+	k.exit.started_ns = k.main_open;
+	k.exit_json = json;
+	if (loop_new(&k.loop) < 0 || loop_add_timer(k.loop, on_timer, NULL, &k.owner_timer) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 || client_new(&k, pair[0]) < 0)
+		abort();
+	if (data[0] & 0x20)
+		put_hello(pair[1]);
+	if (write(pair[1], data + 1, size - 1) < 0)
+		abort();
+	for (int i = 0; i < 16 && k.clients; i++) {
+		loop_run_once(k.loop, 0);
+		while (read(pair[1], sink, sizeof(sink)) > 0)
+			;
+	}
+	if (data[0] & 0x40)
+		server_tell_started(&k);
+	if (data[0] & 0x80)
+		server_tell_ended(&k);
+	close(pair[1]);
+	for (int i = 0; i < 4 && k.clients; i++)
+		loop_run_once(k.loop, 0);
+	server_done(&k);
+	loop_free(k.loop);
+	return 0;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The VM's files and the keeper's messages: whatever bytes they hold. What parses must format and parse again. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "keeper/log.h"
+#include "keeper/record.h"
+#include "keeper/wire.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void fuzz_config(const char *p, size_t len)
+{
+	struct vm_record r, again;
+	char *json = NULL;
+
+	if (vm_record_parse(p, len, &r, NULL) < 0)
+		return;
+	if (vm_record_format(&r, &json, NULL) < 0 || vm_record_parse(json, strlen(json), &again, NULL) < 0)
+		abort();
+	vm_record_done(&again);
+	vm_record_done(&r);
+	free(json);
+}
+
+static void fuzz_exit(const char *p, size_t len)
+{
+	struct vm_exit x;
+	char *json = NULL;
+
+	if (vm_exit_parse(p, len, &x, NULL) < 0)
+		return;
+	if (vm_exit_format(&x, &json, NULL) < 0 || vm_exit_parse(json, strlen(json), &x, NULL) < 0)
+		abort();
+	free(json);
+}
+
+static void fuzz_messages(const uint8_t *p, size_t len)
+{
+	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a;
+	struct keeper_status status;
+	struct keeper_attach attach;
+	struct vm_log_header header;
+	struct keeper_wait wait;
+	struct keeper_stop stop;
+	struct keeper_news news;
+
+	if (keeper_status_decode(&a, &status) == 0 && status.state > SM_VM_EXITED)
+		abort();
+	if (keeper_stop_decode(&b, &stop) == 0 && stop.signal > 64)
+		abort();
+	if (keeper_news_decode(&c, &news) == 0 && news.record_len > len)
+		abort();
+	if (vm_log_header_decode(&d, &header) == 0 && header.len > VM_LOG_MAX_RECORD)
+		abort();
+	if (keeper_attach_decode(&e, &attach) < 0 || keeper_wait_decode(&f, &wait) < 0)
+		return;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct vm_start s;
+
+	if (size < 1)
+		return 0;
+	switch (data[0] % 4) {
+	case 0:
+		fuzz_config((const char *)data + 1, size - 1);
+		break;
+	case 1:
+		fuzz_exit((const char *)data + 1, size - 1);
+		break;
+	case 2:
+		if (vm_start_parse((const char *)data + 1, size - 1, &s, NULL) == 0 &&
+		    strlen(s.boot_id) >= sizeof(s.boot_id))
+			abort();
+		break;
+	default:
+		fuzz_messages(data + 1, size - 1);
+	}
+	return 0;
+}
