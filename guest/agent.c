@@ -80,8 +80,10 @@ static void on_child(struct loop *loop, struct loop_source *src, uint32_t events
 	while (read(a->signal_fd, &info, sizeof(info)) == sizeof(info))
 		continue;
 	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+		bool was_init = pid == a->init_pid;
+
 		spawn_reaped(a, pid);
-		exec_reaped(a, pid, status, &usage);
+		exec_reaped(a, pid, was_init, status, &usage);
 	}
 }
 

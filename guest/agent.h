@@ -61,8 +61,8 @@ void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...) 
 
 /* exec.c */
 void exec_open(struct agent *a, uint32_t ch, struct cursor *request);
-/* A child of the agent ended. False if it is no exec's leader. */
-bool exec_reaped(struct agent *a, pid_t pid, int status, const struct rusage *usage);
+/* A child of the agent ended; was_init: it was PID 1 of the commands' namespace. False if it is no exec's leader. */
+bool exec_reaped(struct agent *a, pid_t pid, bool was_init, int status, const struct rusage *usage);
 /* The link is gone: kills every exec that is not detached and frees them all. */
 void exec_abandon_all(struct agent *a);
 

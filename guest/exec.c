@@ -13,50 +13,26 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
-#include "guest/agent.h"
 #include "guest/cgroup.h"
 #include "guest/environment.h"
-#include "guest/flow.h"
+#include "guest/exec.h"
 #include "guest/spawn.h"
 
-#define TTY_GROUP 5
 #define LAST_WORDS_MS 1000
 #define LOW_SPACE (256u * KIB)
-
-struct exec {
-	struct exec *next;
-	struct agent *a;
-	uint32_t ch;
-	bool has_channel, detached, tty, timed_out, accepted, reaped, main;
-	pid_t pid;
-	int forced_signal; /* its default action was carried out by us: see deliver() */
-	int status;
-	uint64_t start_ns, end_ns, peak_rss;
-	int report_fd;
-	struct loop_source *report_src, *timer;
-	uint8_t report[sizeof(int32_t) + sizeof(struct child_failure)];
-	size_t report_len;
-	struct outflow out[2]; /* streams 1 and 2 */
-	struct inflow in;
-	int cgroup_fd;
-	uint32_t cgroup_id;
-};
 
 /* What a finished command's left-over processes still write to. */
 struct sink {
@@ -110,6 +86,7 @@ static void exec_free(struct exec *e)
 		*link = e->next;
 	loop_remove(e->report_src);
 	loop_remove(e->timer);
+	loop_remove(e->look_again);
 	fd_close(e->report_fd);
 	outflow_done(&e->out[0]);
 	outflow_done(&e->out[1]);
@@ -126,52 +103,6 @@ static void exec_kill(struct exec *e)
 		return;
 	if (kill(-e->pid, SIGKILL) < 0)
 		kill(e->pid, SIGKILL); /* it has not made its session yet */
-}
-
-/* ------------------------------------------------------------------------------------------ signals */
-
-/* True if this bit is set in one of the status file's signal masks. */
-static bool mask_has(const char *status, const char *name, int sig)
-{
-	const char *line = strstr(status, name);
-
-	return line && (strtoull(line + strlen(name), NULL, 16) >> (sig - 1) & 1);
-}
-
-/* Whether the process leaves this signal to its default action, and that is to end. */
-static bool dies_of(struct agent *a, pid_t pid, int sig)
-{
-	char path[32];
-	_free_ char *status = NULL;
-
-	if (sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH || sig == SIGSTOP || sig == SIGTSTP ||
-	    sig == SIGTTIN || sig == SIGTTOU)
-		return false;
-	snprintf(path, sizeof(path), "%d/status", (int)pid);
-	if (a->proc_fd < 0 || read_file_at(a->proc_fd, path, 65536, &status, NULL) < 0)
-		return false;
-	return !mask_has(status, "\nSigBlk:", sig) && !mask_has(status, "\nSigIgn:", sig) &&
-	       !mask_has(status, "\nSigCgt:", sig);
-}
-
-/*
- * To the command's process group. The kernel does not let PID 1 of a namespace die of a signal that it has no handler
- * for; so a plain `sleep 100` would not heed Ctrl-C. Then we carry out the default action, and report it as what it
- * was.
- */
-static void deliver(struct exec *e, int sig)
-{
-	struct agent *a = e->a;
-	bool ends = e->pid == a->init_pid && sig != SIGKILL && dies_of(a, e->pid, sig);
-
-	if (e->reaped)
-		return;
-	if (kill(-e->pid, sig) < 0)
-		kill(e->pid, sig);
-	if (ends) {
-		e->forced_signal = sig;
-		kill(e->pid, SIGKILL);
-	}
 }
 
 /* ------------------------------------------------------------------------------------------ the end */
@@ -330,34 +261,13 @@ static void on_timeout(struct loop *loop, struct loop_source *src, void *arg)
 
 /* ------------------------------------------------------------------------------------------ the channel */
 
-/*
- * The terminal turns its interrupt and quit keys into signals by itself; only PID 1 of the namespace would not die of
- * them. So that is seen to here, if it is the one in the foreground.
- */
-static void heed_keys(struct exec *e, const uint8_t *p, size_t len)
-{
-	struct termios t;
-	int sig = 0;
-
-	if (e->pid != e->a->init_pid || e->out[0].fd < 0 || tcgetattr(e->out[0].fd, &t) < 0 || !(t.c_lflag & ISIG))
-		return;
-	if (memchr(p, t.c_cc[VINTR], len))
-		sig = SIGINT;
-	else if (memchr(p, t.c_cc[VQUIT], len))
-		sig = SIGQUIT;
-	if (sig && tcgetpgrp(e->out[0].fd) == e->pid && dies_of(e->a, e->pid, sig)) {
-		e->forced_signal = sig;
-		kill(e->pid, SIGKILL);
-	}
-}
-
 static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
 {
 	struct exec *e = arg;
 
-	inflow_data(&e->in, p, len);
 	if (e->tty && !e->reaped)
-		heed_keys(e, p, len);
+		exec_heed_keys(e, p, len);
+	inflow_data(&e->in, p, len);
 }
 
 static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
@@ -376,7 +286,7 @@ static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
 	if (proto_event_decode(event, &ev) < 0)
 		return;
 	if (ev.kind == PROTO_EV_SIGNAL && ev.signal > 0) {
-		deliver(e, ev.signal);
+		exec_deliver(e, ev.signal);
 	} else if (ev.kind == PROTO_EV_RESIZE && e->tty && e->out[0].fd >= 0) {
 		struct winsize w = {.ws_row = ev.rows, .ws_col = ev.cols};
 
@@ -474,82 +384,6 @@ static void on_report(struct loop *loop, struct loop_source *src, uint32_t event
 
 /* ------------------------------------------------------------------------------------------ the beginning */
 
-/* The ends that the child gets, and those that stay. All -1 at first. */
-struct ends {
-	int child[3], ours[3];
-};
-
-static void ends_close(struct ends *s)
-{
-	for (int i = 0; i < 3; i++) {
-		s->child[i] = fd_close(s->child[i]);
-		s->ours[i] = fd_close(s->ours[i]);
-	}
-}
-
-static int make_pipe(struct ends *s, int i, const struct user *u)
-{
-	int p[2], ours = i == 0 ? 1 : 0;
-
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return -errno;
-	s->ours[i] = p[ours];
-	s->child[i] = p[!ours];
-	/* So that the user can reopen it by /dev/stdout; failure shows when it does. */
-	if (u->uid && fchown(p[0], u->uid, u->gid) < 0)
-		return -errno;
-	return fd_set_nonblock(s->ours[i], true);
-}
-
-static int make_pipes(struct ends *s, const struct proto_exec *x, const struct user *u)
-{
-	int r = 0;
-
-	if (x->stdin_open)
-		r = make_pipe(s, 0, u);
-	else if ((s->child[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
-		r = -errno;
-	if (r < 0)
-		return r;
-	if (!x->log) {
-		r = make_pipe(s, 1, u);
-		return r < 0 ? r : make_pipe(s, 2, u);
-	}
-	s->child[1] = open(x->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
-	if (s->child[1] < 0)
-		return -errno;
-	s->child[2] = fcntl(s->child[1], F_DUPFD_CLOEXEC, 3);
-	return s->child[2] < 0 ? -errno : 0;
-}
-
-static int make_terminal(struct ends *s, const struct proto_exec *x, const struct user *u)
-{
-	struct winsize w = {.ws_row = x->rows, .ws_col = x->cols};
-	int zero = 0, master;
-
-	/* The container's own devpts, so that the name which programs ask for exists there. */
-	master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-	if (master < 0)
-		master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-	if (master < 0)
-		return -errno;
-	s->ours[1] = master;
-	if (ioctl(master, TIOCSPTLCK, &zero) < 0)
-		return -errno;
-	if (x->rows && x->cols)
-		ioctl(master, TIOCSWINSZ, &w);
-	s->child[0] = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (s->child[0] < 0)
-		return -errno;
-	if (fchown(s->child[0], u->uid, TTY_GROUP) < 0 || fchmod(s->child[0], 0620) < 0)
-		return -errno;
-	for (int i = 1; i < 3; i++)
-		if ((s->child[i] = fcntl(s->child[0], F_DUPFD_CLOEXEC, 3)) < 0)
-			return -errno;
-	s->ours[0] = fcntl(master, F_DUPFD_CLOEXEC, 3);
-	return s->ours[0] < 0 ? -errno : 0;
-}
-
 static int begin_flows(struct exec *e, struct ends *s)
 {
 	struct flow_channel to = {.loop = e->a->loop, .mux = e->a->mux, .ch = e->ch};
@@ -641,7 +475,7 @@ static int run(struct agent *a, uint32_t ch, const struct proto_exec *x, const s
 {
 	struct ends s = {{-1, -1, -1}, {-1, -1, -1}};
 	struct exec *e = NULL;
-	int r = x->tty ? make_terminal(&s, x, u) : make_pipes(&s, x, u);
+	int r = ends_make(&s, x, u);
 
 	if (r == 0) {
 		e = exec_new(a, ch, x);

@@ -175,10 +175,8 @@ static int resolve(char *spec, char *passwd, char *groups, struct user *u, struc
 		if (!find_group(groups, rest, &u->gid))
 			return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no group '%s' in the image's /etc/group",
 					 rest);
-		return add_group(u, u->gid);
+		return 0;
 	}
-	if (add_group(u, u->gid) < 0)
-		return -ENOMEM;
 	return name ? add_memberships(groups, name, u) : 0;
 }
 

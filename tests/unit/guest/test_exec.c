@@ -224,8 +224,9 @@ static void test_signals(void **state)
 static void test_pid_namespace(void **state)
 {
 	static const char *const extra[] = {"--pid-namespace", NULL};
-	char shell[] = "/bin/sh", opt[] = "-c", script[] = "echo $$; exec sleep 30";
+	char shell[] = "/bin/sh", opt[] = "-c", script[64] = "echo $$; exec sleep 30";
 	char *argv[] = {shell, opt, script, NULL};
+	char sleep_[] = "sleep", arg[] = "30", *plain[] = {sleep_, arg, NULL};
 	struct proto_exec x = {.argv = argv, .main = true};
 	struct client c;
 	struct call k, k2;
@@ -259,6 +260,22 @@ static void test_pid_namespace(void **state)
 	assert_int_equal(k2.exit.status, 128 + SIGKILL);
 	call_done(&k);
 	call_done(&k2);
+	/* The same by the terminal's key. A command that has a handler gets it itself. */
+	x = (struct proto_exec){.argv = plain, .main = true, .tty = true, .stdin_open = true};
+	call_exec(&c, &k, &x);
+	call_feed(&k, "abc\x03", 4);
+	assert_true(client_until(&c, &k.closed, 10000));
+	assert_int_equal(k.exit.signal, SIGINT);
+	call_done(&k);
+	x.argv = argv;
+	strcpy(script, "trap 'exit 6' INT; :; cat");
+	call_exec(&c, &k, &x);
+	assert_true(client_until(&c, &k.opened, 10000));
+	client_turn(&c, 300);
+	call_feed(&k, "\x03", 1);
+	assert_true(client_until(&c, &k.closed, 10000));
+	assert_int_equal(k.exit.status, 6);
+	call_done(&k);
 	stop(&c);
 }
 

@@ -87,20 +87,20 @@ static void test_resolve(void **state)
 {
 	struct files *f = *state;
 
-	assert_user(f, NULL, 0, 0, "0", "/root");
-	assert_user(f, "", 0, 0, "0", "/root");
-	assert_user(f, "root", 0, 0, "0", "/root");
-	assert_user(f, "al", 1000, 1001, "1001 50 6 8", "/home/al");
-	assert_user(f, "al:", 1000, 1001, "1001 50 6 8", "/home/al");
-	assert_user(f, "al:staff", 1000, 50, "50", "/home/al");
-	assert_user(f, "al:4242", 1000, 4242, "4242", "/home/al");
-	assert_user(f, "1000", 77, 78, "78", "/number"); /* a name that is a number is a name */
-	assert_user(f, "77", 77, 78, "78", "/number");
-	assert_user(f, "4000", 4000, 0, "0", "/");
-	assert_user(f, "4000:disk", 4000, 6, "6", "/");
-	assert_user(f, "bare", 5, 6, "6", "/");
-	assert_user(f, "nohome", 12, 12, "12", "/");
-	assert_user(f, ":staff", 0, 50, "50", "/root");
+	assert_user(f, NULL, 0, 0, "", "/root");
+	assert_user(f, "", 0, 0, "", "/root");
+	assert_user(f, "root", 0, 0, "", "/root");
+	assert_user(f, "al", 1000, 1001, "50 6 8", "/home/al");
+	assert_user(f, "al:", 1000, 1001, "50 6 8", "/home/al");
+	assert_user(f, "al:staff", 1000, 50, "", "/home/al");
+	assert_user(f, "al:4242", 1000, 4242, "", "/home/al");
+	assert_user(f, "1000", 77, 78, "", "/number"); /* a name that is a number is a name */
+	assert_user(f, "77", 77, 78, "", "/number");
+	assert_user(f, "4000", 4000, 0, "", "/");
+	assert_user(f, "4000:disk", 4000, 6, "", "/");
+	assert_user(f, "bare", 5, 6, "", "/");
+	assert_user(f, "nohome", 12, 12, "", "/");
+	assert_user(f, ":staff", 0, 50, "", "/root");
 }
 
 static void test_refused(void **state)

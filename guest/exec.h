@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A command in the making, running or ending: what exec.c shares with its helpers. */
+#ifndef GUEST_EXEC_H
+#define GUEST_EXEC_H
+
+#include "guest/agent.h"
+#include "guest/child.h"
+#include "guest/flow.h"
+
+struct exec {
+	struct exec *next;
+	struct agent *a;
+	uint32_t ch;
+	bool has_channel, detached, tty, timed_out, accepted, reaped, main;
+	pid_t pid;
+	int forced_signal; /* its default action was carried out by us: see act_for_init */
+	int blocked_signal;
+	unsigned looks;
+	struct loop_source *look_again;
+	int status;
+	uint64_t start_ns, end_ns, peak_rss;
+	int report_fd;
+	struct loop_source *report_src, *timer;
+	uint8_t report[sizeof(int32_t) + sizeof(struct child_failure)];
+	size_t report_len;
+	struct outflow out[2]; /* streams 1 and 2 */
+	struct inflow in;
+	int cgroup_fd;
+	uint32_t cgroup_id;
+};
+
+/* signals.c: to the command's process group; and the keys of its terminal that make signals. */
+void exec_deliver(struct exec *e, int sig);
+void exec_heed_keys(struct exec *e, const uint8_t *p, size_t len);
+
+/* streams.c: the ends that the child gets, and those that stay. All -1 at first. */
+struct ends {
+	int child[3], ours[3];
+};
+void ends_close(struct ends *s);
+/* Pipes, or a terminal, as x asks; on failure (-errno) ends_close is still due. */
+int ends_make(struct ends *s, const struct proto_exec *x, const struct user *u) MUST_CHECK;
+
+#endif
