@@ -2,8 +2,8 @@
 /*
  * The layer blob's writer. See blob.h.
  *
- * Small files are gathered in a staging buffer, each on its own block, and written many at a time; data that comes in large pieces for
- * a place past the staging buffer's end is written from where it is.
+ * Small files are gathered in a staging buffer, each on its own block, and written many at a time; data that comes in
+ * large pieces for a place past the staging buffer's end is written from where it is.
  */
 #include "image/blob.h"
 
@@ -130,10 +130,11 @@ static int write_sparse(struct blob_writer *w, const uint8_t *p, size_t len, uin
 	size_t from = 0, pos = 0;
 
 	while (pos < len) {
-		/* Steps that end on multiples of the hole size in the blob, so that holes are whole blocks. */
+		/* Steps that end on multiples of the hole size in the blob: shorter ones come only at the start and end
+		 * of a piece, and leave a hole together with their neighbour's. */
 		size_t step = MIN(HOLE_SIZE - (offset + pos) % HOLE_SIZE, len - pos);
 
-		if (step == HOLE_SIZE && is_zero(p + pos, step)) {
+		if (is_zero(p + pos, step)) {
 			int r = write_out(w, p + from, pos - from, offset + from);
 
 			if (r < 0)
@@ -152,7 +153,8 @@ static int flush(struct blob_writer *w)
 	w->stage_offset += w->stage_len;
 	w->stage_len = 0;
 	if (w->dirty >= WRITEBACK_SIZE) {
-		/* Let the disk work while the next layer data is inflated; only a hint, so that fsync finds less to do. */
+		/* Let the disk work while the next layer data is inflated; only a hint, so that fsync finds less to do.
+		 */
 		sync_file_range(w->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 		w->dirty = 0;
 	}

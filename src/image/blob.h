@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writes a layer blob: regions of whole blocks, filled in the order they are given out. Regions of 2 MiB and more start on 2 MiB boundaries, so that
- * a guest can map them with huge pages; the gaps this leaves take later, smaller files. Runs of zeros stay holes.
+ * Writes a layer blob: regions of whole blocks, filled in the order they are given out. Regions of 2 MiB and more start
+ * on 2 MiB boundaries, so that a guest can map them with huge pages; the gaps this leaves take later, smaller files.
+ * Runs of zeros stay holes.
  */
 #ifndef IMAGE_BLOB_H
 #define IMAGE_BLOB_H

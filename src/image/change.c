@@ -73,7 +73,8 @@ static int put_aside(struct image_store *store, const char *id, const char *ref,
 {
 	char from[STORE_PATH_MAX], to[STORE_PATH_MAX];
 
-	if (renameat(store->fd, store_path(from, "images", id, ".json"), store->fd, store_path(to, "removed", id, ".json")) < 0) {
+	if (renameat(store->fd, store_path(from, "images", id, ".json"), store->fd,
+		     store_path(to, "removed", id, ".json")) < 0) {
 		if (errno == ENOENT)
 			return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no image %s in the store", ref);
 		return error_sys(err, errno, "remove %s/%s", store->dir, from);

@@ -2,8 +2,8 @@
 /*
  * The EROFS writer. See erofs.h.
  *
- * Three walks over the same order of names: sort and count, give every inode its place, write. The last two must agree on every size, so
- * both ask the same functions.
+ * Three walks over the same order of names: sort and count, give every inode its place, write. The last two must agree
+ * on every size, so both ask the same functions.
  */
 #include "image/erofs.h"
 
@@ -151,7 +151,8 @@ static uint64_t num_chunks(const struct inode *inode)
 	return ((inode->size - 1) >> inode->chunk_bits) + 1;
 }
 
-/* The tail of a directory or link that lies beside the inode: it must be in one block with all of the inode. 0: none does. */
+/* The tail of a directory or link that lies beside the inode: it must be in one block with all of the inode. 0: none
+ * does. */
 static uint64_t tail_size(const struct writer *w, const struct inode *inode)
 {
 	uint64_t tail = inode->size % BLOCK_SIZE;
@@ -224,7 +225,8 @@ static int place_all(struct writer *w, struct sm_error *err)
 		b->offset = align_up(w->window_size, HUGE_SIZE);
 		w->window_size = b->offset + b->size;
 		if (b->size > INT64_MAX / 2 || w->window_size / BLOCK_SIZE >= EROFS_HOLE)
-			return error_set(err, SM_ERROR_LIMIT, EFBIG, "the image is larger than the 16 TiB that EROFS addresses");
+			return error_set(err, SM_ERROR_LIMIT, EFBIG,
+					 "the image is larger than the 16 TiB that EROFS addresses");
 	}
 	return 0;
 }

@@ -346,7 +346,8 @@ static bool record_ok(const struct index_reader *r)
 		return false;
 	if (e->type == RECORD_HARDLINK && !path_is_normal(e->link.p, e->link.len, INDEX_MAX_DEPTH))
 		return false;
-	if (e->type == RECORD_SYMLINK && (!e->link.len || e->link.len >= BLOCK_SIZE || memchr(e->link.p, 0, e->link.len)))
+	if (e->type == RECORD_SYMLINK &&
+	    (!e->link.len || e->link.len >= BLOCK_SIZE || memchr(e->link.p, 0, e->link.len)))
 		return false;
 	for (uint32_t i = 0; i < e->num_xattrs; i++)
 		if (e->xattrs[i].value.len > UINT16_MAX)

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The layer index: what one layer does to a file system, entry by entry in the order of its archive. Our own format, little-endian:
+ * The layer index: what one layer does to a file system, entry by entry in the order of its archive. Our own format,
+ *little-endian:
  *
- *	header	magic[8] "smlayer\0", u32 version, u32 zero, u64 records, u64 bytes of records, u64 blob size, u64 stripped xattrs,
- *		sha256[32] of the records followed by the header up to here
- *	record	u32 length of the rest; u8 type, u8 chunk bits, u16 mode, u32 uid, u32 gid, u32 nanoseconds, i64 seconds, u64 size,
- *		u64 place (offset into the blob; for a device its number), u32 runs, u32 path length, u32 link length, u32 xattrs;
- *		runs of {u64 first chunk, u64 chunks}; path; link; xattrs of {u16 name length, u32 value length, name, value}
+ *	header	magic[8] "smlayer\0", u32 version, u32 zero, u64 records, u64 bytes of records, u64 blob size, u64
+ *stripped xattrs, sha256[32] of the records followed by the header up to here record	u32 length of the rest; u8 type,
+ *u8 chunk bits, u16 mode, u32 uid, u32 gid, u32 nanoseconds, i64 seconds, u64 size, u64 place (offset into the blob;
+ *for a device its number), u32 runs, u32 path length, u32 link length, u32 xattrs; runs of {u64 first chunk, u64
+ *chunks}; path; link; xattrs of {u16 name length, u32 value length, name, value}
  *
- * A sparse file's data chunks lie back to back at `place`, in order of the runs; its chunks are 1 << chunk bits bytes. Chunk bits 0: a plain
- * file. Index files are ours, yet they are read as if they were not: a bad disk or another version must be an error, not a crash.
+ * A sparse file's data chunks lie back to back at `place`, in order of the runs; its chunks are 1 << chunk bits bytes.
+ *Chunk bits 0: a plain file. Index files are ours, yet they are read as if they were not: a bad disk or another version
+ *must be an error, not a crash.
  */
 #ifndef IMAGE_INDEX_H
 #define IMAGE_INDEX_H
@@ -74,7 +76,8 @@ int index_add(struct index_writer *w, const struct index_record *record, struct 
 int index_finish(struct index_writer *w, uint64_t blob_size, uint64_t stripped, struct sm_error *err) MUST_CHECK;
 struct index_writer *index_writer_free(struct index_writer *w);
 
-/* Reads fd from its start; the caller keeps fd open meanwhile. -EUCLEAN: not an index, damaged, or of another version. */
+/* Reads fd from its start; the caller keeps fd open meanwhile. -EUCLEAN: not an index, damaged, or of another version.
+ */
 struct index_reader;
 int index_open(int fd, struct index_reader **ret, struct sm_error *err) MUST_CHECK;
 const struct index_totals *index_totals(const struct index_reader *r);

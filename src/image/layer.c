@@ -66,8 +66,9 @@ static int set_xattr(struct converter *c, struct index_record *rec, const struct
 		return 0;
 	}
 	if (memchr(x->name.p, 0, x->name.len) || x->name.len > PATH_NAME_MAX || x->value.len > UINT16_MAX)
-		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "extended attribute %s: name or value (%zu bytes) too long",
-				 path_text(x->name, text), x->value.len);
+		return error_set(err, SM_ERROR_CORRUPT, EBADMSG,
+				 "extended attribute %s: name or value (%zu bytes) too long", path_text(x->name, text),
+				 x->value.len);
 	for (uint32_t i = 0; i < rec->num_xattrs; i++) {
 		if (bytes_equal(c->xattrs[i].name, x->name)) {
 			c->xattrs[i].value = x->value;
@@ -105,7 +106,8 @@ static int copy_data(struct converter *c, const uint8_t **pending, size_t *num_p
 
 			if (got <= 0)
 				return got < 0 ? (int)got
-					       : error_set(err, SM_ERROR_CORRUPT, EBADMSG, "a file shorter than its size");
+					       : error_set(err, SM_ERROR_CORRUPT, EBADMSG,
+							   "a file shorter than its size");
 			*num_pending = (size_t)got;
 		}
 		n = MIN(*num_pending, len);
@@ -123,7 +125,8 @@ static int copy_data(struct converter *c, const uint8_t **pending, size_t *num_p
 static int alloc(struct converter *c, uint64_t bytes, uint64_t *ret, struct sm_error *err)
 {
 	if (blob_alloc(c->blob, bytes, MAX_BLOB, ret) < 0)
-		return error_set(err, SM_ERROR_LIMIT, EFBIG, "the layer's files do not fit the 16 TiB that EROFS addresses");
+		return error_set(err, SM_ERROR_LIMIT, EFBIG,
+				 "the layer's files do not fit the 16 TiB that EROFS addresses");
 	return 0;
 }
 
@@ -167,7 +170,8 @@ static uint64_t find_runs(struct converter *c, struct index_record *rec, const s
 }
 
 /* Data of a sparse file goes to its chunks' places, which lie back to back in the blob. */
-static int copy_extents(struct converter *c, const struct index_record *rec, const struct tar_entry *e, struct sm_error *err)
+static int copy_extents(struct converter *c, const struct index_record *rec, const struct tar_entry *e,
+			struct sm_error *err)
 {
 	uint64_t before = 0; /* chunks of the runs before the present one */
 	const uint8_t *p = NULL;
@@ -217,8 +221,8 @@ static int sparse_file(struct converter *c, struct index_record *rec, const stru
 static int set_device(struct index_record *rec, const struct tar_entry *e, struct sm_error *err)
 {
 	if (e->major > MAX_MAJOR || e->minor > MAX_MINOR)
-		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "device number %llu:%llu is past Linux's", (unsigned long long)e->major,
-				 (unsigned long long)e->minor);
+		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "device number %llu:%llu is past Linux's",
+				 (unsigned long long)e->major, (unsigned long long)e->minor);
 	if (rec->type == RECORD_CHAR && e->major == 0 && e->minor == 0)
 		return error_set(err, SM_ERROR_UNSUPPORTED, EBADMSG,
 				 "a 0:0 character device, which the guest's overlay would take for a whiteout");
@@ -308,8 +312,8 @@ static int convert_body(struct converter *c, struct index_record *rec, const str
 static int convert_entry(struct converter *c, const struct tar_entry *e, struct sm_error *err)
 {
 	static const enum record_type types[] = {
-		[TAR_FILE] = RECORD_FILE,   [TAR_HARDLINK] = RECORD_HARDLINK, [TAR_SYMLINK] = RECORD_SYMLINK,
-		[TAR_CHAR] = RECORD_CHAR,   [TAR_BLOCK] = RECORD_BLOCK,	      [TAR_DIR] = RECORD_DIR,
+		[TAR_FILE] = RECORD_FILE, [TAR_HARDLINK] = RECORD_HARDLINK, [TAR_SYMLINK] = RECORD_SYMLINK,
+		[TAR_CHAR] = RECORD_CHAR, [TAR_BLOCK] = RECORD_BLOCK,	    [TAR_DIR] = RECORD_DIR,
 		[TAR_FIFO] = RECORD_FIFO,
 	};
 	struct index_record rec = {.type = types[e->type],
@@ -322,7 +326,8 @@ static int convert_entry(struct converter *c, const struct tar_entry *e, struct 
 	int r;
 
 	if (++c->stats.entries > c->limits.max_entries)
-		return error_set(err, SM_ERROR_LIMIT, E2BIG, "more than %llu entries", (unsigned long long)c->limits.max_entries);
+		return error_set(err, SM_ERROR_LIMIT, E2BIG, "more than %llu entries",
+				 (unsigned long long)c->limits.max_entries);
 	r = path_normalise(e->path, c->limits.max_path, c->limits.max_depth, &c->path, err);
 	if (r < 0)
 		return r;
@@ -331,7 +336,8 @@ static int convert_entry(struct converter *c, const struct tar_entry *e, struct 
 	if (r != 0)
 		return r < 0 ? r : 0;
 	if (!rec.path.len && rec.type != RECORD_DIR && rec.type != RECORD_OPAQUE)
-		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "the root of the image as something other than a directory");
+		return error_set(err, SM_ERROR_CORRUPT, EBADMSG,
+				 "the root of the image as something other than a directory");
 	if (rec.type != RECORD_WHITEOUT && rec.type != RECORD_OPAQUE)
 		r = convert_body(c, &rec, e, err);
 	return r < 0 ? r : index_add(c->index, &rec, err);
@@ -367,13 +373,14 @@ static struct converter *converter_free(struct converter *c)
 	return NULL;
 }
 
-int layer_convert(const struct tar_input *input, const struct layer_limits *limits, int blob_fd, int index_fd, struct layer_stats *ret,
-		  struct sm_error *err)
+int layer_convert(const struct tar_input *input, const struct layer_limits *limits, int blob_fd, int index_fd,
+		  struct layer_stats *ret, struct sm_error *err)
 {
 	struct converter *c = calloc(1, sizeof(*c));
 	int r;
 
-	if (!c || tar_open(input, limits->max_bytes, &c->tar) < 0 || blob_create(blob_fd, &c->blob) < 0 || index_create(index_fd, &c->index) < 0) {
+	if (!c || tar_open(input, limits->max_bytes, &c->tar) < 0 || blob_create(blob_fd, &c->blob) < 0 ||
+	    index_create(index_fd, &c->index) < 0) {
 		converter_free(c);
 		return error_sys(err, ENOMEM, "convert a layer");
 	}

@@ -2,12 +2,12 @@
 /*
  * Loading an image into the store: resolve, pin, convert what is missing, merge, write the record and its name.
  *
- * The pin comes first and names everything that the load will make or rely on, so prune can run at any time. A load that is killed leaves layers that
- * nothing refers to, which the next load uses and prune removes; the record is written last, so an image is there wholly or not at all.
+ * The pin comes first and names everything that the load will make or rely on, so prune can run at any time. A load
+ * that is killed leaves layers that nothing refers to, which the next load uses and prune removes; the record is
+ * written last, so an image is there wholly or not at all.
  */
 #include "image/load.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,51 +32,6 @@ static void set_limits(struct image_limits *v, const struct image_limits *given)
 	v->threads = v->threads ? v->threads : (unsigned)MAX(cpus, 1);
 }
 
-/* "oci:DIR:latest" with "latest" for a name, as many tools write it: the image is called like the directory or the archive. */
-static int name_from_path(const char *source, const char *tag, char **ret)
-{
-	const char *path = strchr(source, ':');
-	const char *base, *end;
-	char *name;
-
-	if (!path)
-		return 0;
-	path++;
-	end = path + strlen(path);
-	if (end - path > (ptrdiff_t)strlen(tag) && end[-(ptrdiff_t)strlen(tag) - 1] == ':' && streq(end - strlen(tag), tag))
-		end -= strlen(tag) + 1;
-	while (end > path && end[-1] == '/')
-		end--;
-	base = end;
-	while (base > path && base[-1] != '/')
-		base--;
-	if (end - base > 4 && strncmp(end - 4, ".tar", 4) == 0)
-		end -= 4;
-	if (asprintf(&name, "%.*s:%s", (int)(end - base), base, tag) < 0)
-		return -ENOMEM;
-	for (char *p = name; *p && *p != ':'; p++)
-		*p = (char)tolower((unsigned char)*p);
-	*ret = name;
-	return 0;
-}
-
-int load_name(const char *source, const char *carried, char **ret)
-{
-	_free_ char *candidate = NULL;
-	int r = 0;
-
-	*ret = NULL;
-	if (!carried || !*carried)
-		return 0;
-	if (streq(carried, "latest") && (str_starts(source, "oci:") || str_starts(source, "oci-archive:")))
-		r = name_from_path(source, carried, &candidate);
-	else if (!(candidate = strdup(carried)))
-		r = -ENOMEM;
-	if (r == 0 && candidate && ref_name(candidate, ret, NULL) < 0)
-		*ret = NULL; /* not a name that can be typed: the image has none */
-	return r;
-}
-
 static int set_layers(struct load *l, struct sm_error *err)
 {
 	unsigned n = l->img.num_layers;
@@ -91,8 +46,8 @@ static int set_layers(struct load *l, struct sm_error *err)
 		r = error_sys(err, ENOMEM, "layers");
 	for (unsigned i = 0; r == 0 && i < n; i++) {
 		if (!sha256_digits(l->img.layers[i].diff_id, l->hex[i]))
-			r = error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP, "layer %u: diff ID %s is not a sha256", i + 1,
-				      l->img.layers[i].diff_id);
+			r = error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP, "layer %u: diff ID %s is not a sha256",
+				      i + 1, l->img.layers[i].diff_id);
 		hex[i] = l->hex[i];
 		while (!streq(l->hex[l->first[i]], l->hex[i]))
 			l->first[i]++;
@@ -134,7 +89,8 @@ static json_t *known_record(struct load *l, const char *id)
 	const char *digest = l->img.manifest_digest[0] ? l->img.manifest_digest : l->img.id;
 	json_t *record;
 
-	if (record_read(l->store, "images", id, &record, NULL) < 0 && record_read(l->store, "removed", id, &record, NULL) < 0)
+	if (record_read(l->store, "images", id, &record, NULL) < 0 &&
+	    record_read(l->store, "removed", id, &record, NULL) < 0)
 		return NULL;
 	if (streq(record_key(record), l->layout.key) && record_complete(l->store, record) &&
 	    json_object_set_new(record, "digest", json_string(digest)) == 0)
@@ -164,7 +120,8 @@ static int make_image(struct load *l, json_t **ret, struct sm_error *err)
 	return *ret ? 0 : error_sys(err, ENOMEM, "image record");
 }
 
-static int publish(struct load *l, const char *id, const json_t *record, const char *name, struct image_info *ret, struct sm_error *err)
+static int publish(struct load *l, const char *id, const json_t *record, const char *name, struct image_info *ret,
+		   struct sm_error *err)
 {
 	char path[STORE_PATH_MAX];
 	json_t *refs = NULL;
@@ -195,15 +152,16 @@ static int publish(struct load *l, const char *id, const json_t *record, const c
 
 static int load_resolved(struct load *l, const char *name, struct image_info *ret, struct sm_error *err)
 {
-	_free_ char *carried = NULL;
+	_free_ char *carried = NULL; /* the name that the source gives */
 	char id[HEX_SIZE];
 	json_t *record;
 	int r;
 
 	if (!sha256_digits(l->img.id, id))
-		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP, "configuration digest %s is not a sha256", l->img.id);
-	if (!name && load_name(l->source, l->img.name, &carried) < 0)
-		return error_sys(err, ENOMEM, "name");
+		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP, "configuration digest %s is not a sha256",
+				 l->img.id);
+	if (!name && l->img.name && ref_name(l->img.name, &carried, NULL) < 0)
+		carried = NULL; /* with a digest, say: nothing that it could be called by */
 	r = set_layers(l, err);
 	if (r == 0)
 		r = pin_all(l, id, err);
@@ -219,8 +177,8 @@ static int load_resolved(struct load *l, const char *name, struct image_info *re
 	return r;
 }
 
-int image_load(struct image_store *store, const char *source, const struct image_load_options *options, struct image_info *ret,
-	       struct sm_error *err)
+int image_load(struct image_store *store, const char *source, const struct image_load_options *options,
+	       struct image_info *ret, struct sm_error *err)
 {
 	static const struct image_load_options defaults;
 	struct load l = {.store = store, .source = source};
@@ -243,7 +201,7 @@ int image_load(struct image_store *store, const char *source, const struct image
 		r = oci_resolve(l.oci, options->platform, l.limits.max_layers, &l.img, err);
 	if (r == 0) {
 		r = load_resolved(&l, name, ret, err);
-		if (r < 0)
+		if (r < 0 && err && !str_starts(err->message, source))
 			error_wrap(err, r, "%s", source);
 		oci_image_done(&l.img);
 	}

@@ -25,25 +25,27 @@ struct load {
 	atomic_bool stop;
 	atomic_uint_fast64_t unpacked; /* bytes of all layers */
 	pthread_mutex_t lock;	       /* of what follows, and of calls of progress.update */
-	bool *missing; /* layers that nobody converts yet */
-	uint64_t done, total; /* stored bytes */
+	bool *missing;		       /* layers that nobody converts yet */
+	uint64_t done, total;	       /* stored bytes */
 	int result;
 	struct sm_error error;
 };
 
-/* Converts all missing layers, in parallel. On failure those that were finished stay, for another attempt or for prune. */
+/* Converts all missing layers, in parallel. On failure those that were finished stay, for another attempt or for prune.
+ */
 int load_layers(struct load *l, struct sm_error *err) MUST_CHECK;
 
 /* True if the layer's blob and index are there and fit each other. */
 bool layer_present(struct image_store *store, const char *hex);
 
-/* Merges the layers into l->layout and publishes the metadata. -EUCLEAN: a layer's index is damaged, and was removed. */
+/* Merges the layers into l->layout and publishes the metadata. -EUCLEAN: a layer's index is damaged, and was removed.
+ */
 int load_metadata(struct load *l, struct sm_error *err) MUST_CHECK;
 
 /* 0, or -ECANCELED with err filled. With l->lock held, or before threads start. */
 int load_progress(struct load *l, const char *stage, uint64_t done, uint64_t total, struct sm_error *err) MUST_CHECK;
 
-/* The name that an image gets if the user gives none: what the source carries, or *ret = NULL. */
-int load_name(const char *source, const char *carried, char **ret) MUST_CHECK;
+/* "layer 2 (sha256:...)", as src/oci counts and names them. */
+int load_layer_error(const struct load *l, unsigned i, int r, struct sm_error *err);
 
 #endif

@@ -2,12 +2,13 @@
 /*
  * Converting the layers of an image that the store lacks, several at a time.
  *
- * A layer under way is tmp/<diff ID>.blob and .index, both flock'ed: a second load of the same layer waits for the first and then finds it
- * done; what a killed one leaves is overwritten by the next, or removed by prune. The blob is renamed first, the index last: an index without its
- * blob's size is not a layer.
+ * A layer under way is tmp/<diff ID>.blob and .index, both flock'ed: a second load of the same layer waits for the
+ * first and then finds it done; what a killed one leaves is overwritten by the next, or removed by prune. The blob is
+ * renamed first, the index last: an index without its blob's size is not a layer.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,6 +27,7 @@ struct feed {
 	struct load *load;
 	struct oci_layer_stream *stream;
 	uint64_t reported;
+	struct sm_error error; /* of the source, which names image and layer by itself */
 };
 
 int load_progress(struct load *l, const char *stage, uint64_t done, uint64_t total, struct sm_error *err)
@@ -45,8 +47,8 @@ bool layer_present(struct image_store *store, const char *hex)
 
 	if (fd < 0 || index_open(fd, &index, NULL) < 0)
 		return false;
-	good = fstatat(store->fd, store_path(path, "blobs", hex, ""), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-	       (uint64_t)st.st_size >= index_totals(index)->blob_size;
+	good = fstatat(store->fd, store_path(path, "blobs", hex, ""), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(st.st_mode) && (uint64_t)st.st_size >= index_totals(index)->blob_size;
 	index_close(index);
 	return good;
 }
@@ -76,6 +78,8 @@ static ssize_t feed_read(void *arg, void *p, size_t len, struct sm_error *err)
 	if (atomic_load_explicit(&f->load->stop, memory_order_relaxed))
 		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "cancelled");
 	n = oci_layer_read(f->stream, p, len, err);
+	if (n < 0 && err)
+		f->error = *err;
 	if (n <= 0)
 		return n;
 	if (atomic_fetch_add(&f->load->unpacked, (uint64_t)n) + (uint64_t)n > f->load->limits.max_image_bytes)
@@ -83,6 +87,28 @@ static ssize_t feed_read(void *arg, void *p, size_t len, struct sm_error *err)
 				 (unsigned long long)f->load->limits.max_image_bytes);
 	r = report(f, err);
 	return r < 0 ? r : n;
+}
+
+int load_layer_error(const struct load *l, unsigned i, int r, struct sm_error *err)
+{
+	const struct oci_layer *layer = &l->img.layers[i];
+
+	return error_wrap(err, r, "layer %u (%s)", i, layer->digest[0] ? layer->digest : layer->diff_id);
+}
+
+/* The source's own words, and after them where the converter was, which it has put before them. */
+static int source_error(const struct sm_error *source, int r, struct sm_error *err)
+{
+	struct sm_error both = *source;
+	size_t all = strlen(err->message), own = strlen(source->message);
+
+	if (all > own + 2) {
+		size_t room = sizeof(both.message) - own;
+
+		snprintf(both.message + own, room, ", at %.*s", (int)(all - own - 2), err->message);
+	}
+	*err = both;
+	return r;
 }
 
 static int convert(struct load *l, unsigned i, int blob_fd, int index_fd, struct sm_error *err)
@@ -100,7 +126,9 @@ static int convert(struct load *l, unsigned i, int blob_fd, int index_fd, struct
 		return r;
 	r = layer_convert(&input, &limits, blob_fd, index_fd, &stats, err);
 	oci_layer_close(feed.stream);
-	return r;
+	if (r < 0)
+		return feed.error.kind ? source_error(&feed.error, r, err) : load_layer_error(l, i, r, err);
+	return 0;
 }
 
 static int is_stopped(void *arg)
@@ -116,8 +144,8 @@ static int is_stopped(void *arg)
 }
 
 /* With both temporaries ours: makes the layer, unless somebody did while we waited. */
-static int make_layer(struct load *l, unsigned i, int blob_fd, int index_fd, const char *blob_tmp, const char *index_tmp,
-		      struct sm_error *err)
+static int make_layer(struct load *l, unsigned i, int blob_fd, int index_fd, const char *blob_tmp,
+		      const char *index_tmp, struct sm_error *err)
 {
 	char final[STORE_PATH_MAX];
 	int r;
@@ -152,7 +180,7 @@ static int load_layer(struct load *l, unsigned i, struct sm_error *err)
 		r = tmp_open(l->store, index_tmp, is_stopped, l, &index_fd, err);
 	if (r == 0)
 		r = make_layer(l, i, blob_fd, index_fd, blob_tmp, index_tmp, err);
-	return r < 0 ? error_wrap(err, r, "layer %u (%.19s)", i + 1, l->img.layers[i].diff_id) : 0;
+	return r;
 }
 
 /* The largest missing layer that nobody has taken, so that the last ones to end are short; or num_layers. */
@@ -224,7 +252,8 @@ int load_layers(struct load *l, struct sm_error *err)
 	if (r < 0)
 		return r;
 	/* This thread is one of the workers, and the only one if no more can be had. */
-	while (n + 1 < MIN(MIN(l->limits.threads, missing), MAX_THREADS) && pthread_create(&threads[n], NULL, worker, l) == 0)
+	while (n + 1 < MIN(MIN(l->limits.threads, missing), MAX_THREADS) &&
+	       pthread_create(&threads[n], NULL, worker, l) == 0)
 		n++;
 	worker(l);
 	while (n)

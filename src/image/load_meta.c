@@ -16,7 +16,8 @@
 static int merge_one(struct load *l, struct tree *t, unsigned i, struct erofs_blob *blobs, struct sm_error *err)
 {
 	char path[STORE_PATH_MAX];
-	_fd_ int fd = openat(l->store->fd, store_path(path, "layers", l->hex[i], ""), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	_fd_ int fd =
+		openat(l->store->fd, store_path(path, "layers", l->hex[i], ""), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	struct index_reader *index;
 	int r;
 
@@ -31,7 +32,7 @@ static int merge_one(struct load *l, struct tree *t, unsigned i, struct erofs_bl
 	}
 	if (r == -EUCLEAN) /* ours, not the image's: it can be made again */
 		unlinkat(l->store->fd, path, 0);
-	return r < 0 ? error_wrap(err, r, "layer %u (%.19s)", i + 1, l->img.layers[i].diff_id) : 0;
+	return r < 0 ? load_layer_error(l, i, r, err) : 0;
 }
 
 static int set_parts(struct load *l, const struct erofs_blob *blobs, struct sm_error *err)
@@ -41,7 +42,8 @@ static int set_parts(struct load *l, const struct erofs_blob *blobs, struct sm_e
 		return error_sys(err, ENOMEM, "metadata");
 	for (unsigned i = 0; i < l->img.num_layers; i++)
 		if (blobs[i].used)
-			l->layout.parts[l->layout.num_parts++] = (struct record_part){i, blobs[i].offset, blobs[i].size};
+			l->layout.parts[l->layout.num_parts++] =
+				(struct record_part){i, blobs[i].offset, blobs[i].size};
 	return 0;
 }
 

@@ -11,13 +11,15 @@
 
 #define MAX_HOPS 255
 #define MAX_WALK (1U << 20) /* bytes of a path with links put in */
-/* Bytes copied for links, and 64 for a name that a whiteout spares, of one layer: honest ones stay far below; a bomb takes seconds. */
+/* Bytes copied for links, and 64 for a name that a whiteout spares, of one layer: honest ones stay far below; a bomb
+ * takes seconds. */
 #define MAX_WORK (8ULL << 30)
 
 struct merge {
 	struct tree *t;
 	uint32_t layer, blob;
-	/* Archives go directory by directory: the last one is remembered while nothing that could be on its path goes away. */
+	/* Archives go directory by directory: the last one is remembered while nothing that could be on its path goes
+	 * away. */
 	struct buf dir;
 	uint32_t dir_node, dir_removals;
 	struct buf work[2]; /* a path with links put in, and room for the next such */
@@ -259,7 +261,8 @@ static int new_inode(struct merge *m, const struct index_record *rec, uint32_t *
 }
 
 /* The inode that a hard link's target names, with one link more; its node to *ret_node. */
-static int link_inode(struct merge *m, const struct index_record *rec, uint32_t *ret, uint32_t *ret_node, struct sm_error *err)
+static int link_inode(struct merge *m, const struct index_record *rec, uint32_t *ret, uint32_t *ret_node,
+		      struct sm_error *err)
 {
 	char text[PATH_TEXT_MAX];
 	struct tar_bytes name;
@@ -269,9 +272,11 @@ static int link_inode(struct merge *m, const struct index_record *rec, uint32_t 
 	if (r == 0)
 		node = find(m, dir, name);
 	if (!node)
-		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "hard link to %s, which is not there", path_text(rec->link, text));
+		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "hard link to %s, which is not there",
+				 path_text(rec->link, text));
 	if (tree_is_dir(m->t, node))
-		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "hard link to the directory %s", path_text(rec->link, text));
+		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "hard link to the directory %s",
+				 path_text(rec->link, text));
 	*ret = m->t->nodes[node].inode;
 	*ret_node = node;
 	m->t->inodes[*ret].nlink++;

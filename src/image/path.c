@@ -30,7 +30,8 @@ int path_normalise(struct tar_bytes path, unsigned max_path, unsigned max_depth,
 
 	out->len = 0;
 	if (path.len > max_path)
-		return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "a name of %zu bytes (limit %u)", path.len, max_path);
+		return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "a name of %zu bytes (limit %u)", path.len,
+				 max_path);
 	if (path.len && memchr(path.p, 0, path.len))
 		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "a name with a NUL in it");
 	while (path.len) {
@@ -41,10 +42,11 @@ int path_normalise(struct tar_bytes path, unsigned max_path, unsigned max_depth,
 		if (is_dots(c, 2))
 			return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "a name with \"..\" in it");
 		if (c.len > PATH_NAME_MAX)
-			return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "a name with a component of %zu bytes (limit %d)",
-					 c.len, PATH_NAME_MAX);
+			return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG,
+					 "a name with a component of %zu bytes (limit %d)", c.len, PATH_NAME_MAX);
 		if (++depth > max_depth)
-			return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "a name of more than %u components", max_depth);
+			return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "a name of more than %u components",
+					 max_depth);
 		if (out->len)
 			buf_put_u8(out, '/');
 		buf_put(out, c.p, c.len);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Garbage collection. Under the store's lock all the way: nobody can pin, name or remove meanwhile; loads that are under way have their pins.
- * What stays is marked first, {"image hex", "meta hex", "layer hex"}; a record that cannot be read stops it, since what it needs is unknown.
+ * Garbage collection. Under the store's lock all the way: nobody can pin, name or remove meanwhile; loads that are
+ * under way have their pins. What stays is marked first, {"image hex", "meta hex", "layer hex"}; a record that cannot
+ * be read stops it, since what it needs is unknown.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -86,7 +87,8 @@ struct sweep {
 
 static bool has_name(const json_t *refs, const char *id)
 {
-	for (void *it = json_object_iter((json_t *)(uintptr_t)refs); it; it = json_object_iter_next((json_t *)(uintptr_t)refs, it))
+	for (void *it = json_object_iter((json_t *)(uintptr_t)refs); it;
+	     it = json_object_iter_next((json_t *)(uintptr_t)refs, it))
 		if (streq(json_string_value(json_object_iter_value(it)), id))
 			return true;
 	return false;
@@ -112,8 +114,8 @@ static int sweep_record(void *arg, const char *id, json_t *record)
 	return r;
 }
 
-static int sweep_records(struct image_prune *p, const char *dir, bool named_only, bool held_only, struct image_prune_result *result,
-			 struct sm_error *err)
+static int sweep_records(struct image_prune *p, const char *dir, bool named_only, bool held_only,
+			 struct image_prune_result *result, struct sm_error *err)
 {
 	struct sweep s = {.prune = p, .dir = dir, .named_only = named_only, .held_only = held_only, .result = result};
 	struct sm_error local = {0};
@@ -146,7 +148,8 @@ static int drop(struct image_prune *p, const char *dir, const char *name, bool b
 }
 
 /* kind: what keeps a file of 64 digits in this directory; NULL for a directory of records. */
-static int sweep_dir(struct image_prune *p, const char *dir, const char *kind, struct image_prune_result *result, struct sm_error *err)
+static int sweep_dir(struct image_prune *p, const char *dir, const char *kind, struct image_prune_result *result,
+		     struct sm_error *err)
 {
 	int fd = openat(p->store->fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -193,8 +196,8 @@ static int sweep_root(struct image_prune *p, struct image_prune_result *result, 
 	return r < 0 ? error_sys(err, -r, "clean %s", p->store->dir) : 0;
 }
 
-int image_prune_with(struct image_prune *p, bool all, const char *const *in_use, size_t num_in_use, struct image_prune_result *ret,
-		     struct sm_error *err)
+int image_prune_with(struct image_prune *p, bool all, const char *const *in_use, size_t num_in_use,
+		     struct image_prune_result *ret, struct sm_error *err)
 {
 	struct image_prune_result result = p->dead;
 	int r = 0;
@@ -223,8 +226,8 @@ int image_prune_with(struct image_prune *p, bool all, const char *const *in_use,
 	return r;
 }
 
-int image_prune(struct image_store *store, bool all, const char *const *in_use, size_t num_in_use, struct image_prune_result *ret,
-		struct sm_error *err)
+int image_prune(struct image_store *store, bool all, const char *const *in_use, size_t num_in_use,
+		struct image_prune_result *ret, struct sm_error *err)
 {
 	struct image_prune *p;
 	int r = image_prune_begin(store, &p, err);

@@ -11,7 +11,8 @@
 #include "base/util.h"
 #include "image/store.h"
 
-static int info_with_names(struct image_store *store, const json_t *refs, const json_t *record, struct image_info *ret, struct sm_error *err)
+static int info_with_names(struct image_store *store, const json_t *refs, const json_t *record, struct image_info *ret,
+			   struct sm_error *err)
 {
 	int r = record_info(store, record, ret, err);
 
@@ -35,7 +36,8 @@ int image_find(struct image_store *store, const char *ref, struct image_info *re
 	return r;
 }
 
-int image_pin(struct image_store *store, const char *ref, struct image_info *ret, struct image_pin **ret_pin, struct sm_error *err)
+int image_pin(struct image_store *store, const char *ref, struct image_info *ret, struct image_pin **ret_pin,
+	      struct sm_error *err)
 {
 	struct pin_item item = {.kind = "image"};
 	_fd_ int lock = -1;
@@ -83,8 +85,8 @@ static int list_add(void *arg, const char *id, json_t *record)
 }
 
 /* Calls fn once for each file of an image, by its path relative to the store. */
-static void each_file(const struct image_info *info, void (*fn)(struct listing *l, const char *path, uint64_t *sum), struct listing *l,
-		      uint64_t *sum)
+static void each_file(const struct image_info *info, void (*fn)(struct listing *l, const char *path, uint64_t *sum),
+		      struct listing *l, uint64_t *sum)
 {
 	const char *meta = info->num_parts ? info->parts[0].path : NULL;
 	char path[STORE_PATH_MAX];
@@ -115,7 +117,8 @@ static void add_shared(struct listing *l, const char *path, uint64_t *sum)
 {
 	struct stat st;
 
-	if (json_integer_value(json_object_get(l->users, path)) > 1 && fstatat(l->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+	if (json_integer_value(json_object_get(l->users, path)) > 1 &&
+	    fstatat(l->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		*sum += (uint64_t)st.st_blocks * 512;
 }
 
@@ -183,7 +186,8 @@ static int shared_of(struct image_store *store, const char *id, uint64_t *ret, s
 }
 
 /* The record as it is, with names, sizes on disk and paths, and the configuration as JSON instead of its text. */
-static int describe(struct image_store *store, const json_t *record, const struct image_info *info, uint64_t shared, char **ret)
+static int describe(struct image_store *store, const json_t *record, const struct image_info *info, uint64_t shared,
+		    char **ret)
 {
 	const char *text = json_string_value(json_object_get(record, "config_json"));
 	json_t *names = json_array(), *files = json_array(), *root = json_deep_copy(record);
@@ -193,7 +197,8 @@ static int describe(struct image_store *store, const json_t *record, const struc
 		json_array_append_new(names, json_string(*n));
 	for (unsigned i = 0; i < info->num_parts; i++)
 		json_array_append_new(files, json_pack("{s:s,s:I,s:I}", "path", info->parts[i].path, "offset",
-						       (json_int_t)info->parts[i].offset, "size", (json_int_t)info->parts[i].size));
+						       (json_int_t)info->parts[i].offset, "size",
+						       (json_int_t)info->parts[i].size));
 	if (root && json_object_set_new(root, "names", names) == 0 && json_object_set_new(root, "parts", files) == 0 &&
 	    json_object_set_new(root, "allocated_size", json_integer((json_int_t)info->allocated_size)) == 0 &&
 	    json_object_set_new(root, "shared_size", json_integer((json_int_t)shared)) == 0) {

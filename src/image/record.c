@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Image records: what the store knows of an image, as JSON. Written by this code alone, yet every field is checked when it is read.
- * "config" is the configuration decoded, as `run` needs it; "config_json" its verified bytes, for whoever wants the rest.
+ * Image records: what the store knows of an image, as JSON. Written by this code alone, yet every field is checked when
+ * it is read. "config" is the configuration decoded, as `run` needs it; "config_json" its verified bytes, for whoever
+ * wants the rest.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -43,12 +44,13 @@ static json_t *list_or_null(char *const *v)
 
 static json_t *config_make(const struct oci_config *c)
 {
-	return json_pack("{s:o,s:o,s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "os", string_or_null(c->os), "architecture",
-			 string_or_null(c->architecture), "variant", string_or_null(c->variant), "created", (json_int_t)c->created,
-			 "entrypoint", list_or_null(c->entrypoint), "cmd", list_or_null(c->cmd), "env", list_or_null(c->env), "user",
-			 string_or_null(c->user), "working_dir", string_or_null(c->working_dir), "stop_signal",
-			 string_or_null(c->stop_signal), "exposed_ports", list_or_null(c->exposed_ports), "volumes",
-			 list_or_null(c->volumes), "labels", list_or_null(c->labels));
+	return json_pack("{s:o,s:o,s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "os", string_or_null(c->os),
+			 "architecture", string_or_null(c->architecture), "variant", string_or_null(c->variant),
+			 "created", (json_int_t)c->created, "entrypoint", list_or_null(c->entrypoint), "cmd",
+			 list_or_null(c->cmd), "env", list_or_null(c->env), "user", string_or_null(c->user),
+			 "working_dir", string_or_null(c->working_dir), "stop_signal", string_or_null(c->stop_signal),
+			 "exposed_ports", list_or_null(c->exposed_ports), "volumes", list_or_null(c->volumes), "labels",
+			 list_or_null(c->labels));
 }
 
 static json_t *layers_make(const struct oci_image *img, const struct record_layout *layout)
@@ -57,8 +59,8 @@ static json_t *layers_make(const struct oci_image *img, const struct record_layo
 
 	for (unsigned i = 0; layers && i < img->num_layers; i++) {
 		const struct oci_layer *l = &img->layers[i];
-		json_t *item = json_pack("{s:s,s:s,s:I,s:I}", "diff_id", l->diff_id, "digest", l->digest, "size", (json_int_t)l->size,
-					 "stripped_xattrs", (json_int_t)layout->stripped[i]);
+		json_t *item = json_pack("{s:s,s:s,s:I,s:I}", "diff_id", l->diff_id, "digest", l->digest, "size",
+					 (json_int_t)l->size, "stripped_xattrs", (json_int_t)layout->stripped[i]);
 
 		json_array_append_new(layers, item);
 	}
@@ -72,19 +74,20 @@ static json_t *parts_make(const struct record_layout *layout)
 	for (unsigned i = 0; parts && i < layout->num_parts; i++) {
 		const struct record_part *p = &layout->parts[i];
 
-		json_array_append_new(parts, json_pack("{s:i,s:I,s:I}", "layer", (int)p->layer, "offset", (json_int_t)p->offset, "size",
-						       (json_int_t)p->size));
+		json_array_append_new(parts, json_pack("{s:i,s:I,s:I}", "layer", (int)p->layer, "offset",
+						       (json_int_t)p->offset, "size", (json_int_t)p->size));
 	}
 	return parts;
 }
 
 json_t *record_make(const struct oci_image *img, const struct record_layout *layout)
 {
-	return json_pack("{s:i,s:s,s:s,s:o,s:o,s:{s:s,s:I,s:I},s:o,s:I,s:s}", "version", RECORD_VERSION, "id", img->id, "digest",
-			 img->manifest_digest[0] ? img->manifest_digest : img->id, "config", config_make(&img->config), "layers",
-			 layers_make(img, layout), "metadata", "key", layout->key, "size", (json_int_t)layout->meta_size, "inodes",
-			 (json_int_t)layout->inodes, "parts", parts_make(layout), "window_size", (json_int_t)layout->window_size,
-			 "config_json", img->config_json);
+	return json_pack("{s:i,s:s,s:s,s:o,s:o,s:{s:s,s:I,s:I},s:o,s:I,s:s}", "version", RECORD_VERSION, "id", img->id,
+			 "digest", img->manifest_digest[0] ? img->manifest_digest : img->id, "config",
+			 config_make(&img->config), "layers", layers_make(img, layout), "metadata", "key", layout->key,
+			 "size", (json_int_t)layout->meta_size, "inodes", (json_int_t)layout->inodes, "parts",
+			 parts_make(layout), "window_size", (json_int_t)layout->window_size, "config_json",
+			 img->config_json);
 }
 
 const char *record_key(const json_t *record)
@@ -94,7 +97,8 @@ const char *record_key(const json_t *record)
 
 const char *record_layer(const json_t *record, unsigned i)
 {
-	const char *digest = json_string_value(json_object_get(json_array_get(json_object_get(record, "layers"), i), "diff_id"));
+	const char *digest =
+		json_string_value(json_object_get(json_array_get(json_object_get(record, "layers"), i), "diff_id"));
 
 	return digest ? digest + strlen("sha256:") : NULL;
 }
@@ -112,10 +116,12 @@ static bool record_ok(const json_t *record, const char *id)
 	char hex[HEX_SIZE];
 	size_t i;
 
-	if (json_integer_value(json_object_get(record, "version")) != RECORD_VERSION || !json_is_array(layers) || !json_is_array(parts) ||
-	    !own || !sha256_digits(own, hex) || !streq(hex, id) || !key || !is_hex64(key, strlen(key)) ||
-	    !json_is_string(json_object_get(record, "digest")) || !json_is_object(json_object_get(record, "config")) ||
-	    !is_offset(json_object_get(json_object_get(record, "metadata"), "size")) || !is_offset(json_object_get(record, "window_size")))
+	if (json_integer_value(json_object_get(record, "version")) != RECORD_VERSION || !json_is_array(layers) ||
+	    !json_is_array(parts) || !own || !sha256_digits(own, hex) || !streq(hex, id) || !key ||
+	    !is_hex64(key, strlen(key)) || !json_is_string(json_object_get(record, "digest")) ||
+	    !json_is_object(json_object_get(record, "config")) ||
+	    !is_offset(json_object_get(json_object_get(record, "metadata"), "size")) ||
+	    !is_offset(json_object_get(record, "window_size")))
 		return false;
 	json_array_foreach(layers, i, item)
 	{
@@ -128,8 +134,8 @@ static bool record_ok(const json_t *record, const char *id)
 	{
 		json_int_t layer = json_integer_value(json_object_get(item, "layer"));
 
-		if (layer < 0 || (size_t)layer >= json_array_size(layers) || !is_offset(json_object_get(item, "offset")) ||
-		    !is_offset(json_object_get(item, "size")))
+		if (layer < 0 || (size_t)layer >= json_array_size(layers) ||
+		    !is_offset(json_object_get(item, "offset")) || !is_offset(json_object_get(item, "size")))
 			return false;
 	}
 	return true;
@@ -150,7 +156,8 @@ int record_read(struct image_store *store, const char *dir, const char *id, json
 	record = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
 	if (!record_ok(record, id)) {
 		json_decref(record);
-		return error_set(err, SM_ERROR_CORRUPT, EUCLEAN, "%s/%s is damaged, or of another version: remove that file and load the image again",
+		return error_set(err, SM_ERROR_CORRUPT, EUCLEAN,
+				 "%s/%s is damaged, or of another version: remove that file and load the image again",
 				 store->dir, path);
 	}
 	*ret = record;
@@ -168,8 +175,8 @@ int record_write_locked(struct image_store *store, const char *id, const json_t 
 	return r < 0 ? error_sys(err, -r, "write %s/%s", store->dir, path) : 0;
 }
 
-int record_each(struct image_store *store, const char *dir, int (*fn)(void *arg, const char *id, json_t *record), void *arg,
-		struct sm_error *err)
+int record_each(struct image_store *store, const char *dir, int (*fn)(void *arg, const char *id, json_t *record),
+		void *arg, struct sm_error *err)
 {
 	int fd = openat(store->fd, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -183,7 +190,8 @@ int record_each(struct image_store *store, const char *dir, int (*fn)(void *arg,
 		char id[HEX_SIZE] = "";
 		json_t *record;
 
-		if (strlen(de->d_name) != 64 + strlen(".json") || !is_hex64(de->d_name, 64) || !streq(de->d_name + 64, ".json"))
+		if (strlen(de->d_name) != 64 + strlen(".json") || !is_hex64(de->d_name, 64) ||
+		    !streq(de->d_name + 64, ".json"))
 			continue;
 		memcpy(id, de->d_name, 64);
 		r = record_read(store, dir, id, &record, err);
@@ -287,8 +295,8 @@ static bool copy_layers(struct image_store *store, const json_t *record, struct 
 	return true;
 }
 
-static bool copy_part(struct image_store *store, const char *dir, const char *hex, const json_t *offset, const json_t *size,
-		      struct image_info *ret)
+static bool copy_part(struct image_store *store, const char *dir, const char *hex, const json_t *offset,
+		      const json_t *size, struct image_info *ret)
 {
 	struct image_part *p = &ret->parts[ret->num_parts];
 
@@ -311,7 +319,8 @@ static bool copy_parts(struct image_store *store, const json_t *record, struct i
 	ret->parts = calloc(json_array_size(parts) + 1, sizeof(*ret->parts));
 	if (!ret->parts)
 		return false;
-	good = copy_part(store, "meta", record_key(record), NULL, json_object_get(json_object_get(record, "metadata"), "size"), ret);
+	good = copy_part(store, "meta", record_key(record), NULL,
+			 json_object_get(json_object_get(record, "metadata"), "size"), ret);
 	json_array_foreach(parts, i, item)
 	{
 		unsigned layer = (unsigned)json_integer_value(json_object_get(item, "layer"));
@@ -328,7 +337,8 @@ int record_info(struct image_store *store, const json_t *record, struct image_in
 	*ret = (struct image_info){0};
 	sha256_digits(json_string_value(json_object_get(record, "id")), ret->id);
 	snprintf(ret->digest, sizeof(ret->digest), "%s", json_string_value(json_object_get(record, "digest")));
-	if (!copy_config(json_object_get(record, "config"), ret) || !copy_layers(store, record, ret) || !copy_parts(store, record, ret)) {
+	if (!copy_config(json_object_get(record, "config"), ret) || !copy_layers(store, record, ret) ||
+	    !copy_parts(store, record, ret)) {
 		image_info_done(ret);
 		return error_sys(err, ENOMEM, "image %.12s", ret->id);
 	}
@@ -369,8 +379,8 @@ static bool file_at_least(struct image_store *store, const char *dir, const char
 	char path[STORE_PATH_MAX];
 	struct stat st;
 
-	return fstatat(store->fd, store_path(path, dir, hex, ""), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-	       (uint64_t)st.st_size >= size;
+	return fstatat(store->fd, store_path(path, dir, hex, ""), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(st.st_mode) && (uint64_t)st.st_size >= size;
 }
 
 bool record_complete(struct image_store *store, const json_t *record)

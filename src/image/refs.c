@@ -32,13 +32,15 @@ int refs_read(struct image_store *store, json_t **ret, struct sm_error *err)
 	refs = json_object_get(root, "refs");
 	if (json_integer_value(json_object_get(root, "version")) != 1 || !json_is_object(refs)) {
 		json_decref(root);
-		return error_set(err, SM_ERROR_CORRUPT, EUCLEAN, "%s/refs.json is damaged, or of another version", store->dir);
+		return error_set(err, SM_ERROR_CORRUPT, EUCLEAN, "%s/refs.json is damaged, or of another version",
+				 store->dir);
 	}
 	json_object_foreach(refs, name, id)
 	{
 		if (!json_is_string(id) || !is_hex64(json_string_value(id), json_string_length(id))) {
 			json_decref(root);
-			return error_set(err, SM_ERROR_CORRUPT, EUCLEAN, "%s/refs.json is damaged at %s", store->dir, name);
+			return error_set(err, SM_ERROR_CORRUPT, EUCLEAN, "%s/refs.json is damaged at %s", store->dir,
+					 name);
 		}
 	}
 	json_incref(refs);
@@ -79,7 +81,8 @@ int refs_of(const json_t *refs, const char *id, char ***ret)
 
 	if (!names)
 		return -ENOMEM;
-	for (void *it = json_object_iter((json_t *)(uintptr_t)refs); it; it = json_object_iter_next((json_t *)(uintptr_t)refs, it)) {
+	for (void *it = json_object_iter((json_t *)(uintptr_t)refs); it;
+	     it = json_object_iter_next((json_t *)(uintptr_t)refs, it)) {
 		size_t at = n;
 		char *name;
 
@@ -174,8 +177,8 @@ static int resolve_digest(struct image_store *store, const json_t *refs, const s
 	return not_found(text, err);
 }
 
-int ref_resolve(struct image_store *store, const json_t *refs, const char *ref, char ret_id[static HEX_SIZE], char **ret_name,
-		struct sm_error *err)
+int ref_resolve(struct image_store *store, const json_t *refs, const char *ref, char ret_id[static HEX_SIZE],
+		char **ret_name, struct sm_error *err)
 {
 	struct oci_ref parsed = {0};
 	_free_ char *name = NULL;
@@ -206,7 +209,8 @@ int ref_resolve(struct image_store *store, const json_t *refs, const char *ref, 
 	return 0;
 }
 
-int store_lookup(struct image_store *store, const char *ref, json_t **ret_refs, json_t **ret_record, struct sm_error *err)
+int store_lookup(struct image_store *store, const char *ref, json_t **ret_refs, json_t **ret_record,
+		 struct sm_error *err)
 {
 	char id[HEX_SIZE];
 	json_t *refs;

@@ -118,7 +118,8 @@ static bool still_there(struct image_store *store, int fd, const char *path)
 	       a.st_ino == b.st_ino;
 }
 
-int tmp_open(struct image_store *store, const char *path, int (*cancel)(void *), void *arg, int *ret_fd, struct sm_error *err)
+int tmp_open(struct image_store *store, const char *path, int (*cancel)(void *), void *arg, int *ret_fd,
+	     struct sm_error *err)
 {
 	for (;;) {
 		_fd_ int fd = openat(store->fd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -150,7 +151,8 @@ int tmp_publish(struct image_store *store, int fd, const char *path, const char 
 	return 0;
 }
 
-int pin_create_locked(struct image_store *store, const struct pin_item *items, size_t n, struct image_pin **ret, struct sm_error *err)
+int pin_create_locked(struct image_store *store, const struct pin_item *items, size_t n, struct image_pin **ret,
+		      struct sm_error *err)
 {
 	struct image_pin *pin = calloc(1, sizeof(*pin));
 	struct buf text = {0};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of the image store: paths, locks, temporaries, records and names. See image.h for the layout on disk and who keeps what. */
+/* The inside of the image store: paths, locks, temporaries, records and names. See image.h for the layout on disk and
+ * who keeps what. */
 #ifndef IMAGE_STORE_H
 #define IMAGE_STORE_H
 
@@ -10,7 +11,7 @@
 #include "image/image.h"
 #include "oci/oci.h"
 
-#define HEX_SIZE 65 /* 64 digits of a sha256 and a NUL */
+#define HEX_SIZE 65	   /* 64 digits of a sha256 and a NUL */
 #define STORE_PATH_MAX 128 /* of a path relative to the store */
 
 struct image_store {
@@ -29,12 +30,15 @@ int store_lock(struct image_store *store, int *ret_fd, struct sm_error *err) MUS
 int store_sync_dir(struct image_store *store, const char *dir, struct sm_error *err) MUST_CHECK;
 
 /*
- * A file in tmp/ that one process at a time may make: opened and flock'ed, emptied. `cancel` (NULL allowed) is asked while another
- * holds it; nonzero ends the wait with -ECANCELED. The file is gone, or renamed, before the lock is dropped.
+ * A file in tmp/ that one process at a time may make: opened and flock'ed, emptied. `cancel` (NULL allowed) is asked
+ * while another holds it; nonzero ends the wait with -ECANCELED. The file is gone, or renamed, before the lock is
+ * dropped.
  */
-int tmp_open(struct image_store *store, const char *path, int (*cancel)(void *), void *arg, int *ret_fd, struct sm_error *err) MUST_CHECK;
+int tmp_open(struct image_store *store, const char *path, int (*cancel)(void *), void *arg, int *ret_fd,
+	     struct sm_error *err) MUST_CHECK;
 /* fsync, then rename into place. The directory is the caller's to sync. */
-int tmp_publish(struct image_store *store, int fd, const char *path, const char *final, struct sm_error *err) MUST_CHECK;
+int tmp_publish(struct image_store *store, int fd, const char *path, const char *final,
+		struct sm_error *err) MUST_CHECK;
 
 /* What a living process keeps from prune. */
 struct pin_item {
@@ -45,7 +49,8 @@ struct pin_item {
 int pin_create_locked(struct image_store *store, const struct pin_item *items, size_t n, struct image_pin **ret,
 		      struct sm_error *err) MUST_CHECK;
 /* Adds the items of all living pins to an object {"kind hex": true} and counts and removes dead ones. */
-int pin_collect_locked(struct image_store *store, json_t *into, struct image_prune_result *dead, struct sm_error *err) MUST_CHECK;
+int pin_collect_locked(struct image_store *store, json_t *into, struct image_prune_result *dead,
+		       struct sm_error *err) MUST_CHECK;
 
 /* ---- records (record.c) */
 
@@ -64,11 +69,15 @@ struct record_layout {
 };
 
 json_t *record_make(const struct oci_image *img, const struct record_layout *layout);
-/* id: 64 digits. dir: "images" or "removed". -ENOENT without a word if there is none; a record of another version or shape is an error. */
-int record_read(struct image_store *store, const char *dir, const char *id, json_t **ret, struct sm_error *err) MUST_CHECK;
-int record_write_locked(struct image_store *store, const char *id, const json_t *record, struct sm_error *err) MUST_CHECK;
+/* id: 64 digits. dir: "images" or "removed". -ENOENT without a word if there is none; a record of another version or
+ * shape is an error. */
+int record_read(struct image_store *store, const char *dir, const char *id, json_t **ret,
+		struct sm_error *err) MUST_CHECK;
+int record_write_locked(struct image_store *store, const char *id, const json_t *record,
+			struct sm_error *err) MUST_CHECK;
 /* Fills everything but names and shared_size. */
-int record_info(struct image_store *store, const json_t *record, struct image_info *ret, struct sm_error *err) MUST_CHECK;
+int record_info(struct image_store *store, const json_t *record, struct image_info *ret,
+		struct sm_error *err) MUST_CHECK;
 /* The metadata's key; the record was read by record_read. */
 const char *record_key(const json_t *record);
 /* Digits of layer i, or NULL past the last one. */
@@ -79,8 +88,8 @@ bool record_complete(struct image_store *store, const json_t *record);
 int layout_key(const char *const *diff_hex, unsigned n, char ret[static HEX_SIZE]) MUST_CHECK;
 
 /* Calls fn for each record in "images" or "removed"; it may return nonzero to stop with that. */
-int record_each(struct image_store *store, const char *dir, int (*fn)(void *arg, const char *id, json_t *record), void *arg,
-		struct sm_error *err) MUST_CHECK;
+int record_each(struct image_store *store, const char *dir, int (*fn)(void *arg, const char *id, json_t *record),
+		void *arg, struct sm_error *err) MUST_CHECK;
 
 /* ---- names (refs.c): a JSON object name -> id */
 
@@ -88,13 +97,15 @@ int refs_read(struct image_store *store, json_t **ret, struct sm_error *err) MUS
 int refs_write_locked(struct image_store *store, const json_t *refs, struct sm_error *err) MUST_CHECK;
 /* "name:tag" of a reference without digest, malloc'ed. */
 int ref_name(const char *ref, char **ret, struct sm_error *err) MUST_CHECK;
-/* The image that a reference, id or prefix means. *ret_name, if wanted: the name by which it was found, or NULL; malloc'ed. */
-int ref_resolve(struct image_store *store, const json_t *refs, const char *ref, char ret_id[static HEX_SIZE], char **ret_name,
-		struct sm_error *err) MUST_CHECK;
+/* The image that a reference, id or prefix means. *ret_name, if wanted: the name by which it was found, or NULL;
+ * malloc'ed. */
+int ref_resolve(struct image_store *store, const json_t *refs, const char *ref, char ret_id[static HEX_SIZE],
+		char **ret_name, struct sm_error *err) MUST_CHECK;
 /* All names of an image, sorted; NULL-terminated, malloc'ed as image_info holds them. */
 int refs_of(const json_t *refs, const char *id, char ***ret) MUST_CHECK;
 
 /* The record that a reference means, from images/, or by whole id from removed/. */
-int store_lookup(struct image_store *store, const char *ref, json_t **ret_refs, json_t **ret_record, struct sm_error *err) MUST_CHECK;
+int store_lookup(struct image_store *store, const char *ref, json_t **ret_refs, json_t **ret_record,
+		 struct sm_error *err) MUST_CHECK;
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * The streaming tar reader. See tar.h.
  *
- * One read-ahead buffer. Headers are copied out of it; file data is handed out in place. `left` is what remains of the current
- * entry's stored bytes and `pad` what follows it up to the next block; both are skipped before the next header.
+ * One read-ahead buffer. Headers are copied out of it; file data is handed out in place. `left` is what remains of the
+ * current entry's stored bytes and `pad` what follows it up to the next block; both are skipped before the next header.
  */
 #include "image/tar.h"
 
@@ -46,7 +46,7 @@ struct tar {
 	uint64_t allowed; /* bytes that the input may still have */
 	uint64_t left;
 	unsigned pad;
-	uint8_t block[TAR_BLOCK_SIZE]; /* the header being read */
+	uint8_t block[TAR_BLOCK_SIZE];			  /* the header being read */
 	struct buf pax_bytes, long_name, long_link, name; /* name: prefix + "/" + name */
 	struct pax pax;
 	bool has_long_name, has_long_link;
@@ -356,8 +356,8 @@ static int set_names(struct tar *t, struct sm_error *err)
 
 static int set_type(struct tar *t, struct sm_error *err)
 {
-	static const enum tar_type types[] = {TAR_FILE, TAR_HARDLINK, TAR_SYMLINK, TAR_CHAR,
-					      TAR_BLOCK, TAR_DIR,     TAR_FIFO,	   TAR_FILE};
+	static const enum tar_type types[] = {TAR_FILE,	 TAR_HARDLINK, TAR_SYMLINK, TAR_CHAR,
+					      TAR_BLOCK, TAR_DIR,      TAR_FIFO,    TAR_FILE};
 	uint8_t flag = t->block[H_TYPE];
 	struct tar_bytes path = t->entry.path;
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A streaming reader of tar: V7, ustar, star prefixes, GNU (long names, base-256 numbers, old sparse) and pax (names, numbers, times,
- * SCHILY.xattr, GNU.sparse 0.0, 0.1 and 1.0). POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual,
- * appendix D. Why not libarchive: it converts names through the process's locale, which a library may not set, and drops what is not text;
- * here names are bytes from end to end.
+ * A streaming reader of tar: V7, ustar, star prefixes, GNU (long names, base-256 numbers, old sparse) and pax (names,
+ * numbers, times, SCHILY.xattr, GNU.sparse 0.0, 0.1 and 1.0). POSIX.1-2017 pax, "ustar Interchange Format" and "pax
+ * Extended Header"; GNU tar manual, appendix D. Why not libarchive: it converts names through the process's locale,
+ * which a library may not set, and drops what is not text; here names are bytes from end to end.
  *
- * The input is hostile. Memory is bounded: one read-ahead buffer, and extended headers up to a limit. One thread per reader.
+ * The input is hostile. Memory is bounded: one read-ahead buffer, and extended headers up to a limit. One thread per
+ * reader.
  */
 #ifndef IMAGE_TAR_H
 #define IMAGE_TAR_H
@@ -47,9 +48,9 @@ struct tar_entry {
 	uint32_t uid, gid;
 	int64_t mtime;
 	uint32_t mtime_nsec;
-	uint64_t size;	/* of the file, holes included */
+	uint64_t size; /* of the file, holes included */
 	uint64_t major, minor;
-	bool sparse; /* its data is that of `extents`, in order, back to back */
+	bool sparse;			  /* its data is that of `extents`, in order, back to back */
 	const struct tar_extent *extents; /* ascending, apart, inside size; none empty */
 	size_t num_extents;
 	const struct tar_xattr *xattrs; /* as in the archive: a later one of the same name wins */
@@ -62,8 +63,9 @@ struct tar;
 int tar_open(const struct tar_input *input, uint64_t max_bytes, struct tar **ret) MUST_CHECK;
 struct tar *tar_close(struct tar *t);
 
-/* The next entry: 1, or 0 after the last one, or -EBADMSG (not tar), -E2BIG (an extended header over the limit), or what read returned.
- * What is left of the entry before is skipped. On an error found after the name is known, *ret is that entry's name, for messages. */
+/* The next entry: 1, or 0 after the last one, or -EBADMSG (not tar), -E2BIG (an extended header over the limit), or
+ * what read returned. What is left of the entry before is skipped. On an error found after the name is known, *ret is
+ * that entry's name, for messages. */
 int tar_next(struct tar *t, const struct tar_entry **ret, struct sm_error *err) MUST_CHECK;
 
 /* The next piece of the entry's stored bytes, in the reader's buffer until the next call; 0 at the entry's end. */

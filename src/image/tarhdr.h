@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pieces of the tar reader that need no input: number fields, pax records, sparse maps. Internal to tar.c; also unit-tested. */
+/* The pieces of the tar reader that need no input: number fields, pax records, sparse maps. Internal to tar.c; also
+ * unit-tested. */
 #ifndef IMAGE_TARHDR_H
 #define IMAGE_TARHDR_H
 

@@ -164,7 +164,8 @@ static void remove_slot(struct tree *t, uint32_t node)
 	uint32_t mask = t->num_slots - 1, at, next;
 	const struct node *n = &t->nodes[node];
 
-	for (at = hash_name(t->seed, n->parent, n->name, n->name_len) & mask; t->slots[at] != node; at = (at + 1) & mask)
+	for (at = hash_name(t->seed, n->parent, n->name, n->name_len) & mask; t->slots[at] != node;
+	     at = (at + 1) & mask)
 		;
 	for (next = (at + 1) & mask; t->slots[next]; next = (next + 1) & mask) {
 		uint32_t home;

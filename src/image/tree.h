@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The file tree of an image while its layers are merged: names (nodes) that point to inodes. Made for millions of entries: numbers instead of
- * pointers, one hash table for all directories. Number 0 is nothing; node 1 is the root. One thread.
+ * The file tree of an image while its layers are merged: names (nodes) that point to inodes. Made for millions of
+ * entries: numbers instead of pointers, one hash table for all directories. Number 0 is nothing; node 1 is the root.
+ * One thread.
  */
 #ifndef IMAGE_TREE_H
 #define IMAGE_TREE_H
@@ -26,14 +27,15 @@ struct node {
 };
 
 struct inode {
-	uint16_t mode; /* with the type, as in stat(2) */
+	uint16_t mode;	    /* with the type, as in stat(2) */
 	uint8_t chunk_bits; /* of a sparse file, else 0 */
 	uint8_t placed;	    /* the writer's mark */
 	uint32_t uid, gid;
 	uint32_t mtime_nsec;
 	int64_t mtime;
 	uint64_t size;	/* of a file; of a link's target; the writer sets a directory's */
-	uint64_t place; /* into the blob; a device's number; for a directory or link the writer's: its first block, if it has any */
+	uint64_t place; /* into the blob; a device's number; for a directory or link the writer's: its first block, if
+			   it has any */
 	union {
 		const struct index_run *runs; /* of a sparse file */
 		const char *target;
@@ -48,7 +50,7 @@ struct inode {
 struct tree {
 	struct node *nodes;
 	struct inode *inodes;
-	uint32_t num_nodes, cap_nodes, free_node; /* free ones are linked by `next` */
+	uint32_t num_nodes, cap_nodes, free_node;    /* free ones are linked by `next` */
 	uint32_t num_inodes, cap_inodes, free_inode; /* by `nlink` */
 	uint32_t live_nodes, live_inodes;
 	uint32_t *slots, num_slots;
@@ -63,8 +65,10 @@ void tree_done(struct tree *t);
 
 /* The child of a directory, or 0. */
 uint32_t tree_find(const struct tree *t, uint32_t dir, const char *name, size_t len);
-/* A new name in a directory that has none such; takes over one link of the inode. -ENOMEM, -EMFILE (too many), -ELOOP (too deep). */
-int tree_add(struct tree *t, uint32_t dir, const char *name, size_t len, uint32_t inode, uint32_t layer, uint32_t *ret) MUST_CHECK;
+/* A new name in a directory that has none such; takes over one link of the inode. -ENOMEM, -EMFILE (too many), -ELOOP
+ * (too deep). */
+int tree_add(struct tree *t, uint32_t dir, const char *name, size_t len, uint32_t inode, uint32_t layer,
+	     uint32_t *ret) MUST_CHECK;
 /* Removes a name and all beneath it. */
 void tree_remove(struct tree *t, uint32_t node);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Interned extended attributes. See xattr.h. On disk (kernel, fs/erofs/erofs_fs.h): after an inode a 12-byte header, the numbers of its shared
- * attributes, then attributes {u8 name length, u8 name space, u16 value length, name, value} padded to 4. A shared one's number is its offset in
- * the shared area in units of 4 bytes.
+ * Interned extended attributes. See xattr.h. On disk (kernel, fs/erofs/erofs_fs.h): after an inode a 12-byte header,
+ * the numbers of its shared attributes, then attributes {u8 name length, u8 name space, u16 value length, name, value}
+ * padded to 4. A shared one's number is its offset in the shared area in units of 4 bytes.
  */
 #include "image/xattr.h"
 
@@ -18,7 +18,7 @@
 #define MAX_INLINE 1024
 #define NO_OFFSET UINT32_MAX
 
-struct item { /* one attribute, as it is on disk */
+struct item {		   /* one attribute, as it is on disk */
 	uint32_t pos, len; /* in pool->bytes */
 	uint32_t users;
 	uint32_t shared; /* number in the shared area, or NO_OFFSET */
@@ -109,7 +109,8 @@ static uint32_t hash_of(const struct xattr_pool *pool, const struct table *t, ui
 static bool same(const struct xattr_pool *pool, const struct table *t, uint32_t number, const void *p, size_t len)
 {
 	if (t == &pool->item_table)
-		return pool->items[number].len == len && memcmp(pool->bytes.data + pool->items[number].pos, p, len) == 0;
+		return pool->items[number].len == len &&
+		       memcmp(pool->bytes.data + pool->items[number].pos, p, len) == 0;
 	return pool->sets[number].count * sizeof(uint32_t) == len &&
 	       memcmp(pool->members + pool->sets[number].first, p, len) == 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The extended attributes of an image: each distinct name and value once, each distinct set of them once. Attributes that several
- * inodes carry go into EROFS's shared area, the rest beside their inode.
+ * The extended attributes of an image: each distinct name and value once, each distinct set of them once. Attributes
+ * that several inodes carry go into EROFS's shared area, the rest beside their inode.
  */
 #ifndef IMAGE_XATTR_H
 #define IMAGE_XATTR_H
@@ -17,7 +17,8 @@ struct xattr_pool;
 struct xattr_pool *xattr_pool_new(void);
 struct xattr_pool *xattr_pool_free(struct xattr_pool *pool);
 
-/* The set of these attributes, whatever their order: 0 for none, else a number from 1. -ENOMEM, or -EINVAL for a name space without a number. */
+/* The set of these attributes, whatever their order: 0 for none, else a number from 1. -ENOMEM, or -EINVAL for a name
+ * space without a number. */
 int xattr_intern(struct xattr_pool *pool, const struct tar_xattr *v, size_t n, uint32_t *ret_set) MUST_CHECK;
 
 /* One more inode carries the set. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The records of a layer index, under a header that is right -> merge -> EROFS -> check. With an odd first byte the bytes are the whole file. */
+/* The records of a layer index, under a header that is right -> merge -> EROFS -> check. With an odd first byte the
+ * bytes are the whole file. */
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Archives of up to three layers -> convert -> merge -> EROFS -> check. The first byte says how many layers; two bytes before each but the last
- * its length in blocks. Header checksums are put right first: a fuzzer cannot guess them, and anybody else can compute them.
+ * Archives of up to three layers -> convert -> merge -> EROFS -> check. The first byte says how many layers; two bytes
+ * before each but the last its length in blocks. Header checksums are put right first: a fuzzer cannot guess them, and
+ * anybody else can compute them.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -57,7 +58,8 @@ static void fix_checksums(uint8_t *p, size_t size)
 
 static int add_layer(struct tree *t, const uint8_t *p, size_t size, uint32_t i, struct erofs_blob *blob)
 {
-	static const struct layer_limits limits = {.max_entries = 1000, .max_bytes = 1 << 24, .max_depth = 64, .max_path = 4096};
+	static const struct layer_limits limits = {
+		.max_entries = 1000, .max_bytes = 1 << 24, .max_depth = 64, .max_path = 4096};
 	struct source source = {p, size};
 	struct tar_input input = {.read = source_read, .arg = &source};
 	int blob_fd = memfd_create("blob", MFD_CLOEXEC), index_fd = memfd_create("index", MFD_CLOEXEC);

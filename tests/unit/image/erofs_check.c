@@ -161,7 +161,8 @@ int check_read(struct check *c, const struct check_inode *inode, uint64_t off, v
 			return bad(c, "read past the end of inode %llu", (unsigned long long)inode->nid);
 		from = block_at(c, inode, off, n, &hole);
 		if (!from)
-			return bad(c, "inode %llu: data out of place at %llu", (unsigned long long)inode->nid, (unsigned long long)off);
+			return bad(c, "inode %llu: data out of place at %llu", (unsigned long long)inode->nid,
+				   (unsigned long long)off);
 		if (hole)
 			memset(p, 0, n);
 		else
@@ -176,7 +177,8 @@ int check_read(struct check *c, const struct check_inode *inode, uint64_t off, v
 /* One attribute at pos; returns its size on disk, 0 if bad. */
 static uint64_t read_xattr(struct check *c, uint64_t pos, struct check_xattr *x)
 {
-	static const char *const spaces[] = {NULL, "user.", "system.posix_acl_access", "system.posix_acl_default", "trusted.", NULL, "security."};
+	static const char *const spaces[] = {
+		NULL, "user.", "system.posix_acl_access", "system.posix_acl_default", "trusted.", NULL, "security."};
 	const uint8_t *p = at(c, pos, 4);
 	struct cursor s = cursor_of(p ? p : (const uint8_t *)"", p ? 4 : 0);
 	uint8_t len = cursor_u8(&s), space = cursor_u8(&s);
@@ -191,7 +193,8 @@ static uint64_t read_xattr(struct check *c, uint64_t pos, struct check_xattr *x)
 	return align_up(4 + (uint64_t)len + x->value_len, 4);
 }
 
-int check_xattrs(struct check *c, const struct check_inode *inode, void (*fn)(void *arg, const struct check_xattr *x), void *arg)
+int check_xattrs(struct check *c, const struct check_inode *inode, void (*fn)(void *arg, const struct check_xattr *x),
+		 void *arg)
 {
 	uint64_t pos = inode->pos + EROFS_INODE_SIZE, end = pos + inode->xattr_size;
 	const uint8_t *p = at(c, pos, 12);
@@ -307,12 +310,20 @@ static int read_entry(struct check *c, const uint8_t *block, uint32_t len, uint3
 	return 0;
 }
 
-static int walk(struct check *c, const struct check_inode *dir, uint64_t parent, char *path, size_t len, unsigned depth);
+static int walk(struct check *c, const struct check_inode *dir, uint64_t parent, char *path, size_t len,
+		unsigned depth);
 
-static int check_entry(struct check *c, const struct check_inode *dir, uint64_t parent, const struct entry *e, char *path, size_t len,
-		       unsigned depth, uint32_t *subdirs)
+static int check_entry(struct check *c, const struct check_inode *dir, uint64_t parent, const struct entry *e,
+		       char *path, size_t len, unsigned depth, uint32_t *subdirs)
 {
-	static const uint8_t types[] = {0, S_IFREG >> 12, S_IFDIR >> 12, S_IFCHR >> 12, S_IFBLK >> 12, S_IFIFO >> 12, S_IFSOCK >> 12, S_IFLNK >> 12};
+	static const uint8_t types[] = {0,
+					S_IFREG >> 12,
+					S_IFDIR >> 12,
+					S_IFCHR >> 12,
+					S_IFBLK >> 12,
+					S_IFIFO >> 12,
+					S_IFSOCK >> 12,
+					S_IFLNK >> 12};
 	struct check_inode inode;
 
 	if (e->len == 1 && e->name[0] == '.')
@@ -379,7 +390,8 @@ static int walk(struct check *c, const struct check_inode *dir, uint64_t parent,
 		}
 	}
 	if (dots != 2 || dir->nlink != subdirs + 2)
-		return bad(c, "inode %llu: %u links, %u subdirectories", (unsigned long long)dir->nid, dir->nlink, subdirs);
+		return bad(c, "inode %llu: %u links, %u subdirectories", (unsigned long long)dir->nid, dir->nlink,
+			   subdirs);
 	return 0;
 }
 
@@ -403,8 +415,8 @@ int erofs_check(struct check *c)
 			r = walk(c, &root, nid, path, 0, 0);
 		for (size_t i = 0; r == 0 && i < c->num_links; i++)
 			if (c->links[i].want != c->links[i].seen)
-				r = bad(c, "inode %llu: %u links, %u names", (unsigned long long)c->links[i].nid, c->links[i].want,
-					c->links[i].seen);
+				r = bad(c, "inode %llu: %u links, %u names", (unsigned long long)c->links[i].nid,
+					c->links[i].want, c->links[i].seen);
 		if (r == 0 && c->inos)
 			r = bad(c, "the superblock counts other inodes: %lld more", (long long)c->inos);
 	}
@@ -430,7 +442,8 @@ static bool find_child(struct check *c, const struct check_inode *dir, const cha
 		for (uint32_t k = 0; n * EROFS_DIRENT_SIZE <= size && k < n; k++) {
 			struct entry e;
 
-			if (read_entry(c, block, size, k, n, &e) == 0 && e.len == len && memcmp(e.name, name, len) == 0) {
+			if (read_entry(c, block, size, k, n, &e) == 0 && e.len == len &&
+			    memcmp(e.name, name, len) == 0) {
 				*ret = e.nid;
 				return true;
 			}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A reader of EROFS files written for the tests alone, from the kernel's documents and not from the writer: checks every rule that Linux 6.1 relies on,
- * and shows the tree. Nothing in the file is trusted.
+ * A reader of EROFS files written for the tests alone, from the kernel's documents and not from the writer: checks
+ * every rule that Linux 6.1 relies on, and shows the tree. Nothing in the file is trusted.
  */
 #ifndef TESTS_IMAGE_EROFS_CHECK_H
 #define TESTS_IMAGE_EROFS_CHECK_H
@@ -46,7 +46,8 @@ int erofs_check(struct check *c);
 /* Bytes [at, at + len) of a file or link into p; holes read as zeros. */
 int check_read(struct check *c, const struct check_inode *inode, uint64_t at, void *p, size_t len);
 /* Calls fn for each attribute. */
-int check_xattrs(struct check *c, const struct check_inode *inode, void (*fn)(void *arg, const struct check_xattr *x), void *arg);
+int check_xattrs(struct check *c, const struct check_inode *inode, void (*fn)(void *arg, const struct check_xattr *x),
+		 void *arg);
 /* The inode at a path from the root, links not followed; false if there is none. */
 bool check_lookup(struct check *c, const char *path, struct check_inode *ret);
 

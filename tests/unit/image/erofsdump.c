@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * erofsdump FILE: checks an EROFS file and prints a line for each entry, as tests/e2e/image-fidelity prints a directory:
- * path (escaped), type and mode, ids, mtime, links, size or device, digest or target, attributes.
+ * erofsdump FILE: checks an EROFS file and prints a line for each entry, as tests/e2e/image-fidelity prints a
+ * directory: path (escaped), type and mode, ids, mtime, links, size or device, digest or target, attributes.
  */
 #include <ctype.h>
 #include <fcntl.h>
@@ -86,7 +86,8 @@ static void visit(struct check *c, const char *path, size_t len, const struct ch
 
 	put_escaped(stdout, "/", 1);
 	put_escaped(stdout, path, len);
-	printf(" %06o %u:%u %lld.%09u %u ", inode->mode, inode->uid, inode->gid, (long long)inode->mtime, inode->mtime_nsec, inode->nlink);
+	printf(" %06o %u:%u %lld.%09u %u ", inode->mode, inode->uid, inode->gid, (long long)inode->mtime,
+	       inode->mtime_nsec, inode->nlink);
 	if (S_ISCHR(inode->mode) || S_ISBLK(inode->mode))
 		printf("%u,%u ", major, minor);
 	else

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * imagectl STORE load SOURCE [NAME] | list | inspect REF | tag REF NAME | rm REF | prune [--all] [ID...] | export REF FILE | pin REF
+ * imagectl STORE load SOURCE [NAME] | list | inspect REF | tag REF NAME | rm REF | prune [--all] [ID...] | export REF
+ * FILE | pin REF
  *
- * The image room by hand, for scripts: what kills a load, compares trees or measures wants a process of its own, without the command on top.
+ * The image room by hand, for scripts: what kills a load, compares trees or measures wants a process of its own,
+ * without the command on top.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,13 +23,15 @@ static int fail(const struct sm_error *err)
 static void print(const struct image_info *info)
 {
 	printf("%.12s %s layers=%u window=%llu allocated=%llu shared=%llu\n", info->id,
-	       info->names && info->names[0] ? info->names[0] : "-", info->num_layers, (unsigned long long)info->window_size,
-	       (unsigned long long)info->allocated_size, (unsigned long long)info->shared_size);
+	       info->names && info->names[0] ? info->names[0] : "-", info->num_layers,
+	       (unsigned long long)info->window_size, (unsigned long long)info->allocated_size,
+	       (unsigned long long)info->shared_size);
 }
 
 static void limit_from_env(struct image_limits *l)
 {
-	const char *entries = getenv("MAX_ENTRIES"), *bytes = getenv("MAX_LAYER_BYTES"), *image = getenv("MAX_IMAGE_BYTES");
+	const char *entries = getenv("MAX_ENTRIES"), *bytes = getenv("MAX_LAYER_BYTES"),
+		   *image = getenv("MAX_IMAGE_BYTES");
 	const char *layers = getenv("MAX_LAYERS"), *depth = getenv("MAX_DEPTH"), *threads = getenv("THREADS");
 
 	l->max_entries = entries ? strtoull(entries, NULL, 10) : 0;

@@ -36,13 +36,15 @@ static int copy_blob(int from, int to, uint64_t offset, uint64_t size)
 		at = (uint64_t)data & ~(uint64_t)(BLOCK_SIZE - 1);
 		if (pread_full(from, block, BLOCK_SIZE, (off_t)at) != BLOCK_SIZE)
 			return -EIO;
-		if (memcmp(block, zero, BLOCK_SIZE) != 0 && pwrite_full(to, block, BLOCK_SIZE, (off_t)(offset + at)) < 0)
+		if (memcmp(block, zero, BLOCK_SIZE) != 0 &&
+		    pwrite_full(to, block, BLOCK_SIZE, (off_t)(offset + at)) < 0)
 			return -EIO;
 	}
 	return 0;
 }
 
-static int convert(int tar_fd, int blob_fd, int index_fd, struct tree *t, unsigned i, struct erofs_blob *blob, struct sm_error *err)
+static int convert(int tar_fd, int blob_fd, int index_fd, struct tree *t, unsigned i, struct erofs_blob *blob,
+		   struct sm_error *err)
 {
 	struct tar_input input = {.read = layers_read_fd, .arg = &tar_fd};
 	struct index_reader *index;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tar2erofs OUT LAYER.tar...: what `load` makes of these layers, as one file, for scripts that compare it with a kernel's view. */
+/* tar2erofs OUT LAYER.tar...: what `load` makes of these layers, as one file, for scripts that compare it with a
+ * kernel's view. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
