@@ -136,68 +136,102 @@ static _Noreturn void become(const struct process_options *o, const char *path, 
 	_exit(127);
 }
 
-/* Common to both ways: clones (once or twice), waits for the exec or its failure. */
-static pid_t start(const struct process_options *o, bool orphan, struct sm_error *err)
+/*
+ * Who is between us and the program: nobody (its end is a SIGCHLD to us, which an exec always sets), a process that
+ * ends at once (the program is an orphan), or one that stays, execs nothing, and ends as the program does.
+ */
+enum between { BETWEEN_NOBODY, BETWEEN_GONE, BETWEEN_WARDEN };
+
+/* Ends as the program has. All descriptors are closed: the caller waits for the end of file of some. */
+static _Noreturn void guard(pid_t inner)
+{
+	int status = 0;
+
+	reset_signals();
+	syscall(SYS_close_range, 0, ~0U, 0);
+	if (process_wait(inner, &status) < 0)
+		_exit(126);
+	if (WIFSIGNALED(status))
+		kill((pid_t)syscall(SYS_getpid), WTERMSIG(status));
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 126);
+}
+
+/* In the child: forks once more if asked to. Returns only as the process that is to become the program, with its
+ * parent's pid. */
+static pid_t step_aside(enum between between, int report)
+{
+	struct child_report rep = {0};
+	pid_t self = (pid_t)syscall(SYS_getpid);
+
+	rep.pid = process_fork();
+	if (rep.pid == 0)
+		return self;
+	if (rep.pid < 0 || write(report, &rep, sizeof(rep)) != sizeof(rep))
+		_exit(1);
+	if (between == BETWEEN_WARDEN)
+		guard(rep.pid);
+	_exit(0);
+}
+
+/* Up to two reports, each written at once: the pid of a grandchild, and the errno of an exec that failed. */
+static int read_reports(int fd, pid_t *pid)
+{
+	struct child_report rep;
+	int r = 0;
+
+	while (r == 0 && read_full(fd, &rep, sizeof(rep)) == sizeof(rep)) {
+		*pid = rep.pid;
+		r = -rep.error;
+	}
+	return r;
+}
+
+/* Starts it and waits for its exec, or its failure. Returns the pid of the program, or of its warden. */
+static pid_t start(const struct process_options *o, enum between between, struct sm_error *err)
 {
 	char path[PATH_MAX];
-	struct child_report rep = {0};
-	_free_ int *keep = NULL;
-	int pipefd[2], r, status;
-	pid_t pid, self = getpid();
-	ssize_t n;
+	_free_ int *keep = calloc(o->num_keep + 1, sizeof(*keep));
+	int pipefd[2], status, r = resolve(o->argv[0], path);
+	pid_t pid, program = -EAGAIN, parent = getpid();
 
-	r = resolve(o->argv[0], path);
+	if (r == 0 && !keep)
+		r = -ENOMEM;
+	if (r == 0 && pipe2(pipefd, O_CLOEXEC) < 0)
+		r = -errno;
 	if (r < 0)
 		return error_sys(err, -r, "start %s", o->argv[0]);
-	keep = calloc(o->num_keep + 1, sizeof(*keep));
-	if (!keep)
-		return error_sys(err, ENOMEM, "start %s", o->argv[0]);
-	if (pipe2(pipefd, O_CLOEXEC) < 0)
-		return error_sys(err, errno, "start %s", o->argv[0]);
 	if (o->num_keep)
 		memcpy(keep, o->keep, o->num_keep * sizeof(*keep));
 	keep[o->num_keep] = pipefd[1];
 	qsort(keep, o->num_keep + 1, sizeof(*keep), compare_int);
 	pid = process_fork();
 	if (pid == 0) {
-		if (orphan) {
-			pid_t inner = process_fork();
-
-			if (inner > 0) {
-				rep.pid = inner;
-				_exit(write(pipefd[1], &rep, sizeof(rep)) == sizeof(rep) ? 0 : 1);
-			}
-			if (inner < 0)
-				_exit(1);
-		}
-		become(o, path, keep, o->num_keep + 1, pipefd[1], self);
+		if (between != BETWEEN_NOBODY)
+			parent = step_aside(between, pipefd[1]);
+		become(o, path, keep, o->num_keep + 1, pipefd[1], parent);
 	}
-	r = pid < 0 ? (int)pid : 0;
 	close(pipefd[1]);
-	if (orphan && pid > 0) {
-		rep.pid = 0;
-		while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
-			;
-		pid = -EAGAIN;
-	}
-	/* Up to two reports, each written at once: the pid of an orphan, and the errno of an exec that failed. */
-	while (r == 0 && (n = read_full(pipefd[0], &rep, sizeof(rep))) == sizeof(rep)) {
-		if (rep.error)
-			r = -rep.error;
-		if (orphan)
-			pid = rep.pid;
-	}
-	close(pipefd[0]);
-	if (r < 0 && !orphan && pid > 0)
-		process_wait(pid, &status);
-	if (r == 0 && pid < 0)
+	if (pid < 0)
 		r = (int)pid;
-	return r < 0 ? error_sys(err, -r, "start %s", path) : pid;
+	else if (between == BETWEEN_GONE)
+		process_wait(pid, &status);
+	else
+		program = pid;
+	if (r == 0)
+		r = read_reports(pipefd[0], &program);
+	close(pipefd[0]);
+	if (r < 0 && pid > 0 && between != BETWEEN_GONE)
+		process_wait(pid, &status);
+	if (r == 0 && program < 0)
+		r = (int)program;
+	if (r < 0)
+		return error_sys(err, -r, "start %s", path);
+	return between == BETWEEN_WARDEN ? pid : program;
 }
 
 pid_t process_start(const struct process_options *o, int *ret_pidfd, struct sm_error *err)
 {
-	pid_t pid = start(o, false, err);
+	pid_t pid = start(o, BETWEEN_NOBODY, err);
 
 	if (pid > 0 && ret_pidfd) {
 		*ret_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -227,7 +261,7 @@ pid_t process_detach(const struct process_options *o, struct sm_error *err)
 
 	own.new_session = true;
 	own.death_signal = 0;
-	return start(&own, true, err);
+	return start(&own, BETWEEN_GONE, err);
 }
 
 /* Reads until end of file, `max` bytes kept, or the time is over. */
@@ -272,7 +306,8 @@ int process_run(const struct process_options *o, int timeout_ms, bool merge, siz
 	outfd = pipefd[1];
 	own.fds[1] = outfd;
 	own.fds[2] = merge ? outfd : -1;
-	pid = process_start(&own, NULL, err);
+	own.death_signal = SIGKILL; /* the program's, when its warden is killed */
+	pid = start(&own, BETWEEN_WARDEN, err);
 	if (pid < 0)
 		return (int)pid;
 	outfd = fd_close(outfd);

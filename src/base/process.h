@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Starting other programs from a library: the caller's process gets no SIGCHLD and no child to reap by accident, no
- * handler of the caller runs in the child, and only the descriptors named here survive the exec.
+ * Starting other programs: no handler of the caller runs in the child, and only the descriptors named here survive the
+ * exec. For the library: process_detach, process_run and process_fork raise no SIGCHLD and leave no child that another
+ * part of the process could reap by accident.
  */
 #ifndef BASE_PROCESS_H
 #define BASE_PROCESS_H
@@ -29,8 +30,9 @@ struct process_options {
 };
 
 /*
- * Starts a child of this process, which raises no SIGCHLD: wait for it with process_wait, or by its pidfd (*ret_pidfd,
- * may be NULL). An exec that fails is this call's error. Returns the pid.
+ * Starts a child of this process: wait for it with process_wait, or by its pidfd (*ret_pidfd, may be NULL). Its end
+ * raises SIGCHLD, as any program's does: for programs of our own. An exec that fails is this call's error. Returns the
+ * pid.
  */
 pid_t process_start(const struct process_options *o, int *ret_pidfd, struct sm_error *err) MUST_CHECK;
 /* The wait status, or -errno. Blocks. */

@@ -196,7 +196,7 @@ static bool builtin_alias(const struct module_index *ix, const char *alias)
 {
 	struct cursor c = cursor_of(ix->builtin, ix->builtin ? ix->builtin_len : 0);
 
-	while (c.left) {
+	while (c.left && !c.bad) {
 		const char *s = cursor_str(&c), *value = s ? strstr(s, ".alias=") : NULL;
 
 		if (value && streq(value + strlen(".alias="), alias))
