@@ -142,13 +142,13 @@ static int become_owner(struct sm_vm *vm, int fd, struct sm_error *err)
 	return r;
 }
 
-static int launch_locked(struct sm_client *c, struct sm_vm *vm, int dir, bool detach, uint64_t since_ns,
-			 struct sm_error *err)
+int launch(struct sm_client *c, struct sm_vm *vm, bool detach, uint64_t since_ns, struct sm_error *err)
 {
+	_fd_ int dir = vmdir_open(c, vm->id, err);
 	_free_ char *path = vmdir_path(c, vm->id);
 	struct vm_start s;
 	struct seat *seat;
-	int r = client_seat(c, &seat, err);
+	int r = dir < 0 ? dir : client_seat(c, &seat, err);
 
 	if (r == 0)
 		r = fill_start(c, seat, vm->id, detach, &s, err);
@@ -166,19 +166,4 @@ static int launch_locked(struct sm_client *c, struct sm_vm *vm, int dir, bool de
 		return become_owner(vm, r, err);
 	fd_close(r);
 	return 0;
-}
-
-int launch(struct sm_client *c, struct sm_vm *vm, bool detach, uint64_t since_ns, struct sm_error *err)
-{
-	_fd_ int dir = vmdir_open(c, vm->id, err);
-	_fd_ int lock = -1;
-
-	if (dir < 0)
-		return dir;
-	lock = vmdir_flock(dir, "start.lock", true, false);
-	if (lock == -EWOULDBLOCK)
-		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is being started by another program", vm->id);
-	if (lock < 0)
-		return error_sys(err, -lock, "VM %s", vm->id);
-	return launch_locked(c, vm, dir, detach, since_ns, err);
 }

@@ -69,8 +69,12 @@ int client_helper(struct sm_client *c, const char *name, char **ret, struct sm_e
 int vmdir_lock(struct sm_client *c, struct sm_error *err) MUST_CHECK;		      /* a descriptor to close */
 char *vmdir_path(struct sm_client *c, const char *id);				      /* NULL: no memory */
 int vmdir_open(struct sm_client *c, const char *id, struct sm_error *err) MUST_CHECK; /* O_PATH-like directory fd */
-/* Makes the directory with its record; takes the name. */
-int vmdir_create(struct sm_client *c, const struct vm_record *rec, struct sm_error *err) MUST_CHECK;
+/*
+ * Makes the directory with its record; takes the name. The new VM is never seen without its locks: *ret_start holds
+ * start.lock, *ret_transient (unless it is to be kept) `transient`. Both may be NULL.
+ */
+int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_start, int *ret_transient,
+		 struct sm_error *err) MUST_CHECK;
 int vmdir_resolve(struct sm_client *c, const char *ref, char id[VM_ID_DIGITS + 1], struct sm_error *err) MUST_CHECK;
 int vmdir_load(int dirfd, const char *id, struct vm_record *ret, struct sm_error *err) MUST_CHECK;
 int vmdir_load_start(int dirfd, struct vm_start *ret, struct sm_error *err) MUST_CHECK;
@@ -155,7 +159,8 @@ void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from);
 
 /* -------------------------------------------------------------------------------------- others */
 
-/* launch.c: starts the keeper of a VM directory, waits until it answers, and with owner joins it. */
+/* launch.c: starts the keeper of a VM directory whose start.lock the caller holds, waits until it answers, and without
+ * detach becomes its owner. */
 int launch(struct sm_client *c, struct sm_vm *vm, bool detach, uint64_t since_ns, struct sm_error *err) MUST_CHECK;
 
 /* disk.c: the formatted, read-only template of a disk of this size. */

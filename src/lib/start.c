@@ -185,24 +185,22 @@ static int start_record(struct sm_client *c, const struct vm_record *r, bool det
 			struct sm_error *err)
 {
 	struct sm_vm *vm = NULL;
-	int e = vmdir_create(c, r, err);
+	_fd_ int start = -1;
+	int e = vm_handle_new(c, r->id, &vm, err);
 
-	if (e < 0)
-		return e;
-	e = vm_handle_new(c, r->id, &vm, err);
-	if (e == 0 && !r->keep && !detach) {
-		_fd_ int dir = vmdir_open(c, r->id, err);
-
-		vm->transient_fd = dir < 0 ? dir : vmdir_flock(dir, "transient", false, true);
-		if (vm->transient_fd < 0)
-			e = error_sys(err, -vm->transient_fd, "VM %s", r->id);
-	}
 	if (e == 0)
-		e = launch(c, vm, detach, since, err);
+		e = vmdir_create(c, r, &start, &vm->transient_fd, err);
+	if (e < 0) {
+		sm_vm_close(vm);
+		return e;
+	}
+	/* With nobody to come back for it, it is litter as soon as it has ended. */
+	if (detach)
+		vm->transient_fd = fd_close(vm->transient_fd);
+	e = launch(c, vm, detach, since, err);
 	if (e < 0) {
 		vmdir_remove(c, r->id, NULL);
-		if (vm)
-			vm->transient_fd = fd_close(vm->transient_fd);
+		vm->transient_fd = fd_close(vm->transient_fd);
 		sm_vm_close(vm);
 		return e;
 	}
@@ -240,12 +238,25 @@ int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, s
 int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
 {
 	uint64_t since = time_now_ns();
+	_fd_ int dir = vmdir_open(vm->client, vm->id, err);
+	_fd_ int lock = -1;
 	struct vm_view v;
-	int r = vm_view(vm->client, vm->id, &v, err);
+	int r;
 
+	if (dir < 0)
+		return dir;
+	r = vm_view(vm->client, vm->id, &v, err);
 	if (r < 0)
 		return r;
-	if (v.state != SM_VM_EXITED)
-		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id, sm_vm_state_name(v.state));
+	/* From here on nobody else starts it; whoever did so since the look has made it run or fail by the time we hold
+	 * this. */
+	lock = vmdir_flock(dir, "start.lock", true, false);
+	if (lock == -EWOULDBLOCK)
+		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is being started by another program", vm->id);
+	if (lock < 0)
+		return error_sys(err, -lock, "VM %s", vm->id);
+	if (v.state != SM_VM_EXITED || faccessat(dir, "exit.json", F_OK, 0) < 0)
+		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id,
+				 sm_vm_state_name(v.state == SM_VM_EXITED ? SM_VM_RUNNING : v.state));
 	return launch(vm->client, vm, detach, since, err);
 }

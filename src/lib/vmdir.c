@@ -124,7 +124,8 @@ static void name_drop_locked(struct sm_client *c, const char *name, const char *
 
 /* ------------------------------------------------------------------------------------------ making */
 
-static int fill_new(int vms, const char *temporary, const struct vm_record *rec, struct sm_error *err)
+static int fill_new(int vms, const char *temporary, const struct vm_record *rec, int *start, int *transient,
+		    struct sm_error *err)
 {
 	_free_ char *json = NULL;
 	_fd_ int dir = -1;
@@ -138,32 +139,43 @@ static int fill_new(int vms, const char *temporary, const struct vm_record *rec,
 	if (dir < 0)
 		return error_sys(err, errno, "open the directory of VM %s", rec->id);
 	r = write_file_atomic_at(dir, "config.json", json, strlen(json), 0600);
+	if (r == 0) {
+		*start = vmdir_flock(dir, "start.lock", true, false);
+		r = MIN(*start, 0);
+	}
 	if (r == 0 && !rec->keep) {
-		_fd_ int mark = openat(dir, "transient", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-
-		r = mark < 0 ? -errno : 0;
+		*transient = vmdir_flock(dir, "transient", true, false);
+		r = MIN(*transient, 0);
 	}
 	return r < 0 ? error_sys(err, -r, "write the record of VM %s", rec->id) : 0;
 }
 
-int vmdir_create(struct sm_client *c, const struct vm_record *rec, struct sm_error *err)
+int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_start, int *ret_transient,
+		 struct sm_error *err)
 {
 	char temporary[32];
 	_fd_ int lock = vmdir_lock(c, err);
 	_fd_ int vms = lock < 0 ? -1 : open_sub(c, "vms", err);
+	_fd_ int start = -1, transient = -1;
 	int r;
 
 	if (lock < 0 || vms < 0)
 		return lock < 0 ? lock : vms;
 	snprintf(temporary, sizeof(temporary), NEW_PREFIX "%s", rec->id);
-	r = fill_new(vms, temporary, rec, err);
+	r = fill_new(vms, temporary, rec, &start, &transient, err);
 	if (r == 0 && rec->name[0])
 		r = name_take_locked(c, rec->name, rec->id, err);
 	if (r == 0 && renameat(vms, temporary, vms, rec->id) < 0)
 		r = error_sys(err, errno, "make VM %s", rec->id);
-	if (r < 0)
+	if (r < 0) {
 		remove_tree_at(vms, temporary);
-	return r;
+		return r;
+	}
+	if (ret_start)
+		*ret_start = TAKE_FD(start);
+	if (ret_transient)
+		*ret_transient = TAKE_FD(transient);
+	return 0;
 }
 
 /* --------------------------------------------------------------------------------------- finding */

@@ -73,7 +73,7 @@ static int create(struct sm_client *c, const char *id, const char *name, struct 
 {
 	struct vm_record r = record(id, name);
 
-	return vmdir_create(c, &r, err);
+	return vmdir_create(c, &r, NULL, NULL, err);
 }
 
 static void names_and_prefixes_find(void **state)
@@ -127,14 +127,12 @@ static void sweep_takes_litter_only(void **state)
 	struct vm_record kept = record("aaaa00000001", ""), transient = record("aaaa00000002", "t"),
 			 owned = record("aaaa00000003", "");
 	char path[128], id[VM_ID_DIGITS + 1];
-	int dir, owner;
+	int owner;
 
 	transient.keep = owned.keep = false;
-	assert_int_equal(vmdir_create(p->client, &kept, NULL), 0);
-	assert_int_equal(vmdir_create(p->client, &transient, NULL), 0);
-	assert_int_equal(vmdir_create(p->client, &owned, NULL), 0);
-	dir = vmdir_open(p->client, owned.id, NULL);
-	owner = vmdir_flock(dir, "transient", false, false);
+	assert_int_equal(vmdir_create(p->client, &kept, NULL, NULL, NULL), 0);
+	assert_int_equal(vmdir_create(p->client, &transient, NULL, NULL, NULL), 0);
+	assert_int_equal(vmdir_create(p->client, &owned, NULL, &owner, NULL), 0);
 	assert_true(owner >= 0);
 	snprintf(path, sizeof(path), "%s/state/vms/.new-aaaa00000004", p->dir);
 	assert_int_equal(mkdir(path, 0700), 0);
@@ -145,7 +143,6 @@ static void sweep_takes_litter_only(void **state)
 	assert_int_equal(vmdir_resolve(p->client, "t", id, NULL), -ENOENT);
 	assert_int_equal(vmdir_resolve(p->client, owned.id, id, NULL), 0);
 	close(owner);
-	close(dir);
 	vmdir_sweep(p->client);
 	assert_int_equal(vmdir_resolve(p->client, owned.id, id, NULL), -ENOENT);
 }
