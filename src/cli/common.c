@@ -81,7 +81,7 @@ int cli_no_image(struct cli *cli, const char *ref, const struct sm_error *err)
 	struct sm_image **images = NULL;
 	size_t count = 0;
 
-	if (err->kind != SM_ERROR_NOT_FOUND || strstr(ref, ":/") || strchr(ref, ' '))
+	if (err->kind != SM_ERROR_NOT_FOUND || !strstr(err->message, "image") || strstr(ref, ":/") || strchr(ref, ' '))
 		return cli_fail(cli, err, NULL);
 	if (sm_image_list(cli->client, &images, &count, NULL) == 0) {
 		nearest_image(images, count, ref, hint, sizeof(hint));

@@ -53,7 +53,7 @@ lacks() {
 
 # until_true SECONDS COMMAND...: tries again and again.
 until_true() {
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + $1 * ${SM_PATIENCE:-1}))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $SECONDS -lt $end ] || fail "still not so: $*"
