@@ -38,17 +38,17 @@ static inline void cleanup_fd(int *fd)
 #define _fd_ __attribute__((cleanup(cleanup_fd)))
 #define _cleanup_(f) __attribute__((cleanup(f)))
 
-#define TAKE_FD(fd)              \
-	({                       \
-		int _t = (fd);   \
-		(fd) = -1;       \
-		_t;              \
+#define TAKE_FD(fd)                                                                                                    \
+	({                                                                                                             \
+		int _t = (fd);                                                                                         \
+		(fd) = -1;                                                                                             \
+		_t;                                                                                                    \
 	})
-#define TAKE_PTR(p)                      \
-	({                               \
-		__typeof__(p) _t = (p);  \
-		(p) = NULL;              \
-		_t;                      \
+#define TAKE_PTR(p)                                                                                                    \
+	({                                                                                                             \
+		__typeof__(p) _t = (p);                                                                                \
+		(p) = NULL;                                                                                            \
+		_t;                                                                                                    \
 	})
 
 #endif
