@@ -274,38 +274,52 @@ static void give_back(struct oci_layer_stream *s)
 	s->holding = false;
 }
 
+/* Makes sure that a chunk is held; false at the end, whose verdict stays. */
+static bool hold_chunk(struct oci_layer_stream *s)
+{
+	int r;
+
+	if (s->holding || s->done)
+		return s->holding;
+	r = take_chunk(s, &s->final_error);
+	if (r > 0)
+		return true;
+	s->done = true;
+	s->final = r;
+	return false;
+}
+
+static int verdict(const struct oci_layer_stream *s, struct sm_error *err)
+{
+	if (s->final < 0 && err)
+		*err = s->final_error;
+	return s->final;
+}
+
 ssize_t oci_layer_read(struct oci_layer_stream *s, void *p, size_t len, struct sm_error *err)
 {
 	size_t done = 0;
 
-	while (done < len && !s->done) {
-		struct chunk *c;
-		size_t n;
+	while (done < len && hold_chunk(s)) {
+		struct chunk *c = &s->chunks[s->head]; /* head is moved by this thread alone */
+		size_t n = MIN(len - done, c->len - s->taken);
 
-		if (!s->holding) {
-			int r = take_chunk(s, &s->final_error);
-
-			if (r <= 0) {
-				s->done = true;
-				s->final = r;
-				break;
-			}
-		}
-		c = &s->chunks[s->head]; /* head is moved by this thread alone */
-		n = MIN(len - done, c->len - s->taken);
 		memcpy((uint8_t *)p + done, c->data + s->taken, n);
 		done += n;
 		s->taken += n;
 		if (s->taken == c->len)
 			give_back(s);
 	}
-	if (done)
+	if (done || len == 0)
 		return (ssize_t)done;
-	if (len == 0)
-		return 0;
-	if (s->final < 0 && err)
-		*err = s->final_error;
-	return s->final;
+	return verdict(s, err);
+}
+
+int oci_layer_verify(struct oci_layer_stream *s, struct sm_error *err)
+{
+	while (hold_chunk(s))
+		give_back(s);
+	return verdict(s, err);
 }
 
 uint64_t oci_layer_position(const struct oci_layer_stream *s)

@@ -75,6 +75,10 @@ int oci_resolve(struct oci_source *src, const char *platform, unsigned max_layer
 int oci_layer_open(struct oci_source *src, const struct oci_image *img, unsigned i, uint64_t max_bytes,
 		   struct oci_layer_stream **ret, struct sm_error *err) MUST_CHECK;
 ssize_t oci_layer_read(struct oci_layer_stream *s, void *p, size_t len, struct sm_error *err) MUST_CHECK;
+/* Reads what is left and drops it: 0 if the layer is what its digests say, else as oci_layer_read. For a caller to whom
+ * the tar makes no sense: if this fails, the bytes were damaged on their way, which is the better thing to tell; if
+ * not, they were made that way. */
+int oci_layer_verify(struct oci_layer_stream *s, struct sm_error *err) MUST_CHECK;
 uint64_t oci_layer_position(const struct oci_layer_stream *s); /* compressed bytes consumed, for progress */
 struct oci_layer_stream *oci_layer_close(struct oci_layer_stream *s);
 

@@ -143,7 +143,7 @@ static char *base_name_of(const char *path, bool archive)
 /* The archive as a file to seek in: itself, or what it unpacks to. */
 static int open_archive(const char *path, const char *spool_dir, struct sm_error *err)
 {
-	_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	enum oci_compression kind = OCI_PLAIN;
 	const char *name = NULL;
 	struct stat st;
@@ -154,8 +154,7 @@ static int open_archive(const char *path, const char *spool_dir, struct sm_error
 		return error_sys(err, errno, "open %s", path);
 	if (S_ISDIR(st.st_mode))
 		return error_sys(err, EISDIR, "open %s", path);
-	if (fcntl(fd, F_SETFL, 0) < 0)
-		return error_sys(err, errno, "open %s", path);
+	/* A pipe, of <(command) say: what stands behind it is not to be sought in. */
 	if (!S_ISREG(st.st_mode))
 		return spool(fd, spool_dir, path, err);
 	n = pread_full(fd, head, sizeof(head), 0);

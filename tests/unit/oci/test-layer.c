@@ -213,6 +213,36 @@ static void test_parallel(void **state)
 	}
 }
 
+static void verify(const char *spec, int want, const char *text)
+{
+	struct oci_image img;
+	struct oci_source *src = open_image(spec, &img);
+	struct oci_layer_stream *s;
+	struct sm_error err = {0};
+	char buf[1000];
+
+	assert_int_equal(oci_layer_open(src, &img, 0, 64 * MIB, &s, &err), 0);
+	assert_int_equal(oci_layer_read(s, buf, sizeof(buf), &err), sizeof(buf));
+	assert_int_equal(oci_layer_verify(s, &err), want);
+	if (want < 0)
+		assert_non_null(strstr(err.message, text));
+	assert_int_equal(oci_layer_verify(s, NULL), want);
+	assert_int_equal(oci_layer_read(s, buf, sizeof(buf), NULL), want);
+	oci_layer_close(s);
+	oci_image_done(&img);
+	oci_close(src);
+}
+
+/* Bytes that a reader of tar will stumble over, damaged or made so. */
+static void test_verify(void **state)
+{
+	must_run("mkimage --layer c.tar verify && mkimage --layer c.tar,flip=2000000 damaged && mkimage --layer "
+		 "file:a.random nonsense");
+	verify("oci:verify", 0, NULL);
+	verify("oci:damaged", -EBADMSG, "its content has digest");
+	verify("oci:nonsense", 0, NULL);
+}
+
 /* The file changes under the reader: said so, never a crash or wrong bytes. */
 static void test_shrinking_file(void **state)
 {
@@ -245,9 +275,8 @@ static void test_shrinking_file(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_content),	       cmocka_unit_test(test_broken),
-		cmocka_unit_test(test_early_close),    cmocka_unit_test(test_parallel),
-		cmocka_unit_test(test_shrinking_file),
+		cmocka_unit_test(test_content),	 cmocka_unit_test(test_broken), cmocka_unit_test(test_early_close),
+		cmocka_unit_test(test_parallel), cmocka_unit_test(test_verify), cmocka_unit_test(test_shrinking_file),
 	};
 
 	return cmocka_run_group_tests_name("oci-layer", tests, scratch_setup, scratch_teardown);
