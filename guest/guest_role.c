@@ -21,7 +21,18 @@
 /* Where the list of modules is first cut: what the link needs. */
 #define LINK_MODULE "vmw_vsock_virtio_transport.ko"
 #define RETRY_US 2000
-#define CONNECT_WAIT_NS 30000000000ULL
+#define CONNECT_WAIT_NS 120000000000ULL
+
+/*
+ * The kernel gives a connect 2 s. A host that is busy with many guests may answer later, and an attempt given up here has used
+ * the one connection that the keeper's socket is joined to.
+ */
+static void be_patient(int fd)
+{
+	struct timeval wait = {.tv_sec = CONNECT_WAIT_NS / 1000000000};
+
+	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &wait, sizeof(wait));
+}
 
 static int connect_keeper(void)
 {
@@ -31,6 +42,8 @@ static int connect_keeper(void)
 	for (;;) {
 		int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
 
+		if (fd >= 0)
+			be_patient(fd);
 		if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
 			return fd;
 		r = -errno;
