@@ -113,6 +113,8 @@ char *cli_command_line(const char *const *argv);
 /* help.c */
 void cli_help(FILE *f, const struct verb *v);
 void cli_help_all(FILE *f);
+/* Text from column `indent` on, broken at spaces to stay within width; the cursor stands at column `at`. */
+void cli_put_wrapped(FILE *f, const char *text, size_t indent, size_t at, size_t width);
 
 /* outcome.c */
 

@@ -7,6 +7,8 @@
 #include "base/util.h"
 #include "cli/cli.h"
 
+#define TEXT_COLUMN 18
+
 struct doctor_values {
 	const char *format;
 };
@@ -34,9 +36,18 @@ static int print_json(struct cli *cli, const struct sm_finding *f, size_t count)
 	return cli_print_json(cli, &j);
 }
 
+static void put_text(const char *text, size_t width)
+{
+	char *clean = text_clean(text);
+
+	cli_put_wrapped(stdout, clean ? clean : "", TEXT_COLUMN, TEXT_COLUMN, width);
+	free(clean);
+}
+
 static void print_text(const struct sm_finding *f, size_t count)
 {
 	const char *no_color = getenv("NO_COLOR");
+	size_t width = isatty(STDOUT_FILENO) ? cli_width(stdout) : SIZE_MAX;
 	bool color = isatty(STDOUT_FILENO) && !(no_color && *no_color);
 
 	for (size_t i = 0; i < count; i++) {
@@ -44,8 +55,7 @@ static void print_text(const struct sm_finding *f, size_t count)
 		const char *paint = f[i].ok ? "\033[32m" : f[i].required ? "\033[31m" : "\033[33m";
 
 		printf("%s%-8s%s %-8s ", color ? paint : "", mark, color ? "\033[0m" : "", f[i].id);
-		text_put(stdout, f[i].message);
-		putchar('\n');
+		put_text(f[i].message, width);
 		if (!f[i].ok && f[i].fix && f[i].fix[0])
 			printf("         fix:     %s\n", f[i].fix);
 	}

@@ -9,13 +9,12 @@
 #define HELP_COLUMN 28
 #define HELP_WIDTH 80
 
-/* Text from column `indent` on, broken at spaces to stay within 80 columns; the cursor stands at column `at`. */
-static void put_wrapped(FILE *f, const char *text, size_t indent, size_t at)
+void cli_put_wrapped(FILE *f, const char *text, size_t indent, size_t at, size_t width)
 {
 	while (*text) {
 		size_t len = strcspn(text, " \n");
 
-		if (at > indent && at + 1 + len > HELP_WIDTH) {
+		if (at > indent && at + 1 + len > width) {
 			fprintf(f, "\n%*s", (int)indent, "");
 			at = indent;
 		} else if (at > indent) {
@@ -49,7 +48,7 @@ static void put_option(FILE *f, const struct opt *o)
 	} else {
 		fprintf(f, "%-*s", HELP_COLUMN, left);
 	}
-	put_wrapped(f, o->help, HELP_COLUMN, HELP_COLUMN);
+	cli_put_wrapped(f, o->help, HELP_COLUMN, HELP_COLUMN, HELP_WIDTH);
 }
 
 void cli_help(FILE *f, const struct verb *v)
@@ -63,7 +62,7 @@ void cli_help(FILE *f, const struct verb *v)
 	fprintf(f, "%s.\n", v->summary);
 	if (v->details) {
 		fputc('\n', f);
-		put_wrapped(f, v->details, 0, 0);
+		cli_put_wrapped(f, v->details, 0, 0, HELP_WIDTH);
 	}
 	if (options)
 		fputs("\nOptions:\n", f);

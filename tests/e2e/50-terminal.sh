@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # -it: a real terminal, its size, its keys, its mode afterwards.
 
-pty=$(dirname "${BASH_SOURCE[0]}")/pty.py
+pty=$(dirname "${BASH_SOURCE[0]}")/person.py
 
 test_shell() {
 	# run -it gives a shell: echo, editing, exit status, and the terminal is as before

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a command in a terminal of its own and plays a person: pty.py [--size ROWSxCOLS] STEP... -- COMMAND...
+"""Runs a command in a terminal of its own and plays a person: person.py [--size ROWSxCOLS] STEP... -- COMMAND...
 
 Steps: expect:REGEX (in what was printed since the last match), send:TEXT (with \\n \\x03 and so on), resize:ROWSxCOLS, sleep:SECONDS,
 signal:NAME (to the command), hangup (closes the terminal). Prints all that was printed; exits with the command's status
