@@ -237,11 +237,11 @@ bool virtq_should_signal(struct virtqueue *vq)
 
 	if (!vq->used_host)
 		return false;
+	if (old == vq->used_idx)
+		return false; /* nothing pushed since */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	vq->signalled_used = vq->used_idx;
 	vq->signalled_valid = true;
-	if (valid && old == vq->used_idx)
-		return false; /* nothing pushed since */
 	if (!vq->event_idx)
 		return !(load_u16(vq->avail_host, 0) & AVAIL_NO_INTERRUPT);
 	event = load_u16(vq->avail_host, 4 + 2 * (size_t)vq->size);

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -58,7 +59,7 @@ static struct disk *disk_new(void **state, bool writable)
 	o.engine = *(enum virtio_blk_engine *)*state;
 	driver_init(&k->d);
 	base.fd = k->base = file_of(SIZE, 1);
-	top.fd = k->top = memfd_create("top", MFD_CLOEXEC);
+	top.fd = k->top = memfd_create("top", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	assert_int_equal(blk_chain_open(&base, 1, writable ? &top : NULL, &o.chain, &err), 0);
 	if (virtio_blk_new(&k->d.mem, k->d.loop, &o, &k->dev, &err) < 0) {
 		print_message("%s\n", err.message);
@@ -390,6 +391,61 @@ static void test_window(void **state)
 	disk_free(k);
 }
 
+/* How slow the disk is: the worker's reads take this long. (io_uring's are the kernel's own.) */
+static unsigned slow_ms;
+
+ssize_t __real_preadv64(int fd, const struct iovec *iov, int n, off_t off);
+ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int n, off_t off);
+
+ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int n, off_t off)
+{
+	usleep(__atomic_load_n(&slow_ms, __ATOMIC_RELAXED) * 1000);
+	return __real_preadv64(fd, iov, n, off);
+}
+
+/* While a disk takes its time, the event loop serves everybody else. */
+static void test_slow_disk_stalls_nobody(void **state)
+{
+	struct disk *k = disk_new(state, true);
+	struct driver_buf bufs[] = {{HDR, 16, false}, {DATA, 512, true}, {STATUS, 1, true}};
+	uint64_t start = time_now_ns();
+
+	if (*(enum virtio_blk_engine *)*state == VIRTIO_BLK_URING) {
+		disk_free(k);
+		skip();
+	}
+	__atomic_store_n(&slow_ms, 500, __ATOMIC_RELAXED);
+	put_header(k, HDR, VIRTIO_BLK_T_IN, 0);
+	driver_chain(&k->d, 0, bufs, 3);
+	driver_kick(&k->d, 0);
+	driver_spin(&k->d, 5);
+	assert_true(time_now_ns() - start < 400000000);
+	assert_false(driver_used(&k->d, 0, NULL, NULL));
+	assert_true(driver_wait(&k->d, 0, NULL, NULL));
+	assert_int_equal(status(k), VIRTIO_BLK_S_OK);
+	__atomic_store_n(&slow_ms, 0, __ATOMIC_RELAXED);
+	disk_free(k);
+}
+
+/* A host that takes no more data: the guest gets an error, the monitor the reason, and what was there stays. */
+static void test_refused_writes(void **state)
+{
+	struct disk *k = disk_new(state, true);
+
+	memset(driver_at(&k->d, DATA), 5, 4096);
+	assert_int_equal(request(k, VIRTIO_BLK_T_OUT, 0, DATA, 4096, NULL), VIRTIO_BLK_S_OK);
+	assert_int_equal(fcntl(k->top, F_ADD_SEALS, F_SEAL_WRITE), 0);
+	memset(driver_at(&k->d, DATA), 6, 4096);
+	assert_int_equal(request(k, VIRTIO_BLK_T_OUT, 0, DATA, 4096, NULL), VIRTIO_BLK_S_IOERR);
+	assert_int_equal(k->error, EPERM);
+	assert_int_equal(request(k, VIRTIO_BLK_T_OUT, 8, DATA, 4096, NULL), VIRTIO_BLK_S_IOERR);
+	assert_int_equal(request(k, VIRTIO_BLK_T_OUT, 17, DATA, 512, NULL), VIRTIO_BLK_S_IOERR);
+	assert_int_equal(request(k, VIRTIO_BLK_T_IN, 0, DATA, 12288, NULL), VIRTIO_BLK_S_OK);
+	expect_fill(k, DATA, 4096, 5);
+	expect_fill(k, DATA + 4096, 8192, 1);
+	disk_free(k);
+}
+
 /* A snapshot with requests in flight: they are done in it. */
 static void test_save_ends_requests(void **state)
 {
@@ -445,6 +501,8 @@ int main(void)
 			T(test_read_only),
 			T(test_lost_layer),
 			T(test_window),
+			T(test_slow_disk_stalls_nobody),
+			T(test_refused_writes),
 			T(test_save_ends_requests),
 			T(test_idle_disk),
 		};

@@ -251,6 +251,7 @@ static void test_event_index(void **state)
 	uint16_t *avail = driver_at(&f->d, f->vq.avail), *used = driver_at(&f->d, f->vq.used);
 	struct driver_buf buf = {BUF, 1, true};
 
+	assert_false(virtq_should_signal(&f->vq)); /* nothing to tell */
 	virtq_push(&f->vq, 0, 0);
 	assert_true(virtq_should_signal(&f->vq)); /* the first time, always */
 	assert_false(virtq_should_signal(&f->vq));
