@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -31,17 +32,48 @@
 #define GUEST_PD 0x3000u
 #define GUEST_CODE 0x10000u
 #define GUEST_ROUNDS 100000u /* of two instructions */
-#define TRIES 3		     /* a busy host may lose a time slice in one of them */
+#define TRIES 5
+#define TRIES_NS (500u * 1000000u) /* in all */
+/*
+ * At speed: within 10 ms, or within 40 times what the same loop takes outside of the guest, whichever is more. The
+ * second is for a KVM that is nested in a busy emulator. Hardware needs a thousandth of the first, an interpreter
+ * several hundred times the second.
+ */
 #define GOOD_NS (10u * 1000000u)
-#define LIMIT_MS 1000
+#define GOOD_RATIO 40u
+#define LIMIT_MS 3000
 #define CACHE_NAME "kvm-probe"
 
 /* What the child reports; stage names what failed with error. */
 struct result {
 	int error;
 	char stage[28];
-	uint64_t best_ns;
+	uint64_t best_ns, native_ns;
 };
+
+/* This thread's own time, which other processes' turns are not part of; a guest's time is. */
+static uint64_t own_time_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* The guest's loop, here. */
+static uint64_t time_native(void)
+{
+	uint64_t start = own_time_ns();
+	uint32_t rounds = GUEST_ROUNDS;
+
+	__asm__ volatile("1: dec %0\n\tjnz 1b" : "+r"(rounds) : : "cc");
+	return own_time_ns() - start;
+}
+
+static uint64_t good_enough_ns(const struct result *res)
+{
+	return MAX((uint64_t)GOOD_NS, GOOD_RATIO * res->native_ns);
+}
 
 static int fail(struct result *res, const char *stage)
 {
@@ -97,19 +129,24 @@ static int set_long_mode(int vcpu, struct result *res)
 
 static int time_rounds(int vcpu, const struct kvm_run *run, struct result *res)
 {
-	for (int i = 0; i < TRIES && (!res->best_ns || res->best_ns > GOOD_NS); i++) {
-		uint64_t start = time_now_ns(), took;
+	uint64_t until = time_now_ns() + TRIES_NS, first = time_native(), second = time_native();
+
+	res->native_ns = MIN(first, second);
+	for (int i = 0; i < TRIES && time_now_ns() < until; i++) {
+		uint64_t start = own_time_ns(), took;
 
 		while (ioctl(vcpu, KVM_RUN, 0) < 0)
 			if (errno != EINTR)
 				return fail(res, "KVM_RUN");
-		took = time_now_ns() - start;
+		took = own_time_ns() - start;
 		if (run->exit_reason != KVM_EXIT_HLT) {
 			errno = EIO;
 			return fail(res, "the probe's guest");
 		}
 		if (!res->best_ns || took < res->best_ns)
 			res->best_ns = took;
+		if (res->best_ns <= good_enough_ns(res))
+			break;
 	}
 	return 0;
 }
@@ -198,7 +235,7 @@ static void judge(int r, const struct result *res, struct kvm_probe *ret)
 	}
 	ret->run_ns = res->best_ns;
 	rate = 2.0 * GUEST_ROUNDS * 1000 / (double)(res->best_ns ? res->best_ns : 1); /* million a second */
-	ret->state = res->best_ns <= GOOD_NS ? KVM_STATE_WORKS : KVM_STATE_INTERPRETED;
+	ret->state = res->best_ns <= good_enough_ns(res) ? KVM_STATE_WORKS : KVM_STATE_INTERPRETED;
 	if (ret->state == KVM_STATE_WORKS)
 		snprintf(ret->why, sizeof(ret->why), "/dev/kvm works");
 	else
