@@ -12,7 +12,7 @@
  *	ENDED	the monitor is reaped, exit.json written, clients told; the keeper leaves when their links are drained
  *
  * Every phase may go to ENDING (a stop, a failure, a limit on time) and to ENDED (the monitor went by itself). Only
- *keeper_ended enters ENDED, and it is called for the monitor's end alone: the keeper dies with its VM and not before.
+ * keeper_ended enters ENDED, and it is called for the monitor's end alone: the keeper dies with its VM and not before.
  */
 #ifndef KEEPER_KEEPER_H
 #define KEEPER_KEEPER_H

@@ -2,11 +2,11 @@
 /*
  * The log of what a command printed: records in files `log` (newest) and `log.1` in the VM's directory. A record is
  *
- *	u64 wall clock in ns | u8 stream (1 stdout, 2 stderr) | u8 0 | u16 0 | u32 length | bytes		all
- *little-endian
+ *	u64 wall clock in ns | u8 stream (1 stdout, 2 stderr) | u8 0 | u16 0 | u32 length | bytes
  *
- * written by one writev each, so binary output stays what it was and a reader sees whole records but at most the last.
- *When `log` has reached VM_LOG_ROTATE bytes it replaces `log.1` and a new one begins: at most twice that is kept.
+ * little-endian, written by one writev each, so binary output stays what it was and a reader sees whole records but
+ * at most the last. When `log` has reached VM_LOG_ROTATE bytes it replaces `log.1` and a new one begins: at most twice
+ * that is kept.
  */
 #ifndef KEEPER_LOG_H
 #define KEEPER_LOG_H

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The files that describe one VM, in its own directory. The contract between the library, which makes and reads the
- *directory on the host, and the keeper, which runs it (on the host or in the machine).
+ * directory on the host, and the keeper, which runs it (on the host or in the machine).
  *
  *	config.json	the library, once: what the VM is (struct vm_record)
  *	start.json	the library, at each start: which boot of the host, where, for whom (struct vm_start)
- *	exit.json	how its last run ended (struct vm_exit). The keeper writes it; the library where no keeper
- *could. Absent while it runs: the library removes it before a start
+ *	exit.json	how its last run ended (struct vm_exit). The keeper writes it; the library where no
+ *			keeper could. Absent while it runs: the library removes it before a start
  *	top		the private writable disk layer over the shared template; an empty file is a fresh one
  *	log, log.1	what the command printed (log.h)
  *	console, console.1	what the guest's kernel printed
  *	vmm.log, keeper.log	what the programs had to complain about
  *
  * All JSON files are replaced whole (temporary name, fsync, rename). A string that is not UTF-8 is stored as
- *{"hex":"..."}. Unknown members are ignored, a "version" above ours is refused.
+ * {"hex":"..."}. Unknown members are ignored, a "version" above ours is refused.
  */
 #ifndef KEEPER_RECORD_H
 #define KEEPER_RECORD_H

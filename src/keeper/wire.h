@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What clients say to a keeper beside the agent's own services, which it passes through once the guest is set up
- *(PROTO_EXEC, PROTO_CONNECT, PROTO_READ_FILE, PROTO_WRITE_FILE, PROTO_STATS). Each is a channel of proto/frame.h;
- *requests and replies are TLV.
+ * (PROTO_EXEC, PROTO_CONNECT, PROTO_READ_FILE, PROTO_WRITE_FILE, PROTO_STATS). Each is a channel of proto/frame.h;
+ * requests and replies are TLV.
  *
- *	PROTO_KEEPER_STATUS	OPENED with a keeper_status, then CLOSE 0.
- *	PROTO_KEEPER_WAIT	OPENED; an EVENT keeper_news "started" when the command runs (at once if it does),
- *"ended" with the exit record when the VM is gone, then CLOSE 0. owner: the VM ends (client-gone) when this channel
- *does. PROTO_KEEPER_STOP	OPENED and CLOSE 0 when the request is under way; CLOSE -ESRCH when the command has
- *ended already. PROTO_KEEPER_ATTACH	OPENED when the command runs; from then on the channel is as one of PROTO_EXEC.
- *CLOSE -EBUSY when another client has it.
+ * PROTO_KEEPER_STATUS: OPENED with a keeper_status, then CLOSE 0.
+ *
+ * PROTO_KEEPER_WAIT: OPENED; an EVENT keeper_news "started" when the command runs (at once if it does), "ended" with
+ * the exit record when the VM is gone, then CLOSE 0. owner: the VM ends (client-gone) when this channel does.
+ *
+ * PROTO_KEEPER_STOP: OPENED and CLOSE 0 when the request is under way; CLOSE -ESRCH when the command has ended.
+ *
+ * PROTO_KEEPER_ATTACH: OPENED when the command runs; from then on the channel is as one of PROTO_EXEC. CLOSE -EBUSY
+ * when another client has it.
  *
  * A keeper started with --owner waits with the command for the first ATTACH.
  */

@@ -155,6 +155,8 @@ int vm_socket(struct sm_client *c, const char *id, const struct vm_start *start,
 int vm_handle_new(struct sm_client *c, const char *id, struct sm_vm **ret, struct sm_error *err) MUST_CHECK;
 /* The record of a VM that a dead link was about, once it is there. */
 int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;
+/* Ends its monitor at once. -ESRCH when it does not run. */
+int vm_stop_now(struct sm_vm *vm, struct sm_error *err);
 void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from);
 
 /* -------------------------------------------------------------------------------------- others */

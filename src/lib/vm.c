@@ -385,9 +385,15 @@ int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
 	return request_stop(vm, &s, err);
 }
 
-int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
+int vm_stop_now(struct sm_vm *vm, struct sm_error *err)
 {
 	struct keeper_stop s = {.mode = KEEPER_STOP_NOW};
+
+	return request_stop(vm, &s, err);
+}
+
+int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
+{
 	struct vm_view v;
 	int r = vm_view(vm->client, vm->id, &v, err);
 
@@ -397,7 +403,7 @@ int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
 		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s: stop it first, or force", vm->id,
 				 sm_vm_state_name(v.state));
 	if (v.state != SM_VM_EXITED) {
-		r = request_stop(vm, &s, err);
+		r = vm_stop_now(vm, err);
 		if (r == 0 || r == -ESRCH)
 			r = sm_vm_wait(vm, 0, NULL, err);
 		if (r < 0)

@@ -309,7 +309,20 @@ int vmdir_remove(struct sm_client *c, const char *id, struct sm_error *err)
 	return lock < 0 ? lock : remove_locked(c, id, err);
 }
 
-/* Has this VM ended, is it not to be kept, and has it no owner? */
+/* It was started for an owner that has never come to its keeper, and never will. */
+static void stop_orphan(struct sm_client *c, int dir, const char *id)
+{
+	struct vm_start start;
+	struct sm_vm *vm;
+
+	if (vmdir_load_start(dir, &start, NULL) < 0 || start.detach || vm_handle_new(c, id, &vm, NULL) < 0)
+		return;
+	vm_stop_now(vm, NULL);
+	sm_vm_close(vm);
+}
+
+/* Has this VM ended, is it not to be kept, and has it no owner? One that still runs without its owner is told to end:
+ * the next sweep finds it. */
 static bool is_litter(struct sm_client *c, int vms, const char *id)
 {
 	_fd_ int dir = openat(vms, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -319,7 +332,11 @@ static bool is_litter(struct sm_client *c, int vms, const char *id)
 	if (dir < 0 || faccessat(dir, "transient", F_OK, 0) < 0)
 		return false;
 	mark = vmdir_flock(dir, "transient", false, false);
-	return mark >= 0 && vm_view(c, id, &view, NULL) == 0 && view.state == SM_VM_EXITED;
+	if (mark < 0 || vm_view(c, id, &view, NULL) < 0)
+		return false;
+	if (view.state != SM_VM_EXITED && view.state != SM_VM_STOPPING)
+		stop_orphan(c, dir, id);
+	return view.state == SM_VM_EXITED;
 }
 
 void vmdir_sweep(struct sm_client *c)
