@@ -19,7 +19,8 @@ void boot_modules(size_t *pos, const char *last);
  */
 int boot_modules_behind(size_t pos, const char *last);
 int boot_modules_wait(int fd);
-void boot_protect_self(struct agent *a); /* from the kernel's search for victims when memory is short */
+/* From the kernel's search for victims when memory is short; and makes it polite to those it serves. */
+void boot_protect_self(struct agent *a);
 void boot_loopback_up(void);
 
 #endif

@@ -56,6 +56,14 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* The agent's own (boot.c) is not the command's. */
+static void reset_scheduling(void)
+{
+	struct sched_param none = {0};
+
+	syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, &none);
+}
+
 static void reset_oom_score(const struct child_plan *p)
 {
 	int fd = p->proc_fd < 0 ? -1 : openat(p->proc_fd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -205,6 +213,7 @@ static void prepare(const struct child_plan *p)
 	(void)!write(p->report_fd, &pid, sizeof(pid));
 	setsid();
 	reset_oom_score(p);
+	reset_scheduling();
 	if (p->own_cgroup_view)
 		unshare(CLONE_NEWCGROUP);
 	if (p->limits)

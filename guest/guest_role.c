@@ -24,8 +24,8 @@
 #define CONNECT_WAIT_NS 120000000000ULL
 
 /*
- * The kernel gives a connect 2 s. A host that is busy with many guests may answer later, and an attempt given up here has used
- * the one connection that the keeper's socket is joined to.
+ * The kernel gives a connect 2 s. A host that is busy with many guests may answer later, and an attempt given up here
+ * has used the one connection that the keeper's socket is joined to.
  */
 static void be_patient(int fd)
 {

@@ -4,16 +4,34 @@
 #include "guest/setup.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "guest/boot.h"
 #include "guest/cgroup.h"
+
+/* As docker has them: every user may ping, and any port may be bound. Kernels without these have nothing to allow. */
+static void relax_network(struct agent *a)
+{
+	static const char *const settings[][2] = {
+		{"sys/net/ipv4/ping_group_range", "0 2147483647"},
+		{"sys/net/ipv4/ip_unprivileged_port_start", "0"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		_fd_ int fd = openat(a->proc_fd, settings[i][0], O_WRONLY | O_CLOEXEC);
+
+		if (fd < 0 || write_full(fd, settings[i][1], strlen(settings[i][1])) < 0)
+			log_debug("agent", "%s: %s", settings[i][0], strerror(errno));
+	}
+}
 
 static int set_identity(const struct proto_setup *s, struct sm_error *err)
 {
@@ -60,6 +78,7 @@ static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error 
 	uint64_t since = time_now_ns();
 	int r = stage(&since, "identity", set_identity(s, err));
 
+	relax_network(a);
 	a->loader_fd = boot_modules_wait(a->loader_fd);
 	stage(&since, "modules", 0);
 	if (r == 0)
