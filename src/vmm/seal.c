@@ -65,7 +65,6 @@ static const struct seal_rule libc_rules[] = {
  * vm.c). */
 static const struct seal_rule machine_rules[] = {
 	EQUAL(ioctl, 1, KVM_SIGNAL_MSI), EQUAL(ioctl, 1, KVM_IOEVENTFD), ANY(fstat), ANY(newfstatat), ANY(epoll_ctl),
-	ANY(process_vm_readv),		 ANY(process_vm_writev),
 };
 
 static const struct seal_rule vcpu_rules[] = {
@@ -98,7 +97,6 @@ static const struct seal_rule loop_rules[] = {
 	ANY(sendto),
 	ANY(shutdown),
 	ANY(getrandom),
-	ANY(tgkill),
 	ANY(seccomp),		 /* a vCPU thread's further narrowing; it can only take away */
 	EQUAL(socketpair, 0, 1), /* AF_UNIX: a new stream for a guest's connection, handed to the keeper */
 	EQUAL(fcntl, 1, 1),	 /* F_GETFD */
@@ -146,10 +144,25 @@ static void emit_rules(struct program *p, const struct seal_rule *rules, size_t 
 	}
 }
 
+/* Calls that name a process: this one alone. Copies to and from windows (mem.c); kicks for the vCPU threads. */
+static void emit_own_process(struct program *p, enum seal_kind kind)
+{
+	uint32_t self = (uint32_t)getpid();
+	const struct seal_rule rules[] = {
+		EQUAL(process_vm_readv, 0, self),
+		EQUAL(process_vm_writev, 0, self),
+		EQUAL(tgkill, 0, self),
+	};
+
+	emit_rules(p, rules, kind == SEAL_LOOP ? 3 : 2);
+}
+
 /* True if a rule looks at this call's arguments: then a device's plain wish for it is not granted. */
 static bool is_checked(int nr)
 {
-	return nr == __NR_ioctl || nr == __NR_mmap || nr == __NR_mprotect || nr == __NR_fcntl || nr == __NR_socketpair;
+	return nr == __NR_ioctl || nr == __NR_mmap || nr == __NR_mprotect || nr == __NR_fcntl ||
+	       nr == __NR_socketpair || nr == __NR_process_vm_readv || nr == __NR_process_vm_writev ||
+	       nr == __NR_tgkill;
 }
 
 static void emit_lists(struct program *p, const int *const *lists)
@@ -181,6 +194,7 @@ int seal_thread(enum seal_kind kind, const int *const *lists)
 	emit_rules(&p, vcpu_rules, ARRAY_SIZE(vcpu_rules)); /* KVM_RUN is by far the most frequent */
 	emit_rules(&p, libc_rules, ARRAY_SIZE(libc_rules));
 	emit_rules(&p, machine_rules, ARRAY_SIZE(machine_rules));
+	emit_own_process(&p, kind);
 	if (kind == SEAL_LOOP)
 		emit_rules(&p, loop_rules, ARRAY_SIZE(loop_rules));
 	emit_lists(&p, lists);

@@ -20,6 +20,7 @@
 #include "vmm/vm.h"
 
 #define KICK_SIGNAL SIGUSR1
+#define MAX_FAULTS_IN_A_ROW 64
 
 static void kicked(int sig)
 {
@@ -160,14 +161,17 @@ static void serve_exit(struct vcpu *vcpu)
 	}
 }
 
-/* A page of guest memory that the host could not provide: a window file that shrank, or nothing we can mend. */
-static void serve_fault(struct vcpu *vcpu)
+/*
+ * A page of guest memory that the host could not provide: a window file that shrank, or nothing we can mend. One repair
+ * mends all parts, so faults that go on without the guest getting anywhere have another cause.
+ */
+static void serve_fault(struct vcpu *vcpu, unsigned in_a_row)
 {
 	struct vm *vm = vcpu->vm;
 	int found;
 
 	pthread_mutex_lock(&vm->lock);
-	found = window_repair(&vm->window);
+	found = in_a_row <= MAX_FAULTS_IN_A_ROW ? window_repair(&vm->window) : 0;
 	if (found > 0)
 		vm->window_faults++;
 	else
@@ -178,12 +182,14 @@ static void serve_fault(struct vcpu *vcpu)
 static void run_guest(struct vcpu *vcpu)
 {
 	struct vm *vm = vcpu->vm;
+	unsigned faults = 0;
 
 	while (__atomic_load_n(&vm->running, __ATOMIC_RELAXED)) {
-		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
+		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
+			faults = 0;
 			serve_exit(vcpu);
-		else if (errno == EFAULT)
-			serve_fault(vcpu);
+		} else if (errno == EFAULT)
+			serve_fault(vcpu, ++faults);
 		else if (errno != EINTR && errno != EAGAIN)
 			finish(vcpu, VM_ERROR, strerror(errno), (uint64_t)errno);
 	}
