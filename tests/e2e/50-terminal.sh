@@ -14,7 +14,7 @@ test_resize() {
 	# the window's size is the guest's from the start, and follows
 	box
 	out python3 "$pty" --size 30x100 'expect:30 100' 'resize:41x133' 'expect:41 133' -- \
-		$sm run -it -m 256M box sh -c 'stty size; trap "stty size; exit 0" WINCH; while :; do sleep 0.1; done'
+		$sm run -it -m 256M box sh -c 'trap "stty size; exit 0" WINCH; stty size; while :; do sleep 0.1; done'
 }
 
 test_keys() {
@@ -54,12 +54,12 @@ test_restored_after_crash() {
 	# when the monitor is killed under a session, the terminal's mode is restored and the reason is told
 	box
 	cat >crash.sh <<-'S'
-		until pid=$(supermachine ps --format json | jq -r '.[0].monitor_pid // 0') && [ "$pid" -gt 0 ]; do sleep 0.2; done
+		until pid=$(supermachine ps --format json | jq -r '.[] | select(.name == "crashme") | .monitor_pid') && [ "${pid:-0}" -gt 0 ]; do sleep 0.2; done
 		sleep 2
 		if [ "$1" = machine ]; then supermachine machine exec -- kill -9 "$pid"; else kill -9 "$pid"; fi </dev/null
 	S
 	bash crash.sh "$(engine)" &
-	out -125 python3 "$pty" --timeout 60 'expect:[#$] ' 'expect:monitor' -- $sm run -it -m 256M box sh
+	out -125 python3 "$pty" --timeout 60 'expect:[#$] ' 'expect:monitor' -- $sm run -it --rm --name crashme -m 256M box sh
 	wait
 }
 

@@ -9,7 +9,7 @@ terminal must be in the mode in which it was: else 98."""
 import fcntl, os, pty, re, select, signal, struct, sys, termios, time
 
 args = sys.argv[1:]
-size, limit = (24, 80), 60.0
+size, limit = (24, 80), 60.0 * float(os.environ.get("SM_PATIENCE", "1"))
 while args and args[0] in ("--size", "--timeout"):
     if args[0] == "--size":
         size = tuple(map(int, args[1].split("x")))
