@@ -4,6 +4,7 @@
  * once, the monitor maps it, and unpacking in the guest would cost more than the two or three MiB of copying. See
  * kernel.h.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -22,7 +24,8 @@
 #include "kernel/modules.h"
 
 #define MAX_FILE (256 * MIB)
-#define FORMAT_VERSION 1 /* part of the cache key: raise it when equal inputs give other bytes */
+#define UNUSED_LIMIT (7 * 24 * 3600) /* seconds */
+#define FORMAT_VERSION 1	     /* part of the cache key: raise it when equal inputs give other bytes */
 
 static void free_index(struct module_index **ix)
 {
@@ -194,6 +197,38 @@ static int make_key(const struct kernel *k, const char *const *modules, const st
 	return 0;
 }
 
+/*
+ * Uses keep a file's time recent; whoever makes a new one removes those that nobody has used for a week. A file that
+ * somebody has open stays with them.
+ */
+static void prune(const char *dir)
+{
+	_fd_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	struct stat st;
+
+	if (!d)
+		return;
+	fd = -1; /* the stream has it */
+	while ((e = readdir(d)))
+		if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+		    time(NULL) - st.st_mtim.tv_sec > UNUSED_LIMIT)
+			unlinkat(dirfd(d), e->d_name, 0);
+	closedir(d);
+}
+
+static bool use(const char *path)
+{
+	struct stat st;
+
+	if (access(path, R_OK) < 0 || stat(path, &st) < 0)
+		return false;
+	if (time(NULL) - st.st_mtim.tv_sec > UNUSED_LIMIT / 7)
+		utimensat(AT_FDCWD, path, NULL, 0);
+	return true;
+}
+
 int initramfs_cached(const struct kernel *k, const char *const *modules, const struct initramfs_file *files,
 		     size_t num_files, const char *data_dir, const char *kind, char **ret_path, struct sm_error *err)
 {
@@ -207,13 +242,14 @@ int initramfs_cached(const struct kernel *k, const char *const *modules, const s
 		return error_sys(err, ENOMEM, "%s initramfs", kind);
 	if (asprintf(&path, "%s/%s", dir, hex) < 0)
 		return error_sys(err, ENOMEM, "%s initramfs", kind);
-	if (access(path, R_OK) < 0) {
+	if (!use(path)) {
 		r = mkdir_p(dir, 0700);
 		if (r < 0)
 			return error_sys(err, -r, "make %s", dir);
 		r = initramfs_build(k, modules, files, num_files, path, err);
 		if (r < 0)
 			return error_wrap(err, r, "%s", kind);
+		prune(dir);
 	}
 	*ret_path = TAKE_PTR(path);
 	return 0;

@@ -22,8 +22,8 @@
 #include "base/util.h"
 
 #define PROGRAM "supermachine-machine"
-#define START_LIMIT_NS (90ULL * 1000000000)
-#define ANSWER_LIMIT_NS (90ULL * 1000000000)
+#define START_LIMIT_NS (30ULL * 1000000000)   /* of the daemon itself, or for an old one to end */
+#define ANSWER_LIMIT_NS (200ULL * 1000000000) /* longer than the daemon waits for the machine */
 #define READY_LINE_MAX 2048
 
 static void notice(const struct machine_place *place, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -74,8 +74,8 @@ const char *seat_notice(const struct seat *seat);
  * both. */
 const char *seat_runtime_dir(const struct seat *seat);
 
-/* Starts the machine if this seat needs one and it does not run; waits until it answers (at most a minute). No-op on a
- * host with KVM. */
+/* Starts the machine if this seat needs one and it does not run; waits until it answers (at most three minutes). No-op
+ * on a host with KVM. */
 int seat_ready(struct seat *seat, struct sm_error *err) MUST_CHECK;
 
 /*

@@ -283,6 +283,18 @@ static void test_cache_is_kept_until_an_input_changes(void **state)
 	shell("echo newer agent >%s", w->init);
 	assert_int_equal(initramfs_cached(&w->kernel, LIST("erofs"), &file, 1, w->dir, "test", &c, NULL), 0);
 	assert_string_not_equal(a, c);
+	/* What nobody used for long goes when something new comes, and a use counts. */
+	shell("touch -d '8 days ago' %s %s && echo newest agent >%s", a, c, w->init);
+	free(TAKE_PTR(b));
+	assert_int_equal(initramfs_cached(&w->kernel, LIST("virtio"), &file, 1, w->dir, "test", &b, NULL), 0);
+	assert_int_equal(access(a, F_OK), -1);
+	shell("touch -d '8 days ago' %s", b);
+	free(TAKE_PTR(c));
+	assert_int_equal(initramfs_cached(&w->kernel, LIST("virtio"), &file, 1, w->dir, "test", &c, NULL), 0);
+	assert_string_equal(b, c);
+	free(TAKE_PTR(c));
+	assert_int_equal(initramfs_cached(&w->kernel, LIST("erofs"), &file, 1, w->dir, "test", &c, NULL), 0);
+	assert_int_equal(access(b, F_OK), 0);
 }
 
 static void test_a_missing_file_is_named(void **state)
