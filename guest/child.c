@@ -47,11 +47,13 @@ static void fail_errno(const struct child_plan *p, const char *what)
 
 static void reset_signals(void)
 {
-	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	/* The kernel's own struct sigaction, all zero: SIG_DFL. By system call, since a C library keeps some signals to
+	 * itself. */
+	static const unsigned long dfl[8];
 	sigset_t none;
 
-	for (int sig = 1; sig <= SIGRTMAX; sig++)
-		sigaction(sig, &dfl, NULL);
+	for (int sig = 1; sig <= 64; sig++)
+		syscall(SYS_rt_sigaction, sig, dfl, NULL, 8);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

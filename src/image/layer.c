@@ -255,7 +255,7 @@ static struct tar_bytes last_component(struct tar_bytes path)
 	const uint8_t *slash = path.len ? memrchr(path.p, '/', path.len) : NULL;
 	size_t head = slash ? (size_t)(slash - path.p) + 1 : 0;
 
-	return (struct tar_bytes){path.p + head, path.len - head};
+	return head ? (struct tar_bytes){path.p + head, path.len - head} : path;
 }
 
 /* Turns a whiteout's name into its meaning: 1 if the entry is to be ignored. */

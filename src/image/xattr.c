@@ -296,11 +296,12 @@ size_t xattr_inline_size(const struct xattr_pool *pool, uint32_t set)
 
 int xattr_put(const struct xattr_pool *pool, uint32_t number, struct buf *out)
 {
-	const struct set *set = &pool->sets[number];
+	const struct set *set;
 	uint32_t shared = 0;
 
 	if (!number)
 		return 0;
+	set = &pool->sets[number];
 	for (uint32_t i = 0; i < set->count && shared < MAX_SHARED; i++)
 		shared += pool->items[pool->members[set->first + i]].shared != NO_OFFSET;
 	buf_put_u32(out, 0);

@@ -138,7 +138,7 @@ static void json_is_json(void **state)
 {
 	static const char *const list[] = {"a", "b", NULL};
 	struct json j = {0};
-	json_t *root;
+	json_t *array, *root;
 
 	json_open(&j, NULL, '[');
 	json_open(&j, NULL, '{');
@@ -157,7 +157,8 @@ static void json_is_json(void **state)
 	assert_int_equal(j.out.error, 0);
 	root = json_loadb((const char *)j.out.data, j.out.len, 0, NULL);
 	assert_non_null(root);
-	root = json_array_get(root, 0);
+	array = root;
+	root = json_array_get(array, 0);
 	assert_string_equal(json_string_value(json_object_get(root, "text")),
 			    "q\" b\\ n\n e\033 u\xc3\xbc bad\xef\xbf\xbd");
 	assert_true(json_is_null(json_object_get(root, "none")));
@@ -166,6 +167,7 @@ static void json_is_json(void **state)
 	assert_true(json_integer_value(json_object_get(root, "minus")) == INT64_MIN);
 	assert_string_equal(json_string_value(json_object_get(root, "time")), "2001-09-09T01:46:40Z");
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(root, "raw"), "x")), 1);
+	json_decref(array);
 	json_done(&j);
 }
 

@@ -101,8 +101,10 @@ static inline ssize_t tm_read(void *arg, void *p, size_t len, struct sm_error *e
 	(void)err;
 	if (s->step && n > s->step)
 		n = s->step;
-	memcpy(p, s->p, n);
-	s->p += n;
+	if (n) {
+		memcpy(p, s->p, n);
+		s->p += n;
+	}
 	s->left -= n;
 	return (ssize_t)n;
 }
