@@ -31,7 +31,7 @@ enum keeper_phase { PHASE_BOOT, PHASE_SETUP, PHASE_READY, PHASE_MAIN, PHASE_ENDI
 
 /* Limits on time, in ns; tests make them short. */
 struct keeper_limits {
-	uint64_t boot;	   /* from the start to the command's */
+	uint64_t boot;	   /* from the start to the command's, not counting time in which no CPU was to be had */
 	uint64_t owner;	   /* until a keeper with --owner has its owner */
 	uint64_t poweroff; /* from the command's end to the monitor's */
 	uint64_t stop;	   /* from {"cmd":"stop"} to SIGKILL */
@@ -87,7 +87,7 @@ struct keeper {
 	bool owner_seen;
 	/* vm.c */
 	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *linger;
-	uint64_t stage_since;
+	uint64_t stage_since, boot_since;
 	enum sm_reason forced; /* why it is being ended, NONE: it is not */
 	int forced_signal;
 	char forced_message[256];
@@ -115,6 +115,8 @@ int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
 /* monitor.c */
 int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUST_CHECK;
 void monitor_stop(struct keeper *k); /* asks, and kills if that takes too long */
+/* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */
+uint64_t monitor_starved_ns(const struct monitor *m);
 void monitor_done(struct monitor *m, struct loop *loop);
 
 /* config.c: the monitor's configuration. */

@@ -5,6 +5,7 @@
  */
 #include "keeper/keeper.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -279,6 +280,38 @@ int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err)
 	else
 		*ret_agent_fd = mine[1];
 	return r;
+}
+
+/* The second number of a thread's schedstat: ns that it was runnable and did not run
+ * (Documentation/scheduler/sched-stats). */
+static uint64_t thread_delay(pid_t pid, const char *tid)
+{
+	_free_ char *text = NULL;
+	char path[64], *space;
+	size_t len;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.16s/schedstat", (int)pid, tid);
+	if (read_file_at(AT_FDCWD, path, 256, &text, &len) < 0)
+		return 0;
+	space = strchr(text, ' ');
+	return space ? strtoull(space, NULL, 10) : 0;
+}
+
+uint64_t monitor_starved_ns(const struct monitor *m)
+{
+	char path[32];
+	uint64_t most = 0;
+	struct dirent *e;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)m->pid);
+	tasks = opendir(path);
+	while (tasks && (e = readdir(tasks)))
+		if (e->d_name[0] != '.')
+			most = MAX(most, thread_delay(m->pid, e->d_name));
+	if (tasks)
+		closedir(tasks);
+	return most;
 }
 
 void monitor_done(struct monitor *m, struct loop *loop)
