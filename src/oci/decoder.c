@@ -20,6 +20,8 @@ struct decoder {
 	bool any;    /* one has begun */
 	struct inflate_state gzip;
 	ZSTD_DStream *zstd;
+	unsigned magic; /* bytes of the present frame's magic number that were seen */
+	bool skippable; /* and which of the two it is */
 };
 
 int compression_detect(const uint8_t *p, size_t len, enum oci_compression *ret, const char **ret_name)
@@ -140,35 +142,63 @@ static int run_gzip(struct decoder *d, struct decoder_buffers *b, const char **r
 	return 0;
 }
 
+/*
+ * Holds the first four bytes of a frame, however they are split over calls, to the two magic numbers of RFC 8878. The
+ * library would take those of formats before 1.0 too, with decoders that nobody looks after.
+ */
+static bool zstd_magic_fits(struct decoder *d, const uint8_t *p, size_t len)
+{
+	static const uint8_t frame[4] = {0x28, 0xb5, 0x2f, 0xfd}, skippable[4] = {0x50, 0x2a, 0x4d, 0x18};
+
+	for (; d->magic < 4 && len; d->magic++, p++, len--) {
+		if (d->magic == 0)
+			d->skippable = (*p & 0xf0) == skippable[0];
+		else if (d->skippable && *p != skippable[d->magic])
+			return false;
+		if (!d->skippable && *p != frame[d->magic])
+			return false;
+	}
+	return true;
+}
+
+static const char *zstd_reason(ZSTD_ErrorCode code)
+{
+	switch (code) {
+	case ZSTD_error_frameParameter_windowTooLarge:
+		return "the zstd data needs a window of more than 128 MiB";
+	case ZSTD_error_checksum_wrong:
+		return "a zstd checksum is wrong";
+	default:
+		return "the zstd data is corrupt";
+	}
+}
+
 static int run_zstd(struct decoder *d, struct decoder_buffers *b, const char **ret_why)
 {
 	for (;;) {
 		ZSTD_inBuffer in = {b->in, b->in_len, 0};
 		ZSTD_outBuffer out = {b->out, b->out_len, 0};
-		bool between = !d->inside;
-		size_t r = ZSTD_decompressStream(d->zstd, &out, &in);
+		unsigned seen = d->magic;
+		size_t r;
 
+		if (!zstd_magic_fits(d, b->in, b->in_len)) {
+			*ret_why = d->any ? "there is garbage behind the last zstd frame" : "the zstd data is corrupt";
+			return -EBADMSG;
+		}
+		/* Returns at a frame's end at the latest, so that the next one's magic number is always seen above. */
+		r = ZSTD_decompressStream(d->zstd, &out, &in);
 		b->in += in.pos;
 		b->in_len -= in.pos;
 		b->out += out.pos;
 		b->out_len -= out.pos;
 		if (ZSTD_isError(r)) {
-			ZSTD_ErrorCode code = ZSTD_getErrorCode(r);
-
-			*ret_why = code == ZSTD_error_prefix_unknown && between && d->any
-					   ? "there is garbage behind the last zstd frame"
-				   : code == ZSTD_error_frameParameter_windowTooLarge
-					   ? "the zstd data needs a window of more than 128 MiB"
-				   : code == ZSTD_error_checksum_wrong ? "a zstd checksum is wrong"
-								       : "the zstd data is corrupt";
+			*ret_why = zstd_reason(ZSTD_getErrorCode(r));
 			return -EBADMSG;
 		}
-		if (r == 0)
-			d->any = true;
-		/* At a frame's end the next call expects a new header: its hint is not 0 then, so remember the boundary
-		 * here. */
-		if (r == 0 || in.pos || out.pos)
+		if (in.pos || out.pos)
 			d->inside = r != 0;
+		d->magic = r ? (unsigned)MIN(4, seen + in.pos) : 0;
+		d->any = d->any || r == 0;
 		if (b->in_len == 0 && (r == 0 || b->out_len))
 			return 0;
 		if (b->out_len == 0 || (in.pos == 0 && out.pos == 0))
