@@ -45,4 +45,4 @@ static void header(struct cursor *in, unsigned queue, uint8_t *p, size_t room)
 	}
 }
 
-const struct fuzz_device fuzz_device = {.make = make, .outside = outside, .header = header};
+const struct fuzz_device fuzz_device = {.make = make, .outside = outside, .header = header, .header_size = 32};

@@ -36,14 +36,20 @@ static void header(struct cursor *in, unsigned queue, uint8_t *p, size_t room)
 {
 	static const uint32_t types[] = {0, 0, 1, 1, 1, 4, 8, 11, 13, 13, 2, 14};
 	uint8_t a = cursor_u8(in);
-	struct {
-		struct virtio_blk_outhdr hdr;
-		struct virtio_blk_discard_write_zeroes segment;
-	} r = {.hdr = {.type = types[a % ARRAY_SIZE(types)], .sector = cursor_u16(in) % (DISK_SIZE / 512 + 1)}};
+	struct virtio_blk_outhdr hdr = {.type = types[a % ARRAY_SIZE(types)],
+					.sector = cursor_u16(in) % (DISK_SIZE / 512 + 1)};
 
-	r.segment = (struct virtio_blk_discard_write_zeroes){
-		.sector = r.hdr.sector, .num_sectors = a & 0x3f, .flags = a >> 7};
-	memcpy(p, &r, MIN(room, sizeof(r)));
+	memcpy(p, &hdr, MIN(room, sizeof(hdr)));
+}
+
+/* Ranges where buffers of data mostly lie: a discard that finds them there makes sense. */
+static void outside(struct driver *d, struct virtio_device *dev, struct cursor *in)
+{
+	uint8_t at = cursor_u8(in), a = cursor_u8(in);
+	struct virtio_blk_discard_write_zeroes s = {
+		.sector = cursor_u16(in) % (DISK_SIZE / 512 + 1), .num_sectors = a & 0x3f, .flags = a >> 7};
+
+	memcpy(d->ram + RAM_SIZE / 2 + (at % 236) * 256ULL, &s, sizeof(s));
 }
 
 static void done(struct driver *d)
@@ -51,4 +57,5 @@ static void done(struct driver *d)
 	close(top.fd);
 }
 
-const struct fuzz_device fuzz_device = {.make = make, .header = header, .done = done};
+const struct fuzz_device fuzz_device = {
+	.make = make, .outside = outside, .header = header, .header_size = 16, .status = true, .done = done};

@@ -42,42 +42,48 @@ static void add_window(struct driver *d)
 		abort();
 }
 
-/* An address: mostly in RAM, sometimes in the window, sometimes anywhere. */
+/* An address: mostly well inside RAM, sometimes in the window or at an edge, sometimes anywhere. */
 static uint64_t address(struct cursor *in)
 {
 	uint8_t kind = cursor_u8(in);
 
-	if (kind < 200)
-		return RAM_BASE + (RAM_SIZE / 2) + (uint64_t)kind * 512 + (cursor_u8(in) & 0x1f);
-	if (kind < 220)
+	if (kind < 236)
+		return RAM_BASE + (RAM_SIZE / 2) + (uint64_t)kind * 256;
+	if (kind < 246)
 		return WINDOW_GPA + (cursor_u16(in) & 0x1fff);
-	if (kind < 240)
+	if (kind < 252)
 		return RAM_END - cursor_u8(in);
 	return cursor_u64(in);
 }
 
 static uint32_t length(struct cursor *in)
 {
-	static const uint32_t usual[] = {1, 4, 8, 16, 24, 40, 44, 80, 512, 4096, 8192, 65536};
+	static const uint32_t usual[] = {1, 4, 8, 16, 24, 40, 44, 80, 512, 1024, 4096, 8192, 16384, 65536};
 	uint8_t kind = cursor_u8(in);
 
-	if (kind < 200)
+	if (kind < 240)
 		return usual[kind % ARRAY_SIZE(usual)];
-	return kind < 240 ? cursor_u16(in) : cursor_u32(in);
+	return kind < 252 ? cursor_u16(in) : cursor_u32(in);
 }
 
+/* A chain: mostly one that its device can make sense of, with a header where one belongs. */
 static void post_chain(struct driver *d, struct cursor *in)
 {
 	struct driver_buf bufs[MAX_BUFS];
-	uint8_t shape = cursor_u8(in);
-	unsigned q = shape % d->num_queues, n = 1 + (shape >> 4) % MAX_BUFS, writes = cursor_u8(in) % (n + 1);
+	uint8_t shape = cursor_u8(in), split = cursor_u8(in);
+	unsigned q = shape % d->num_queues, n = 1 + (shape >> 4) % MAX_BUFS, writes = split % (n + 1);
+	bool sensible = fuzz_device.header && split < 0xe0;
 
 	for (unsigned i = 0; i < n; i++)
 		bufs[i] = (struct driver_buf){address(in), length(in), i >= n - writes};
-	/* A readable first buffer in RAM gets a header that makes some sense. */
-	if (fuzz_device.header && !bufs[0].write && (shape & 0x0c) && bufs[0].addr >= RAM_BASE &&
-	    bufs[0].addr < RAM_END)
-		fuzz_device.header(in, q, driver_at(d, bufs[0].addr), MIN(bufs[0].len, RAM_END - bufs[0].addr));
+	if (sensible && fuzz_device.status) {
+		n = MAX(n, 2);
+		bufs[n - 1] = (struct driver_buf){RAM_BASE + RAM_SIZE - 64, 1, true};
+	}
+	if (sensible && (!bufs[0].write || fuzz_device.status)) {
+		bufs[0] = (struct driver_buf){RAM_BASE + RAM_SIZE - 1024, fuzz_device.header_size, false};
+		fuzz_device.header(in, q, driver_at(d, bufs[0].addr), fuzz_device.header_size);
+	}
 	driver_chain(d, q, bufs, n);
 	driver_kick(d, q);
 	if (d->queues[q].next_desc > d->queues[q].size - MAX_BUFS)
@@ -163,8 +169,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	driver_attach(&d, dev);
 	restart(&d);
-	while (in.left && !in.bad)
+	while (in.left && !in.bad) {
 		step(&d, dev, &in);
+		if (driver_broken(&d))
+			restart(&d);
+	}
 	driver_spin(&d, 0);
 	driver_done(&d);
 	if (fuzz_device.done)

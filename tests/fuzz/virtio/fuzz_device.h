@@ -19,6 +19,8 @@ struct fuzz_device {
 	/* Fills in the start of a request at `p` (room bytes), so that random ones get past the first check; NULL:
 	 * none. */
 	void (*header)(struct cursor *in, unsigned queue, uint8_t *p, size_t room);
+	uint32_t header_size; /* length of a request's first buffer, mostly */
+	bool status;	      /* requests mostly end with one writable byte */
 	/* Before the device goes, and after. */
 	void (*done)(struct driver *d);
 };

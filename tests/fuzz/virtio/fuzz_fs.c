@@ -24,4 +24,4 @@ static void header(struct cursor *in, unsigned queue, uint8_t *p, size_t room)
 	memcpy(p, &h, MIN(room, sizeof(h)));
 }
 
-const struct fuzz_device fuzz_device = {.make = make, .header = header};
+const struct fuzz_device fuzz_device = {.make = make, .header = header, .header_size = sizeof(struct fuse_in_header)};

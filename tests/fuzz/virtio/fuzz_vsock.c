@@ -67,6 +67,8 @@ static void outside(struct driver *d, struct virtio_device *dev, struct cursor *
 	case 3:
 		if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
 			abort();
+		/* Little room, so that what the guest sends has to be kept. */
+		setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &(int){1}, sizeof(int));
 		keep(pair[1]);
 		if (virtio_vsock_join(dev, 1 + (a >> 6), pair[0]) == 0)
 			last_port++;
@@ -85,8 +87,8 @@ static void header(struct cursor *in, unsigned queue, uint8_t *p, size_t room)
 	uint8_t a = cursor_u8(in), b = cursor_u8(in);
 	struct virtio_vsock_hdr h = {.src_cid = 3,
 				     .dst_cid = 2,
-				     .src_port = 1 + (a & 3),
-				     .dst_port = a & 4 ? last_port - (a >> 6) : 1 + ((a >> 3) & 7),
+				     .src_port = 1 + (a & 1),
+				     .dst_port = a & 4 ? last_port - (a >> 6) : (a & 8 ? 4 : 1),
 				     .type = 1,
 				     .op = b & 7,
 				     .len = b & 8 ? cursor_u16(in) : (b & 0x10 ? 512 : 0),
@@ -104,4 +106,8 @@ static void done(struct driver *d)
 			close(fds[i]);
 }
 
-const struct fuzz_device fuzz_device = {.make = make, .outside = outside, .header = header, .done = done};
+const struct fuzz_device fuzz_device = {.make = make,
+					.outside = outside,
+					.header = header,
+					.header_size = sizeof(struct virtio_vsock_hdr),
+					.done = done};
