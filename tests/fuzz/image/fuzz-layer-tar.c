@@ -33,9 +33,10 @@ static ssize_t source_read(void *arg, void *p, size_t len, struct sm_error *err)
 	size_t n = MIN(len, s->left);
 
 	(void)err;
-	if (n)
+	if (n) {
 		memcpy(p, s->p, n);
-	s->p += n;
+		s->p += n;
+	}
 	s->left -= n;
 	return (ssize_t)n;
 }
