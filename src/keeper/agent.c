@@ -216,13 +216,17 @@ static void relay_event(void *arg, struct relay *r, struct cursor event)
 	note_exit(arg, event);
 }
 
-/* With --owner the command has ended with its client; else its channel is ours again, or was closed by the agent. */
+/* Without --owner the channel may be ours again; else it is closed, by the agent or because the client left. */
 static void relay_ended(void *arg, struct relay *r, bool far_left, int code)
 {
 	struct keeper *k = arg;
 
 	k->attached = NULL;
-	if (!far_left)
+	if (far_left)
+		return;
+	if (k->args.owner && !k->main_has_exit && code == 0)
+		keeper_end(k, SM_REASON_CLIENT_GONE, 0, "the program that ran it went away");
+	else
 		keeper_main_done(k, code, "");
 }
 

@@ -83,6 +83,27 @@ static void owner_gone_ends_the_vm(void **state)
 	expect(&x, SM_REASON_CLIENT_GONE, 125);
 }
 
+/* A killed program's connections end one by one: whichever goes first, the reason is the same. */
+static void attached_owner_gone_first(void **state)
+{
+	struct rig r, attach;
+	struct vm_exit x;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .owner = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	attach = r;
+	attach.wait = attach.main = (struct call){0};
+	rig_connect(&attach);
+	rig_attach(&attach);
+	rig_until(&attach, &attach.main.opened);
+	rig_disconnect(&attach);
+	rig_until(&r, &r.wait.ended);
+	assert_int_equal(r.wait.record.outcome.reason, SM_REASON_CLIENT_GONE);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_CLIENT_GONE, 125);
+}
+
 static void owner_never_comes(void **state)
 {
 	struct vm_exit x;
@@ -438,6 +459,7 @@ int main(void)
 		cmocka_unit_test(owner_gets_output_and_status),
 		cmocka_unit_test(detached_output_is_logged),
 		cmocka_unit_test(owner_gone_ends_the_vm),
+		cmocka_unit_test(attached_owner_gone_first),
 		cmocka_unit_test(owner_never_comes),
 		cmocka_unit_test(killed_monitor_is_told),
 		cmocka_unit_test(killed_keeper_takes_the_monitor_along),
