@@ -79,7 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 2 || compression_detect(data + 2, size - 2, &kind, &name) < 0)
 		return 0;
-	first = decode(kind, data + 2, size - 2, data[0] % 64 + 1, data[1] % 128 + 1, &one);
+	first = decode(kind, data + 2, size - 2, data[0] % 64 + 1, data[1] % 128 + 8, &one);
 	second = decode(kind, data + 2, size - 2, 1 << 16, 1 << 16, &two);
 	/* Over the limit, the two stop at other places. */
 	if (first >= 0 && second >= 0 &&
