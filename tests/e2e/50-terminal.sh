@@ -54,20 +54,18 @@ test_restored_after_crash() {
 	# when the monitor is killed under a session, the terminal's mode is restored and the reason is told
 	box
 	cat >crash.sh <<-'S'
-		until pid=$(supermachine ps --format json | jq -r '.[] | select(.name == "crashme") | .monitor_pid') && [ "${pid:-0}" -gt 0 ]; do sleep 0.2; done
-		sleep 2
-		if [ "$1" = machine ]; then supermachine machine exec -- kill -9 "$pid"; else kill -9 "$pid"; fi </dev/null
+		pid=$(supermachine ps --format json | jq -r '.[] | select(.name == "crashme") | .monitor_pid')
+		if [ "$1" = machine ]; then supermachine machine exec -- kill -9 "$pid"; else kill -9 "$pid"; fi
 	S
-	bash crash.sh "$(engine)" &
-	out -125 python3 "$pty" --timeout 60 'expect:[#$] ' 'expect:monitor' -- $sm run -it --rm --name crashme -m 256M box sh
-	wait
+	out -125 python3 "$pty" 'expect:[#$] ' "shell:bash crash.sh $(engine) >/dev/null" 'expect:monitor' -- \
+		$sm run -it --rm --name crashme -m 256M box sh
 }
 
 test_progress_bar() {
 	# a progress bar shows on a terminal only and is gone at the end; NO_COLOR and pipes get none of it
 	mkdir big
-	head -c 60000000 /dev/urandom >big/a
-	"$SM_TOP/tests/lib/mkimage" --layer big,gzip --tag latest biglay >/dev/null
+	head -c 300000000 /dev/urandom >big/a
+	"$SM_TOP/tests/lib/mkimage" --layer big,plain --tag latest biglay >/dev/null
 	out python3 "$pty" -- $sm load --name barred oci:biglay
 	has "bar" "$out" '\[#*\.*\] +[0-9]+%'
 	has "cleared" "$(tail -n 1 <<<"$out")" 'Loaded barred'

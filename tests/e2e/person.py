@@ -3,7 +3,7 @@
 """Runs a command in a terminal of its own and plays a person: person.py [--size ROWSxCOLS] STEP... -- COMMAND...
 
 Steps: expect:REGEX (in what was printed since the last match), send:TEXT (with \\n \\x03 and so on), resize:ROWSxCOLS, sleep:SECONDS,
-signal:NAME (to the command), hangup (closes the terminal). Prints all that was printed; exits with the command's status
+signal:NAME (to the command), shell:COMMAND (elsewhere), hangup (closes the terminal). Prints all that was printed; exits with the command's status
 (128+n for a signal), 99 when an expectation failed or nothing came for --timeout seconds (default 60). After the command has ended the
 terminal must be in the mode in which it was: else 98."""
 import fcntl, os, pty, re, select, signal, struct, sys, termios, time
@@ -81,6 +81,14 @@ for step in steps:
             pump(0.05)
     elif verb == "signal":
         os.kill(pid, getattr(signal, "SIG" + arg))
+    elif verb == "shell":
+        helper = os.fork()
+        if helper == 0:
+            os.setsid()
+            os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+            os.execvp("sh", ["sh", "-c", arg])
+        while os.waitpid(helper, os.WNOHANG) == (0, 0):
+            pump(0.05)
     elif verb == "hangup":
         os.close(slave)
         os.close(master)
