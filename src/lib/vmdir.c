@@ -321,37 +321,52 @@ static void stop_orphan(struct sm_client *c, int dir, const char *id)
 	sm_vm_close(vm);
 }
 
-/* Has this VM ended, is it not to be kept, and has it no owner? One that still runs without its owner is told to end:
- * the next sweep finds it. */
-static bool is_litter(struct sm_client *c, int vms, const char *id)
+/*
+ * Removes this VM if it has ended, is not to be kept and has no owner. One that still runs without its owner is told to
+ * end: the next sweep finds it. Asks its keeper, which may take its time: vms.lock is not held meanwhile, `transient`
+ * is.
+ */
+static void sweep_one(struct sm_client *c, const char *id)
 {
-	_fd_ int dir = openat(vms, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	_fd_ int dir = vmdir_open(c, id, NULL);
 	_fd_ int mark = -1;
 	struct vm_view view;
 
 	if (dir < 0 || faccessat(dir, "transient", F_OK, 0) < 0)
-		return false;
+		return;
 	mark = vmdir_flock(dir, "transient", false, false);
 	if (mark < 0 || vm_view(c, id, &view, NULL) < 0)
-		return false;
-	if (view.state != SM_VM_EXITED && view.state != SM_VM_STOPPING)
+		return;
+	if (view.state == SM_VM_EXITED)
+		vmdir_remove(c, id, NULL);
+	else if (view.state != SM_VM_STOPPING)
 		stop_orphan(c, dir, id);
-	return view.state == SM_VM_EXITED;
 }
 
-void vmdir_sweep(struct sm_client *c)
+/* What a killed creator or remover left; whoever is at it now holds vms.lock. */
+static void sweep_remains(struct sm_client *c)
 {
 	_fd_ int lock = vmdir_lock(c, NULL);
 	int fd = lock < 0 ? -1 : open_sub(c, "vms", NULL);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 
-	while (dir && (e = readdir(dir))) {
+	while (dir && (e = readdir(dir)))
 		if (str_starts(e->d_name, NEW_PREFIX) || str_starts(e->d_name, OLD_PREFIX))
 			remove_tree_at(fd, e->d_name);
-		else if (vm_id_valid(e->d_name) && is_litter(c, fd, e->d_name))
-			remove_locked(c, e->d_name, NULL);
-	}
 	if (dir)
 		closedir(dir);
+}
+
+void vmdir_sweep(struct sm_client *c)
+{
+	char(*ids)[VM_ID_DIGITS + 1] = NULL;
+	size_t count;
+
+	sweep_remains(c);
+	if (vmdir_list(c, &ids, &count, NULL) < 0)
+		return;
+	for (size_t i = 0; i < count; i++)
+		sweep_one(c, ids[i]);
+	free(ids);
 }
