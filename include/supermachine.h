@@ -348,7 +348,8 @@ SM_PUBLIC int sm_vm_wait(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcom
 /** Sends the stop signal, ends the VM after grace_ns at the latest (0: 10 s; UINT64_MAX: no limit), and waits for that.
  * Success when it has ended already. */
 SM_PUBLIC int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err);
-/** Sends a signal (Linux x86 number) to the command; SIGKILL ends the whole VM at once. -ESRCH when it has ended. */
+/** Sends a signal (Linux x86 number) to the command. After SIGKILL waits for the VM's end, 10 s at most. -ESRCH when it
+ * has ended already. */
 SM_PUBLIC int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err);
 /** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first. */
 SM_PUBLIC int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err);

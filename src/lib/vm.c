@@ -2,6 +2,7 @@
 /* VM handles, and the truth about a VM's state: its keeper's word, else its record, else what can be derived. */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -379,10 +380,15 @@ int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)
 int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
 {
 	struct keeper_stop s = {.mode = KEEPER_STOP_SIGNAL, .signal = signal};
+	int r;
 
 	if (signal < 1 || signal > 64)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no such signal: %d", signal);
-	return request_stop(vm, &s, err);
+	r = request_stop(vm, &s, err);
+	if (r < 0 || signal != SIGKILL)
+		return r;
+	r = sm_vm_wait(vm, DEFAULT_GRACE_NS, NULL, err);
+	return r == -ETIMEDOUT ? 0 : r;
 }
 
 int vm_stop_now(struct sm_vm *vm, struct sm_error *err)
