@@ -21,7 +21,7 @@ test_keys() {
 	# Ctrl-C interrupts the guest's command, not the session; Ctrl-D ends input; Ctrl-Z stops a job in the guest
 	box
 	out -0 python3 "$pty" 'expect:[#$] ' 'send:sleep 1000\r' 'sleep:1' 'send:\x03' 'expect:[#$] ' 'send:echo st=$?\r' 'expect:st=130' \
-		'send:cat\r' 'send:line\r' 'expect:line\r\nline' 'send:\x04' 'expect:[#$] ' \
+		'send:cat\r' 'sleep:3' 'send:line\r' 'expect:line\r\nline' 'send:\x04' 'expect:[#$] ' \
 		'send:sleep 99\r' 'sleep:0.5' 'send:\x1a' 'expect:[#$] ' 'send:kill %1; exit 0\r' 'send:exit 0\r' -- $sm run -it -m 256M box sh
 }
 
