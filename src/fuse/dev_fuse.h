@@ -2,9 +2,9 @@
 /*
  * The /dev/fuse door: mounts a backend into the host's own tree. The host's kernel tests the server at full speed here.
  *
- * As root it mounts by itself; an ordinary user goes through fusermount3 (package fuse3). One thread per CPU serves,
- * each on a cloned descriptor (FUSE_DEV_IOC_CLONE), so that they share no lock in the kernel's queue. The mount ends
- * when it is unmounted from outside, or by fuse_dev_unmount.
+ * As root it mounts by itself; an ordinary user goes through fusermount3 (package fuse3): dev_mount.h. One thread per
+ * CPU serves, each on a cloned descriptor (FUSE_DEV_IOC_CLONE), so that they share no lock in the kernel's queue. The
+ * mount ends when it is unmounted from outside, or by fuse_dev_unmount.
  */
 #ifndef FUSE_DEV_FUSE_H
 #define FUSE_DEV_FUSE_H
@@ -17,15 +17,16 @@ struct fuse_dev_options {
 	struct fuse_session_options session;
 	unsigned threads;   /* 0: one per CPU, at least 2, at most 16 */
 	const char *source; /* as /proc/mounts shows it; NULL: "supermachine" */
-	bool allow_other;   /* others than the mounting user may enter (always so for root) */
+	bool allow_other;   /* others than the mounting user may enter (always so when root mounts) */
 };
 
 /* Mounts and starts serving. mountpoint: an existing directory. options may be NULL. */
 int fuse_dev_mount(struct sm_fs_backend *backend, const char *mountpoint, const struct fuse_dev_options *options,
 		   struct fuse_dev **ret, struct sm_error *err) MUST_CHECK;
-/* Waits until the mount is gone. */
-int fuse_dev_wait(struct fuse_dev *dev);
-/* Unmounts (lazily if busy), waits for the threads, frees. NULL allowed; returns NULL. */
+/* Waits until the mount is gone: 0, or -ECANCELED once cancel_fd (-1: none) is readable. */
+int fuse_dev_wait(struct fuse_dev *dev, int cancel_fd) MUST_CHECK;
+/* Unmounts (what is still open in it fails with ENOTCONN then), waits for the threads, frees. NULL allowed; returns
+ * NULL. */
 struct fuse_dev *fuse_dev_unmount(struct fuse_dev *dev);
 /* The same statistics as the session's. */
 void fuse_dev_get_stats(struct fuse_dev *dev, struct fuse_session_stats *ret);

@@ -4,7 +4,7 @@
 #ifndef FUSE_MEMORY_H
 #define FUSE_MEMORY_H
 
-#include "fuse/backend.h"
+#include "supermachine.h"
 #include "base/error.h"
 
 struct fuse_memory_options {
@@ -15,7 +15,7 @@ struct fuse_memory_options {
 	uint64_t valid_ns;  /* how long names and attributes may be cached; nobody else changes them: 0 means one day */
 };
 
-/* options may be NULL. The backend is used through its ops (fuse/backend.h). 0 or -ENOMEM. */
+/* options may be NULL. The backend is used through its ops (supermachine.h). 0 or -ENOMEM. */
 int fuse_memory_new(const struct fuse_memory_options *options, struct sm_fs_backend **ret) MUST_CHECK;
 /* No session may use it any more. NULL allowed; returns NULL. */
 struct sm_fs_backend *fuse_memory_free(struct sm_fs_backend *be);

@@ -14,7 +14,7 @@
 #ifndef FUSE_POSIX_H
 #define FUSE_POSIX_H
 
-#include "fuse/backend.h"
+#include "supermachine.h"
 #include "base/error.h"
 
 /* Who owns what the peer makes. */

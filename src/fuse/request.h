@@ -11,7 +11,8 @@
 
 struct fuse_session {
 	struct sm_fs_backend *be;
-	const struct sm_fs_ops *ops;
+	const struct sm_fs_ops *ops; /* own_ops */
+	struct sm_fs_ops own_ops;    /* the backend's, as far as its header knew them */
 	struct fuse_session_options options;
 	struct fuse_handles handles;
 	uint64_t features; /* agreed INIT flags; written by INIT alone */

@@ -28,13 +28,18 @@ enum session_state { STATE_NEW, STATE_INIT, STATE_READY, STATE_ENDED };
 int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_options *options,
 		     struct fuse_session **ret)
 {
-	struct fuse_session *s = calloc(1, sizeof(*s));
+	struct fuse_session *s;
 	int r;
 
+	if (!backend->ops || backend->ops->size < offsetof(struct sm_fs_ops, dax_map) || !backend->ops->lookup ||
+	    !backend->ops->getattr || !backend->ops->readdir || !backend->ops->read)
+		return -EINVAL;
+	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
 	s->be = backend;
-	s->ops = backend->ops;
+	memcpy(&s->own_ops, backend->ops, MIN(backend->ops->size, sizeof(s->own_ops)));
+	s->ops = &s->own_ops;
 	if (options)
 		s->options = *options;
 	if (!s->options.max_write || s->options.max_write > FUSE_SESSION_MAX_WRITE)

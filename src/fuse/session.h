@@ -15,7 +15,7 @@
 #define FUSE_SESSION_H
 
 #include "base/error.h"
-#include "fuse/backend.h"
+#include "supermachine.h"
 
 #define FUSE_SESSION_MAX_WRITE (1u << 20)
 #define FUSE_SESSION_MAX_HANDLES (1u << 20)
@@ -35,7 +35,8 @@ struct fuse_session_stats {
 	uint64_t malformed; /* requests that no kernel would send */
 };
 
-/* options may be NULL. The backend stays the caller's and must outlive the session. 0 or -ENOMEM. */
+/* options may be NULL. The backend stays the caller's and must outlive the session. 0, -ENOMEM, or -EINVAL when it
+ * lacks a function that every backend needs. */
 int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_options *options,
 		     struct fuse_session **ret) MUST_CHECK;
 /* Releases every handle that the peer left open. No request may be in service. NULL allowed; returns NULL. */

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* File systems through the public header: the backends that the library brings, and the /dev/fuse door. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "fuse/dev_fuse.h"
+#include "fuse/memory.h"
+#include "fuse/posix.h"
+#include "lib/lib.h"
+
+struct sm_fs_server {
+	struct fuse_dev *dev;
+};
+
+int sm_fs_memory_new(const struct sm_fs_memory_options *options, struct sm_fs_backend **ret, struct sm_error *err)
+{
+	struct sm_fs_memory_options o = OPTIONS_GET(struct sm_fs_memory_options, options);
+	struct fuse_memory_options own = {
+		.max_bytes = o.max_bytes,
+		.max_nodes = o.max_nodes,
+		.root_mode = o.root_mode & 07777,
+		.uid = o.uid,
+		.gid = o.gid,
+	};
+	int r = fuse_memory_new(&own, ret);
+
+	return r < 0 ? error_sys(err, -r, "file system in memory") : 0;
+}
+
+struct sm_fs_backend *sm_fs_memory_free(struct sm_fs_backend *backend)
+{
+	return fuse_memory_free(backend);
+}
+
+static int valid_ns(enum sm_fs_cache cache, uint64_t *ret)
+{
+	switch (cache) {
+	case SM_FS_CACHE_AUTO:
+		*ret = SECOND_NS;
+		return 0;
+	case SM_FS_CACHE_NONE:
+		*ret = 0;
+		return 0;
+	case SM_FS_CACHE_ALWAYS:
+		*ret = 86400 * SECOND_NS;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options *options, struct sm_fs_backend **ret,
+		    struct sm_error *err)
+{
+	struct sm_fs_posix_options o = OPTIONS_GET(struct sm_fs_posix_options, options);
+	struct fuse_posix_options own = {
+		.ids = o.ids == SM_FS_IDS_SAME ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER,
+		.symlinks = o.symlinks == SM_FS_SYMLINKS_DENY ? FUSE_POSIX_DENY : FUSE_POSIX_OPAQUE,
+		.read_only = o.read_only,
+		.max_fds = o.max_fds,
+		.max_open = o.max_open,
+	};
+
+	if (o.symlinks == SM_FS_SYMLINKS_FOLLOW)
+		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
+				 "directory %s: symbolic links cannot be followed on the host's side yet", path);
+	if (valid_ns(o.cache, &own.valid_ns) < 0 || (o.ids != SM_FS_IDS_SAME && o.ids != SM_FS_IDS_CALLER) ||
+	    (o.symlinks != SM_FS_SYMLINKS_OPAQUE && o.symlinks != SM_FS_SYMLINKS_DENY))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "directory %s: an option has no such value", path);
+	return fuse_posix_new(path, &own, ret, err);
+}
+
+struct sm_fs_backend *sm_fs_posix_free(struct sm_fs_backend *backend)
+{
+	return fuse_posix_free(backend);
+}
+
+int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint, const struct sm_fs_mount_options *options,
+		struct sm_fs_server **ret, struct sm_error *err)
+{
+	struct sm_fs_mount_options o = OPTIONS_GET(struct sm_fs_mount_options, options);
+	struct fuse_dev_options own = {
+		.session = {.read_only = o.read_only, .writeback = o.writeback},
+		.threads = o.threads,
+		.source = o.source,
+		.allow_other = o.allow_other,
+	};
+	struct sm_fs_server *server = calloc(1, sizeof(*server));
+	int r;
+
+	if (!server)
+		return error_sys(err, ENOMEM, "mount on %s", mountpoint);
+	r = fuse_dev_mount(backend, mountpoint, &own, &server->dev, err);
+	if (r < 0) {
+		free(server);
+		return r;
+	}
+	*ret = server;
+	return 0;
+}
+
+int sm_fs_wait(struct sm_fs_server *server, int cancel_fd, struct sm_error *err)
+{
+	int r = fuse_dev_wait(server->dev, cancel_fd);
+
+	if (r == -ECANCELED)
+		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "stopped");
+	return r < 0 ? error_sys(err, -r, "wait for a mount's end") : 0;
+}
+
+struct sm_fs_server *sm_fs_unmount(struct sm_fs_server *server)
+{
+	if (server)
+		fuse_dev_unmount(server->dev);
+	free(server);
+	return NULL;
+}
+
+void sm_fs_get_stats(struct sm_fs_server *server, struct sm_fs_stats *ret)
+{
+	size_t size = ret->size ? MIN(ret->size, sizeof(*ret)) : sizeof(*ret);
+	struct fuse_session_stats s = {0};
+	struct sm_fs_stats now;
+
+	fuse_dev_get_stats(server->dev, &s);
+	now = (struct sm_fs_stats){
+		.size = size,
+		.requests = s.requests,
+		.errors = s.errors,
+		.malformed = s.malformed,
+		.bytes_read = s.bytes_read,
+		.bytes_written = s.bytes_written,
+		.handles_open = s.handles_open,
+	};
+	memcpy(ret, &now, size);
+}
