@@ -7,15 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "fuse/posix_node.h"
-
-#define DEFAULT_FDS 4096u
 
 static int show(struct posix_fs *fs, int path_fd, struct stat *ret)
 {
@@ -557,7 +554,7 @@ static void posix_destroy(struct sm_fs_backend *be)
 	posix_node_forget_all(posix_fs_of(be));
 }
 
-static const struct sm_fs_ops posix_ops = {
+const struct sm_fs_ops posix_ops = {
 	.size = sizeof(posix_ops),
 	.destroy = posix_destroy,
 	.lookup = posix_lookup,
@@ -592,97 +589,3 @@ static const struct sm_fs_ops posix_ops = {
 	.copy_file_range = posix_copy_file_range,
 	.dax_map = posix_dax_map,
 };
-
-/* ------------------------------------------------------------------------------------------- construction */
-
-static void set_budgets(struct posix_fs *fs)
-{
-	struct rlimit lim = {.rlim_cur = 1024};
-
-	getrlimit(RLIMIT_NOFILE, &lim);
-	if (!fs->options.max_fds)
-		fs->options.max_fds = DEFAULT_FDS;
-	fs->options.max_fds = (unsigned)MIN((rlim_t)fs->options.max_fds, MAX(lim.rlim_cur / 4, (rlim_t)16));
-	if (!fs->options.max_open)
-		fs->options.max_open = (unsigned)MIN(lim.rlim_cur / 2, (rlim_t)(1u << 20));
-}
-
-/* File handles need a file system that has them, and CAP_DAC_READ_SEARCH to open them: tried once on the root. */
-static void probe_handles(struct posix_fs *fs, int path_fd)
-{
-	struct {
-		struct file_handle h;
-		uint8_t bytes[POSIX_HANDLE_MAX];
-	} room = {.h.handle_bytes = POSIX_HANDLE_MAX};
-	int mount_id, fd;
-
-	fs->mount_fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fs->mount_fd < 0 || name_to_handle_at(path_fd, "", &room.h, &mount_id, AT_EMPTY_PATH) < 0)
-		return;
-	fd = open_by_handle_at(fs->mount_fd, &room.h, O_PATH | O_CLOEXEC);
-	fs->by_handle = fd >= 0;
-	fd_close(fd);
-}
-
-int fuse_posix_new(const char *path, const struct fuse_posix_options *options, struct sm_fs_backend **ret,
-		   struct sm_error *err)
-{
-	int r, fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct posix_fs *fs;
-	struct stat st;
-
-	if (fd < 0 || fstatat(fd, "", &st, AT_EMPTY_PATH) < 0) {
-		r = error_sys(err, errno, "directory %s", path);
-		fd_close(fd);
-		return r;
-	}
-	fs = calloc(1, sizeof(*fs));
-	if (!fs) {
-		close(fd);
-		return error_sys(err, ENOMEM, "directory %s", path);
-	}
-	pthread_mutex_init(&fs->lock, NULL);
-	fs->be.ops = &posix_ops;
-	fs->mount_fd = -1;
-	fs->uid = geteuid();
-	fs->gid = getegid();
-	if (options)
-		fs->options = *options;
-	set_budgets(fs);
-	probe_handles(fs, fd);
-	r = posix_table_init(fs);
-	if (r == 0)
-		r = posix_node_enter(fs, NULL, NULL, fd, &st, &fs->root);
-	else
-		close(fd);
-	if (r < 0) {
-		fuse_posix_free(&fs->be);
-		return error_sys(err, -r, "directory %s", path);
-	}
-	posix_fd_put(fs, fs->root);
-	*ret = &fs->be;
-	return 0;
-}
-
-struct sm_fs_backend *fuse_posix_free(struct sm_fs_backend *be)
-{
-	struct posix_fs *fs = be ? posix_fs_of(be) : NULL;
-
-	if (!fs)
-		return NULL;
-	posix_table_done(fs);
-	fd_close(fs->mount_fd);
-	pthread_mutex_destroy(&fs->lock);
-	free(fs);
-	return NULL;
-}
-
-void fuse_posix_get_stats(struct sm_fs_backend *be, struct fuse_posix_stats *ret)
-{
-	struct posix_fs *fs = posix_fs_of(be);
-
-	pthread_mutex_lock(&fs->lock);
-	*ret = (struct fuse_posix_stats){
-		.nodes = fs->num_nodes, .fds = fs->num_fds, .open_files = fs->num_open, .reopened = fs->reopened};
-	pthread_mutex_unlock(&fs->lock);
-}

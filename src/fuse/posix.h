@@ -50,10 +50,17 @@ struct fuse_posix_stats {
 	uint64_t nodes, fds, open_files, reopened;
 };
 
-/* Serves the tree under `path` (a directory, or one regular file: then -ENOTDIR). options may be NULL. */
+/* Serves the tree under `path`, a directory. options may be NULL. */
 int fuse_posix_new(const char *path, const struct fuse_posix_options *options, struct sm_fs_backend **ret,
 		   struct sm_error *err) MUST_CHECK;
+/* The same of a descriptor, O_PATH will do, of a directory or of one regular file, which then is all there is. Takes fd
+ * in any case. name: for messages. */
+int fuse_posix_new_fd(int fd, const char *name, const struct fuse_posix_options *options, struct sm_fs_backend **ret,
+		      struct sm_error *err) MUST_CHECK;
 struct sm_fs_backend *fuse_posix_free(struct sm_fs_backend *be);
 void fuse_posix_get_stats(struct sm_fs_backend *be, struct fuse_posix_stats *ret);
+
+/* The system calls that the backend makes once it is made, ends with -1: for whoever runs it under a filter. */
+extern const int fuse_posix_syscalls[];
 
 #endif

@@ -53,6 +53,9 @@ static inline struct posix_fs *posix_fs_of(struct sm_fs_backend *be)
 	return (struct posix_fs *)be;
 }
 
+/* posix.c */
+extern const struct sm_fs_ops posix_ops;
+
 int posix_table_init(struct posix_fs *fs);
 void posix_table_done(struct posix_fs *fs);
 
