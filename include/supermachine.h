@@ -760,7 +760,7 @@ SM_PUBLIC void sm_fs_get_stats(struct sm_fs_server *server, struct sm_fs_stats *
 /* --------------------------------------------------------------------------------------------- doctor */
 
 struct sm_finding {
-	const char *id; /**< "kvm", "machine", "kernel", "qemu", "space", "helpers" ...: stable. */
+	const char *id; /**< "kvm", "machine", "kernel", "qemu", "space", "helpers", "fuse" ...: stable. */
 	bool ok;
 	bool required;	     /**< VMs cannot run while this is not ok. */
 	const char *message; /**< What was found, one line. */

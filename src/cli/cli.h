@@ -57,12 +57,14 @@ struct verb {
 
 extern const struct verb verb_run, verb_exec, verb_ps, verb_start, verb_stop, verb_restart, verb_kill, verb_rm,
 	verb_attach, verb_logs, verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune, verb_inspect,
-	verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor, verb_version,
-	verb_completion, verb_help, verb_complete;
+	verb_fs_mount, verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor,
+	verb_version, verb_completion, verb_help, verb_complete;
 
 /* All verbs, in the order in which help lists them; ends with NULL. */
 const struct verb *const *cli_verbs(void);
 const struct verb *cli_find_verb(const char *name);
+/* What verbs of two words that begin with this one are about ("machine", "fs"); NULL: there are none. */
+const char *cli_family(const char *word);
 /* The verb that argv begins with: one word, or two as in "machine start". *ret_words: how many. NULL if none. */
 const struct verb *cli_match_verb(char **argv, int argc, int *ret_words);
 

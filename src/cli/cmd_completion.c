@@ -106,16 +106,19 @@ static void offer_options(const struct typed *t, const struct opt *opts, size_t 
 /* First words of verbs, or second words of those that begin with `first`. */
 static void offer_verbs(const struct typed *t, const char *first)
 {
-	bool machine = false;
+	char family[32] = "";
 
 	for (const struct verb *const *v = cli_verbs(); *v; v++) {
 		const char *space = strchr((*v)->name, ' ');
 
 		if ((*v)->group == GROUP_HIDDEN)
 			continue;
-		if (!first && space && !machine) {
-			offer(t, "machine", "the Linux in which VMs run");
-			machine = true;
+		if (!first && space) {
+			if (strncmp(family, (*v)->name, (size_t)(space - (*v)->name + 1)) != 0) {
+				snprintf(family, sizeof(family), "%.*s", (int)(space - (*v)->name), (*v)->name);
+				offer(t, family, cli_family(family));
+				family[space - (*v)->name] = ' '; /* as the next one of the family begins */
+			}
 		} else if (!first && !space) {
 			offer(t, (*v)->name, (*v)->summary);
 		} else if (first && space && strlen(first) == (size_t)(space - (*v)->name) &&

@@ -10,14 +10,33 @@
 #include "base/util.h"
 #include "cli/suggest.h"
 
+/* Only the first word of a verb of two. */
+static int half_verb(struct cli *cli, const char *word)
+{
+	char hint[200];
+	size_t n = (size_t)snprintf(hint, sizeof(hint), "one of: supermachine %s", word);
+	const char *before = " ";
+
+	for (const struct verb *const *v = cli_verbs(); *v && n < sizeof(hint); v++) {
+		if (str_starts((*v)->name, word) && (*v)->name[strlen(word)] == ' ') {
+			n += (size_t)snprintf(hint + n, sizeof(hint) - n, "%s%s", before,
+					      (*v)->name + strlen(word) + 1);
+			before = ", ";
+		}
+	}
+	return cli_usage(cli, hint, "%s: what of it?", word);
+}
+
 static int unknown_verb(struct cli *cli, char **argv, int argc)
 {
 	const char *words[64], *best;
 	char hint[96] = "", typed[64];
 	size_t n = 0;
 
-	if (streq(argv[0], "machine"))
-		snprintf(typed, sizeof(typed), "machine %s", argc > 1 ? argv[1] : "");
+	if (cli_family(argv[0]) && (argc < 2 || argv[1][0] == '-'))
+		return half_verb(cli, argv[0]);
+	if (cli_family(argv[0]))
+		snprintf(typed, sizeof(typed), "%s %s", argv[0], argv[1]);
 	else
 		snprintf(typed, sizeof(typed), "%s", argv[0]);
 	for (const struct verb *const *v = cli_verbs(); *v; v++)
@@ -26,8 +45,6 @@ static int unknown_verb(struct cli *cli, char **argv, int argc)
 	best = suggest(typed, words, n);
 	if (best)
 		snprintf(hint, sizeof(hint), "did you mean supermachine %s?", best);
-	if (streq(argv[0], "machine") && (argc < 2 || argv[1][0] == '-'))
-		return cli_usage(cli, "one of: supermachine machine start, stop, status, exec", "machine: what of it?");
 	return cli_usage(cli, hint, "no such verb: %s", typed);
 }
 

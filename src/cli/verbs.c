@@ -15,15 +15,34 @@ const struct opt cli_global_opts[] = {
 };
 const size_t cli_num_global_opts = ARRAY_SIZE(cli_global_opts);
 
-static const struct verb *const verbs[] = {&verb_run,	       &verb_exec,	   &verb_attach,
-					   &verb_ps,	       &verb_start,	   &verb_stop,
-					   &verb_restart,      &verb_kill,	   &verb_rm,
-					   &verb_logs,	       &verb_wait,	   &verb_inspect,
-					   &verb_images,       &verb_load,	   &verb_tag,
-					   &verb_rmi,	       &verb_prune,	   &verb_machine_start,
-					   &verb_machine_stop, &verb_machine_exec, &verb_machine_status,
-					   &verb_doctor,       &verb_version,	   &verb_completion,
-					   &verb_help,	       &verb_complete,	   NULL};
+static const struct verb *const verbs[] = {&verb_run,
+					   &verb_exec,
+					   &verb_attach,
+					   &verb_ps,
+					   &verb_start,
+					   &verb_stop,
+					   &verb_restart,
+					   &verb_kill,
+					   &verb_rm,
+					   &verb_logs,
+					   &verb_wait,
+					   &verb_inspect,
+					   &verb_images,
+					   &verb_load,
+					   &verb_tag,
+					   &verb_rmi,
+					   &verb_prune,
+					   &verb_machine_start,
+					   &verb_machine_stop,
+					   &verb_machine_exec,
+					   &verb_machine_status,
+					   &verb_fs_mount,
+					   &verb_doctor,
+					   &verb_version,
+					   &verb_completion,
+					   &verb_help,
+					   &verb_complete,
+					   NULL};
 
 const struct verb *const *cli_verbs(void)
 {
@@ -35,6 +54,21 @@ const struct verb *cli_find_verb(const char *name)
 	for (const struct verb *const *v = verbs; *v; v++)
 		if (streq((*v)->name, name))
 			return *v;
+	return NULL;
+}
+
+const char *cli_family(const char *word)
+{
+	static const struct {
+		const char *word, *about;
+	} families[] = {
+		{"fs", "the file server on this host"},
+		{"machine", "the Linux in which VMs run"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
+		if (streq(families[i].word, word))
+			return families[i].about;
 	return NULL;
 }
 

@@ -99,29 +99,36 @@ static int clear_dead(const char *path, struct sm_error *err)
 	return 0;
 }
 
+/* Asks the server if there is one: what the kernel has cached of a dead mount would be an answer too. */
+static int really_stat(const char *path, mode_t *ret_mode)
+{
+	struct statx stx;
+
+	if (statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_TYPE, &stx) < 0)
+		return -errno;
+	*ret_mode = stx.stx_mode;
+	return 0;
+}
+
 int dev_mountpoint(const char *path, char **ret, struct sm_error *err)
 {
 	_free_ char *real = NULL;
-	struct stat st = {0};
+	mode_t mode = 0;
 	char type[64];
-	int r;
+	int r = really_stat(path, &mode);
 
-	for (int i = 0; i < 8; i++) { /* several may lie on each other */
-		free(real);
-		real = NULL;
-		if (stat(path, &st) == 0 || errno != ENOTCONN) {
-			real = realpath(path, NULL);
-			break;
-		}
+	for (int i = 0; r == -ENOTCONN && i < 8; i++) { /* several may lie on each other */
 		r = clear_dead(path, err);
 		if (r < 0)
 			return r;
-		errno = ENOTCONN;
+		r = really_stat(path, &mode);
 	}
-	if (!real)
-		return error_sys(err, errno, "mount point %s", path);
-	if (!S_ISDIR(st.st_mode))
-		return error_sys(err, ENOTDIR, "mount point %s", path);
+	if (r == 0 && !(real = realpath(path, NULL)))
+		r = -errno;
+	if (r == 0 && !S_ISDIR(mode))
+		r = -ENOTDIR;
+	if (r < 0)
+		return error_sys(err, -r, "mount point %s", path);
 	if (mounted_type(real, type, sizeof(type)) && streq(type, FS_TYPE))
 		return error_set(err, SM_ERROR_STATE, EBUSY,
 				 "mount point %s: is in use by another server: umount it first", path);

@@ -127,6 +127,18 @@ static void look_at_space(struct report *rep, struct sm_client *c)
 	    format_size(left, text), c->data_dir);
 }
 
+/* For sm_fs_mount. */
+static void look_at_fuse(struct report *rep)
+{
+	if (access("/dev/fuse", R_OK | W_OK) < 0)
+		add(rep, "fuse", false, false, "modprobe fuse", "/dev/fuse: %s: no file systems can be mounted here",
+		    strerror(errno));
+	else if (geteuid() != 0 && !on_path("fusermount3"))
+		add(rep, "fuse", false, false, "apt-get install fuse3", "fusermount3 is missing: only root can mount");
+	else
+		add(rep, "fuse", true, false, "", "fs mount can use /dev/fuse");
+}
+
 int sm_doctor(struct sm_client *client, struct sm_finding **ret, size_t *ret_count, struct sm_error *err)
 {
 	struct report rep = {.list = calloc(MAX_FINDINGS, sizeof(*rep.list))};
@@ -140,6 +152,7 @@ int sm_doctor(struct sm_client *client, struct sm_finding **ret, size_t *ret_cou
 	add(&rep, "mkfs", mkfs, false, "apt-get install e2fsprogs",
 	    mkfs ? "mkfs.ext4 makes the disk template" : "mkfs.ext4 is missing: only --tmpfs-root works");
 	look_at_space(&rep, client);
+	look_at_fuse(&rep);
 	*ret = rep.list;
 	*ret_count = rep.count;
 	return 0;

@@ -133,6 +133,7 @@ static void test_what_a_killed_server_left_is_replaced(void **state)
 	struct sm_fs_server *server;
 	struct sm_fs_backend *be;
 	struct statfs st;
+	struct stat seen;
 	int status, ready[2];
 	char byte;
 	pid_t pid;
@@ -146,6 +147,7 @@ static void test_what_a_killed_server_left_is_replaced(void **state)
 		_exit(1);
 	}
 	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_int_equal(stat(*state, &seen), 0); /* so that the kernel has cached something */
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(statfs(*state, &st), -1);

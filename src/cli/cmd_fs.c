@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fs mount: the file server behind /dev/fuse, in the foreground. SIGINT, SIGTERM and SIGHUP unmount; so does somebody
+ * else's umount. A second signal while that takes long ends this process at once; the next fs mount clears up after it.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "cli/cli.h"
+
+struct mount_values {
+	const char *backend, *cache, *symlinks, *ids;
+	bool read_only, allow_other;
+	uint64_t size, threads;
+};
+
+#define V(m) offsetof(struct mount_values, m)
+static const struct opt options[] = {
+	{0, "backend", OPT_TEXT, V(backend), "posix|mem|daemon",
+	 "a directory of this host (default), an empty file system in memory, or the shared daemon",
+	 .choices = "posix|mem|daemon"},
+	{0, "cache", OPT_TEXT, V(cache), "none|auto|always",
+	 "how long names and attributes hold: not at all, a second (default), or for good (where nobody else changes "
+	 "the "
+	 "source)",
+	 .choices = "none|auto|always"},
+	{0, "symlinks", OPT_TEXT, V(symlinks), "deny|opaque|follow",
+	 "links are refused, shown as they are (default), or resolved within the source",
+	 .choices = "deny|opaque|follow"},
+	{0, "ids", OPT_TEXT, V(ids), "same|caller",
+	 "owners are the host's (default), or kept beside the files, which all belong to you",
+	 .choices = "same|caller"},
+	{0, "ro", OPT_FLAG, V(read_only), NULL, "read-only"},
+	{0, "allow-other", OPT_FLAG, V(allow_other), NULL, "let other users in (always so as root)"},
+	{0, "size", OPT_SIZE, V(size), "SIZE", "room in memory, with --backend mem (default 1G)", .min = 4096},
+	{0, "threads", OPT_NUMBER, V(threads), "N", "threads that serve (default: one per CPU)", .min = 1, .max = 16},
+};
+#undef V
+
+/* Nodes and open files are descriptors of this process. */
+static void raise_fd_limit(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return;
+	if (geteuid() == 0)
+		lim.rlim_max = MAX(lim.rlim_max, (rlim_t)1 << 20);
+	lim.rlim_cur = lim.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &lim) == 0)
+		return;
+	getrlimit(RLIMIT_NOFILE, &lim); /* a smaller budget is no error */
+	lim.rlim_cur = lim.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &lim);
+}
+
+/* A mount inside what it shows would ask itself. */
+static bool lies_inside(const char *mountpoint, const char *source)
+{
+	_free_ char *m = realpath(mountpoint, NULL), *s = realpath(source, NULL);
+	size_t len = s ? strlen(s) : 0;
+
+	return m && s && str_starts(m, s) && (len == 1 || m[len] == '/' || !m[len]);
+}
+
+static int make_posix(const struct mount_values *v, const char *source, const char *mountpoint,
+		      struct sm_fs_backend **ret, struct sm_error *err)
+{
+	struct sm_fs_posix_options o = SM_FS_POSIX_OPTIONS_INIT;
+
+	if (lies_inside(mountpoint, source))
+		return error_set(err, SM_ERROR_INVALID, ELOOP, "%s lies inside %s: it would show itself", mountpoint,
+				 source);
+	o.read_only = v->read_only;
+	o.ids = v->ids && streq(v->ids, "caller") ? SM_FS_IDS_CALLER : SM_FS_IDS_SAME;
+	o.cache = !v->cache || streq(v->cache, "auto") ? SM_FS_CACHE_AUTO
+		  : streq(v->cache, "none")	       ? SM_FS_CACHE_NONE
+						       : SM_FS_CACHE_ALWAYS;
+	o.symlinks = !v->symlinks || streq(v->symlinks, "opaque") ? SM_FS_SYMLINKS_OPAQUE
+		     : streq(v->symlinks, "deny")		  ? SM_FS_SYMLINKS_DENY
+								  : SM_FS_SYMLINKS_FOLLOW;
+	return sm_fs_posix_new(source, &o, ret, err);
+}
+
+static int make_memory(const struct mount_values *v, struct sm_fs_backend **ret, struct sm_error *err)
+{
+	struct sm_fs_memory_options o = SM_FS_MEMORY_OPTIONS_INIT;
+
+	o.max_bytes = v->size;
+	o.uid = geteuid();
+	o.gid = getegid();
+	return sm_fs_memory_new(&o, ret, err);
+}
+
+/* Until a signal, or until somebody has unmounted it. */
+static int serve(struct cli *cli, struct sm_fs_backend *be, const char *mountpoint, const struct sm_fs_mount_options *o,
+		 struct sm_error *err)
+{
+	struct sm_fs_server *server = NULL;
+	_fd_ int stop = -1;
+	sigset_t ends, before;
+	int r;
+
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGINT);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGHUP);
+	sigprocmask(SIG_BLOCK, &ends, &before);
+	stop = signalfd(-1, &ends, SFD_CLOEXEC);
+	r = stop < 0 ? error_sys(err, errno, "signals") : sm_fs_mount(be, mountpoint, o, &server, err);
+	if (r == 0) {
+		cli_say(cli, "%s is mounted on %s until this ends (ctrl-c)", o->source, mountpoint);
+		r = sm_fs_wait(server, stop, err);
+		if (r == -ECANCELED) {
+			struct signalfd_siginfo info;
+
+			r = read(stop, &info, sizeof(info)) < 0 ? error_sys(err, errno, "signals") : 0;
+		}
+	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	sm_fs_unmount(server);
+	return r;
+}
+
+static int check(struct cli *cli, const struct mount_values *v, bool memory, int count)
+{
+	const char *usage = "usage: supermachine fs mount SOURCE MOUNTPOINT";
+
+	if (v->backend && streq(v->backend, "daemon"))
+		return cli_usage(cli, "use --backend posix", "--backend daemon: there is no shared daemon yet");
+	if (v->symlinks && streq(v->symlinks, "follow"))
+		return cli_usage(cli, "use --symlinks opaque: this host resolves links itself, as in any directory",
+				 "--symlinks follow: not there yet");
+	if (!memory && count < 2)
+		return cli_usage(cli, usage, "the mount point is missing");
+	if (memory && (v->cache || v->symlinks || v->ids))
+		return cli_usage(cli, NULL, "--cache, --symlinks and --ids are for --backend posix");
+	if (!memory && v->size)
+		return cli_usage(cli, NULL, "--size is for --backend mem");
+	return 0;
+}
+
+static int run(struct cli *cli, const void *values, char **operands, int count)
+{
+	const struct mount_values *v = values;
+	struct sm_fs_mount_options o = SM_FS_MOUNT_OPTIONS_INIT;
+	bool memory = v->backend && streq(v->backend, "mem");
+	const char *mountpoint = operands[count - 1];
+	struct sm_fs_backend *be = NULL;
+	struct sm_error err = {0};
+	int r = check(cli, v, memory, count);
+
+	if (r)
+		return r;
+	raise_fd_limit();
+	o.source = memory && count < 2 ? "memory" : operands[0];
+	o.read_only = v->read_only;
+	o.allow_other = v->allow_other;
+	o.threads = (unsigned)v->threads;
+	r = memory ? make_memory(v, &be, &err) : make_posix(v, operands[0], mountpoint, &be, &err);
+	if (r == 0)
+		r = serve(cli, be, mountpoint, &o, &err);
+	if (memory)
+		sm_fs_memory_free(be);
+	else
+		sm_fs_posix_free(be);
+	return r < 0 ? cli_fail(cli, &err, NULL) : 0;
+}
+
+static const char *const examples[] = {"fs mount --ro ~/src /mnt", "a read-only view of a directory",
+				       "fs mount --backend mem --size 256M /mnt",
+				       "scratch space that ends with this command", NULL};
+
+const struct verb verb_fs_mount = {
+	.name = "fs mount",
+	.operands = "SOURCE MOUNTPOINT",
+	.summary = "Serve a directory through the file server that VMs use",
+	.details =
+		"Mounts SOURCE on MOUNTPOINT by /dev/fuse and serves it until ctrl-c, SIGTERM, or umount. With "
+		"--backend mem SOURCE may be left out. What a server that was killed left on MOUNTPOINT is replaced.",
+	.examples = examples,
+	VERB_OPTS(options, struct mount_values),
+	.min_operands = 1,
+	.max_operands = 2,
+	.completes = OPERAND_FILE,
+	.group = GROUP_HOST,
+	.run = run,
+};

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+# fs mount: the file server on this host's own kernel. No VM is needed.
+
+can_mount() {
+	[ -c /dev/fuse ] || skip "this host has no /dev/fuse"
+	[ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || skip "needs root or fusermount3"
+}
+
+# Waits for the server's word.
+mounted() {
+	local i
+	for i in $(seq 100); do
+		! grep -q "is mounted" server.log || return 0
+		kill -0 "$server" || break
+		sleep 0.1
+	done
+	fail "not mounted: $(cat server.log)"
+}
+
+# serve ARGUMENTS... MOUNTPOINT: fs mount in the background; returns when it is mounted. Its pid is in $server, its messages in server.log.
+serve() {
+	local at=${!#}
+	can_mount
+	[ -e "$at" ] || mkdir "$at" 2>/dev/null || true # it may be a dead mount
+	: >server.log
+	$sm fs mount "$@" 2>server.log &
+	server=$!
+	trap 'kill -9 $server 2>/dev/null || true; umount -l "$SM_TMP"/mnt 2>/dev/null || true' EXIT
+	mounted
+	mountpoint -q "$at"
+}
+
+ends() { # ends STATUS: the server has ended by itself
+	local rc=0
+	wait "$server" || rc=$?
+	is "exit status of fs mount" "$rc" "$1"
+}
+
+test_directory() {
+	# a directory is mounted: what is written on one side is read on the other, and ctrl-c takes it away
+	mkdir src
+	echo before >src/a
+	serve --cache none src mnt
+	is "a" "$(cat mnt/a)" before
+	echo through >mnt/b
+	is "b" "$(cat src/b)" through
+	mkdir mnt/d && mv mnt/a mnt/d/ && ln mnt/b mnt/d/c && ln -s d/c mnt/l
+	is "tree" "$(cd src && find . | sort | xargs)" ". ./b ./d ./d/a ./d/c ./l"
+	is "link" "$(cat mnt/l)" through
+	has "mounts" "$(grep " $SM_TMP/mnt " /proc/mounts)" '^src .* fuse.supermachine '
+	kill -INT "$server"
+	ends 0
+	! mountpoint -q mnt
+	is "afterwards" "$(ls mnt)" ""
+}
+
+test_memory() {
+	# a file system in memory: empty at first, full when it is full, gone afterwards
+	serve --backend mem --size 1M mnt
+	echo hello >mnt/f
+	is "f" "$(cat mnt/f)" hello
+	out -1 dd if=/dev/zero of=mnt/big bs=64k count=32
+	has "full" "$err" 'No space left'
+	rm mnt/big
+	dd if=/dev/zero of=mnt/small bs=64k count=4 status=none
+	kill -TERM "$server"
+	ends 0
+	is "afterwards" "$(ls mnt)" ""
+}
+
+test_readonly() {
+	# --ro: nothing can be changed
+	mkdir src && echo x >src/f
+	serve --ro src mnt
+	is "f" "$(cat mnt/f)" x
+	out -1 touch mnt/g
+	has "error" "$err" 'Read-only file system'
+	out -1 rm mnt/f
+	umount mnt || fusermount3 -u mnt
+	ends 0
+}
+
+test_links() {
+	# --symlinks deny: neither seen nor made; opaque: as they are
+	mkdir src && ln -s /etc/hostname src/l
+	serve --symlinks deny src mnt
+	out -1 readlink mnt/l
+	out -1 ln -s x mnt/m
+	kill "$server"
+	ends 0
+	serve src mnt
+	is "link" "$(readlink mnt/l)" /etc/hostname
+}
+
+test_killed() {
+	# after kill -9 of the server the mount point is dead; the next fs mount replaces it
+	mkdir src && echo x >src/f
+	serve src mnt
+	kill -9 "$server"
+	ends 137
+	out -1 cat mnt/f
+	has "dead" "$err" 'not connected'
+	serve src mnt
+	is "f" "$(cat mnt/f)" x
+	kill "$server"
+	ends 0
+	! mountpoint -q mnt
+	# a directory that a living server serves is left alone
+	serve src mnt
+	out -125 timeout 20 $sm fs mount src mnt
+	has "error" "$err" 'in use by another server'
+	is "f" "$(cat mnt/f)" x
+}
+
+test_busy() {
+	# a mount in use goes away at once all the same; who used it gets an error, not a hang
+	mkdir src && echo x >src/f
+	serve src mnt
+	(cd mnt && exec sleep 60) &
+	local user=$!
+	exec 7<mnt/f
+	kill "$server"
+	ends 0
+	! mountpoint -q mnt
+	out -1 cat <&7
+	exec 7<&-
+	kill "$user"
+}
+
+test_owners() {
+	# as root: every user works in the mount with the rights that the files give him, and owns what he makes
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	chmod 755 . "$SM_TMP" "$(dirname "$SM_TMP")"
+	mkdir -m 755 src && mkdir -m 1777 src/tmp && echo secret >src/s && chmod 600 src/s
+	serve src mnt
+	out -1 setpriv --reuid 1234 --regid 1235 --clear-groups cat mnt/s
+	has "error" "$err" 'Permission denied'
+	setpriv --reuid 1234 --regid 1235 --clear-groups sh -c 'umask 027; echo mine >mnt/tmp/f'
+	is "owner" "$(stat -c '%u:%g %a' src/tmp/f)" "1234:1235 640"
+	out -1 setpriv --reuid 4321 --regid 1 --clear-groups rm -f mnt/tmp/f
+	kill "$server"
+	ends 0
+	# --ids caller: the files are the server's, the owners are kept beside them
+	serve --ids caller src mnt
+	chown 77:78 mnt/s
+	is "owner seen" "$(stat -c %u:%g mnt/s)" 77:78
+	is "owner on the host" "$(stat -c %u:%g src/s)" 0:0
+}
+
+test_ordinary_user() {
+	# an ordinary user mounts a directory of his own through fusermount3, and only he gets in
+	[ "$(id -u)" = 0 ] || skip "needs root, to be another user"
+	command -v fusermount3 >/dev/null || skip "needs fusermount3"
+	can_mount
+	chmod 755 "$SM_TMP" "$(dirname "$SM_TMP")"
+	mkdir bin home && cp "$SM_BIN/supermachine" "$(ldd "$SM_BIN/supermachine" | awk '/libsupermachine/ { print $3 }')" bin/
+	mkdir home/src home/mnt && echo mine >home/src/f && chmod 600 home/src/f && chown -R 65534:65534 home
+	local as=(setpriv --reuid 65534 --regid 65534 --clear-groups
+		env LD_LIBRARY_PATH="$SM_TMP/bin" HOME="$SM_TMP/home")
+	: >server.log
+	"${as[@]}" bin/supermachine fs mount home/src home/mnt 2>server.log &
+	server=$!
+	trap 'kill -9 $server 2>/dev/null || true; umount -l home/mnt 2>/dev/null || true' EXIT
+	mounted
+	is "f" "$("${as[@]}" cat home/mnt/f)" mine
+	"${as[@]}" sh -c 'echo new >home/mnt/g'
+	is "owner" "$(stat -c %u home/src/g)" 65534
+	out -2 ls home/mnt
+	kill -9 "$server"
+	ends 137
+	: >server.log
+	"${as[@]}" bin/supermachine fs mount home/src home/mnt 2>server.log &
+	server=$!
+	mounted
+	is "g" "$("${as[@]}" cat home/mnt/g)" new
+	kill -INT "$server"
+	ends 0
+	! mountpoint -q home/mnt
+}
+
+test_mistakes() {
+	# what cannot be mounted is said in a line or two
+	mkdir src mnt && : >file
+	out -125 $sm fs mount src
+	has "operands" "$err" 'mount point is missing'
+	out -125 $sm fs mount nowhere mnt
+	has "source" "$err" 'nowhere: No such file'
+	out -125 $sm fs mount file mnt
+	has "source" "$err" 'file: Not a directory'
+	out -125 $sm fs mount src src/../src
+	has "itself" "$err" 'would show itself'
+	out -125 $sm fs mount src nowhere
+	has "mount point" "$err" 'nowhere: No such file'
+	out -125 $sm fs mount --backend daemon src mnt
+	has "daemon" "$err" 'no shared daemon yet'
+	out -125 $sm fs mount --symlinks follow src mnt
+	has "follow" "$err" 'not there yet'
+	out -125 $sm fs mount --cache sometimes src mnt
+	has "cache" "$err" 'none.auto.always'
+	out -125 $sm fs mount --backend mem --cache none mnt
+	has "mem" "$err" 'for --backend posix'
+	out -125 $sm fs
+	has "half" "$err" 'fs: what of it'
+}
