@@ -155,8 +155,7 @@ static void explain_exit(const struct exec *e, struct proto_event *ev)
 		snprintf(ev->text, sizeof(ev->text), "out of memory: the kernel killed %llu of its processes",
 			 (unsigned long long)oom_kills);
 	} else if (disk_is_full(e->a)) {
-		ev->reason = PROTO_EXIT_DISK_FULL;
-		snprintf(ev->text, sizeof(ev->text), "the writable layer is full");
+		ev->reason = PROTO_EXIT_DISK_FULL; /* says it all: a text would mean another disk than the VM's own */
 	}
 }
 

@@ -206,8 +206,9 @@ enum sm_reason {
 	SM_REASON_TIMEOUT = 3,	 /**< Its time limit ran out; status 124. */
 	SM_REASON_TTL = 4,
 	SM_REASON_IDLE = 5,
-	SM_REASON_OOM = 6,	    /**< Killed as the guest was out of memory; status 137. */
-	SM_REASON_DISK_FULL = 7,    /**< Failed after its disk had filled up. */
+	SM_REASON_OOM = 6, /**< Killed as the guest was out of memory; status 137. */
+	SM_REASON_DISK_FULL =
+		7, /**< Failed after its disk had filled up; with a `message`: it was the disk of the host. */
 	SM_REASON_GUEST_PANIC = 8,  /**< The guest's kernel gave up: `message` has the console's last line. */
 	SM_REASON_MONITOR_DIED = 9, /**< The monitor crashed or was killed. */
 	SM_REASON_HOST_RESTARTED = 10,
@@ -239,7 +240,8 @@ struct sm_outcome {
 	int signal;	      /**< The signal that ended it, in Linux x86 numbers, or 0. */
 	uint64_t duration_ns; /**< Of the command. */
 	uint64_t peak_rss;    /**< Largest resident size of its processes, in bytes; 0: unknown. */
-	char message[512];    /**< A line for a person when the reason needs one, else "". */
+	char message[512]; /**< A line for a person when the reason needs one, or more went wrong than it says; else "".
+			    */
 	unsigned num_stages;
 	struct sm_stage stages[SM_MAX_STAGES];
 };

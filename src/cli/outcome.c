@@ -17,7 +17,7 @@ static const char *explain(const struct sm_outcome *o, uint64_t memory, uint64_t
 	case SM_REASON_NONE:
 	case SM_REASON_EXITED:
 	case SM_REASON_SIGNALLED:
-		return "";
+		return o->message; /* of something else that went wrong on the way */
 	case SM_REASON_OOM:
 		if (memory)
 			snprintf(line, size, "killed: out of memory (the VM has %s; -m gives it more)",
@@ -26,6 +26,8 @@ static const char *explain(const struct sm_outcome *o, uint64_t memory, uint64_t
 			snprintf(line, size, "killed: the VM is out of memory (run -m gives it more)");
 		return line;
 	case SM_REASON_DISK_FULL:
+		if (o->message[0])
+			return o->message; /* it was the host's */
 		if (disk)
 			snprintf(line, size, "the VM's disk is full (it has %s; --disk gives it more)",
 				 format_size(disk, n));

@@ -53,6 +53,7 @@ struct monitor {
 	struct loop_source *pid_src, *control_src, *console_src, *kill_timer;
 	bool started, stopping;
 	char reason[32], detail[256]; /* of its exit event; "" until then */
+	int disk_error;		      /* errno of a disk that the host could not serve; want of space goes first */
 	char tail[CONSOLE_TAIL];      /* the console's last bytes */
 	size_t tail_len;
 	struct vm_log console_log;
@@ -114,6 +115,7 @@ int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
 
 /* monitor.c */
 int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUST_CHECK;
+bool out_of_space(int error);
 void monitor_stop(struct keeper *k); /* asks, and kills if that takes too long */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */
 uint64_t monitor_starved_ns(const struct monitor *m);

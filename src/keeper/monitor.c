@@ -70,11 +70,24 @@ static void on_console(struct loop *loop, struct loop_source *src, uint32_t even
 
 /* ---------------------------------------------------------------------------------------- control */
 
+bool out_of_space(int error)
+{
+	return error == ENOSPC || error == EDQUOT;
+}
+
 static void copy_member(json_t *o, const char *name, char *out, size_t size)
 {
 	const char *s = json_string_value(json_object_get(o, name));
 
 	snprintf(out, size, "%s", s ? s : "");
+}
+
+static void note_disk_error(struct monitor *m, json_t *event)
+{
+	json_int_t error = json_integer_value(json_object_get(event, "errno"));
+
+	if (error > 0 && error < 4096 && !out_of_space(m->disk_error))
+		m->disk_error = (int)error;
 }
 
 static void handle_event(struct keeper *k, const char *text, size_t len)
@@ -89,6 +102,8 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 	} else if (streq(event, "exit")) {
 		copy_member(o, "reason", k->mon.reason, sizeof(k->mon.reason));
 		copy_member(o, "detail", k->mon.detail, sizeof(k->mon.detail));
+	} else if (streq(event, "disk-error")) {
+		note_disk_error(&k->mon, o);
 	}
 	json_decref(o);
 }

@@ -24,6 +24,22 @@ static void say(struct sm_outcome *o, enum sm_reason reason, int status, const c
 	snprintf(o->message, sizeof(o->message), "%s", text);
 }
 
+/* A disk that the host could not serve: the reason, where the command failed; else still worth a word. */
+static void from_disk(const struct keeper *k, struct sm_outcome *o)
+{
+	bool full = out_of_space(k->mon.disk_error);
+
+	if (full)
+		snprintf(o->message, sizeof(o->message),
+			 "the disk of the host is full: what the VM wrote may be lost (it writes to %s/top)",
+			 k->args.dir);
+	else
+		snprintf(o->message, sizeof(o->message), "a disk of the VM failed on the host: %s",
+			 strerror(k->mon.disk_error));
+	if (full && o->status && (o->reason == SM_REASON_EXITED || o->reason == SM_REASON_SIGNALLED))
+		o->reason = SM_REASON_DISK_FULL;
+}
+
 static void from_command(const struct keeper *k, struct sm_outcome *o)
 {
 	const struct proto_event *e = &k->main_exit;
@@ -32,6 +48,8 @@ static void from_command(const struct keeper *k, struct sm_outcome *o)
 	o->signal = e->signal >= 0 && e->signal <= 64 ? e->signal : 0;
 	o->duration_ns = MIN(e->duration_ns, (uint64_t)INT64_MAX);
 	o->peak_rss = MIN(e->peak_rss, (uint64_t)INT64_MAX);
+	if (k->mon.disk_error)
+		from_disk(k, o);
 	if (k->forced == SM_REASON_STOPPED && (o->reason == SM_REASON_EXITED || o->reason == SM_REASON_SIGNALLED))
 		o->reason = SM_REASON_STOPPED;
 }

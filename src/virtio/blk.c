@@ -81,7 +81,7 @@ static void request_done(void *arg, struct blk_request *req)
 			written = 0;
 		virtq_push(&blk->dev.queues[0], req->head, written);
 	}
-	if (req->result < 0 && blk->failed)
+	if (req->result < 0 && blk->failed && !blk->dropping)
 		blk->failed(blk->arg, -req->result);
 	free(req);
 }

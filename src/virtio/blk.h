@@ -26,7 +26,7 @@ struct virtio_blk_options {
 	enum virtio_blk_engine engine;
 	/*
 	 * A request failed: called in the event loop with a positive errno (ENOSPC and EDQUOT: the host's disk is full)
-	 * once the guest has been told. May be called often; NULL allowed.
+	 * once the guest has been told; not for requests that a reset threw away. May be called often; NULL allowed.
 	 */
 	void (*failed)(void *arg, int error);
 	void *arg;

@@ -30,7 +30,9 @@
  *the monitor ends (status 0);
  *			 {"event":"trace","stage":"...","ns":N}  {"event":"stats", ...}
  *			 {"event":"vsock","port":P} with one descriptor (SCM_RIGHTS): the guest connected to host port P
- *	from the keeper: {"cmd":"stop"}: end now; {"cmd":"pause"}, {"cmd":"resume"}; {"cmd":"stats"};
+ *			 {"event":"disk-error","disk":"blk1","errno":N}: the host could not do what the guest asked of a
+ *disk; a disk's first, and its first for want of space (ENOSPC, EDQUOT) from the keeper: {"cmd":"stop"}: end now;
+ *{"cmd":"pause"}, {"cmd":"resume"}; {"cmd":"stats"};
  *			 {"cmd":"connect","port":P} with one descriptor: join it to guest port P;
  *{"cmd":"balloon","target":BYTES} End of file on the control socket means the keeper died: the monitor ends at once.
  */

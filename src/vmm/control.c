@@ -72,6 +72,14 @@ void control_stats(struct vm *vm)
 	send_event(vm->cfg->control, &b);
 }
 
+void control_disk_error(struct vm *vm, const char *disk, int error)
+{
+	struct buf b = {0};
+
+	buf_printf(&b, "{\"event\":\"disk-error\",\"disk\":\"%s\",\"errno\":%d}", disk, error);
+	send_event(vm->cfg->control, &b);
+}
+
 int control_vsock(struct vm *vm, uint32_t port, int fd)
 {
 	char text[64];

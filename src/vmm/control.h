@@ -16,6 +16,8 @@ int control_attach(struct vm *vm, struct sm_error *err) MUST_CHECK;
 void control_started(struct vm *vm);
 void control_trace(struct vm *vm, const char *stage); /* only if the configuration asks for it */
 void control_stats(struct vm *vm);
+/* A request to a disk failed with this errno. */
+void control_disk_error(struct vm *vm, const char *disk, int error);
 /* The guest connected to a host port: passes the host's end (still the caller's) to the keeper. 0 or -errno. */
 int control_vsock(struct vm *vm, uint32_t port, int fd) MUST_CHECK;
 /* The last event: why the machine ended. */

@@ -56,13 +56,33 @@ static int open_chain(const struct vmm_blk_config *c, struct blk_chain **ret, st
 	return blk_chain_open(files, c->num_layers, c->top.fd >= 0 ? &top : NULL, ret, err);
 }
 
+static bool no_space(int error)
+{
+	return error == ENOSPC || error == EDQUOT;
+}
+
+/* The keeper hears of a disk's first failure, and of its first for want of space: a guest can cause any number of them.
+ */
+static void on_disk_failed(void *arg, int error)
+{
+	struct devices_disk *d = arg;
+	bool *told = no_space(error) ? &d->told_full : &d->told_failed;
+
+	if (*told)
+		return;
+	*told = true;
+	control_disk_error(d->vm, blk_names[d->number], error);
+}
+
 static int add_blk(struct vm *vm, unsigned i, struct sm_error *err)
 {
 	const struct vmm_blk_config *c = &vm->cfg->blk[i];
-	struct virtio_blk_options o = {.name = blk_names[i], .serial = c->serial};
+	struct devices_disk *d = &vm->devices.disks[i];
+	struct virtio_blk_options o = {.name = blk_names[i], .serial = c->serial, .failed = on_disk_failed, .arg = d};
 	struct virtio_device *dev;
 	int r = open_chain(c, &o.chain, err);
 
+	*d = (struct devices_disk){.vm = vm, .number = i};
 	if (r < 0)
 		return error_wrap(err, r, "%s", blk_names[i]);
 	r = virtio_blk_new(&vm->mem, vm->loop, &o, &dev, err);

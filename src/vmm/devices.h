@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "virtio/pci.h"
+#include "vmm/config.h"
 
 struct vm;
 
@@ -51,8 +52,15 @@ struct devices_function {
 	uint64_t interrupts, kicks; /* metrics */
 };
 
+struct devices_disk {
+	struct vm *vm;
+	unsigned number;
+	bool told_full, told_failed;
+};
+
 struct devices {
 	struct devices_function *functions[NUM_SLOTS]; /* NULL: empty slot */
+	struct devices_disk disks[VMM_MAX_BLK];
 };
 
 /* device_list.c: makes what the configuration asks for and puts it on the bus. */

@@ -6,12 +6,29 @@ test_out_of_memory() {
 	out -137 run_box -m 192M --outcome o.json box sh -c 'exec tail /dev/zero'
 	has "stderr" "$err" 'out of memory.*-m'
 	is "reason" "$(jq -r .reason o.json)" oom
+	# the same of a child, whose parent goes on: not the reason, but still told
+	out -3 run_box -m 192M --outcome o.json box sh -c 'tail /dev/zero; exit 3'
+	has "stderr" "$err" 'out of memory'
+	is "reason" "$(jq -r .reason o.json)" exited
 }
 
 test_disk_full() {
 	# out of disk: said so on stderr, and in the reason
 	out -1 run_box --disk 32M --outcome o.json box sh -c 'dd if=/dev/zero of=/big bs=1M count=100 2>/dev/null || exit 1'
 	has "stderr" "$err" 'disk is full.*--disk'
+	is "reason" "$(jq -r .reason o.json)" disk-full
+}
+
+test_host_disk_full() {
+	# the disk of the host is full: the command sees an error, and it is told whose disk it was
+	[ "$(id -u)" = 0 ] || skip "needs root, to mount a small file system"
+	local vms=$SUPERMACHINE_HOME/state/vms
+	run_box box true
+	mkdir -p "$vms"
+	mount -t tmpfs -o size=24m,mode=700 none "$vms"
+	trap "$sm ps -aq | xargs -r $sm rm -f; umount -l $vms" EXIT
+	out -1 run_box --outcome o.json box sh -c 'dd if=/dev/urandom of=/big bs=1M count=60 conv=fsync 2>/dev/null || exit 1'
+	has "stderr" "$err" 'disk of the host is full'
 	is "reason" "$(jq -r .reason o.json)" disk-full
 }
 

@@ -120,6 +120,10 @@ static void run_command(struct fake *f, const struct proto_exec *x)
 		if (write(f->console, text, sizeof(text) - 1) < 0)
 			_exit(3);
 		leave(f, "panic");
+	} else if (streq(what, "disk-error")) { /* disk-error STATUS: two errors of disks on the way */
+		control_send(f, "{\"event\":\"disk-error\",\"disk\":\"blk0\",\"errno\":28}");
+		control_send(f, "{\"event\":\"disk-error\",\"disk\":\"blk0\",\"errno\":5}");
+		finish(f, PROTO_EXITED, atoi(arg), 0);
 	} else if (streq(what, "notfound")) {
 		finish(f, PROTO_EXIT_NOT_FOUND, 127, 0);
 	}

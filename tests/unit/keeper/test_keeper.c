@@ -202,6 +202,22 @@ static void panic_has_its_line(void **state)
 	assert_null(strstr(x.outcome.message, "end Kernel"));
 }
 
+static void full_host_disk_is_told(void **state)
+{
+	static const char *const statuses[] = {"3", "0"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(statuses); i++) {
+		struct vm_exit x;
+		struct rig r;
+
+		rig_start(&r, &(struct rig_options){.argv = {"disk-error", statuses[i]}});
+		x = rig_finish(&r);
+		/* A command that does not notice has not failed; the line is there all the same. */
+		expect(&x, i == 0 ? SM_REASON_DISK_FULL : SM_REASON_EXITED, i == 0 ? 3 : 0);
+		assert_non_null(strstr(x.outcome.message, "the disk of the host is full"));
+	}
+}
+
 static void guest_shutdown_is_told(void **state)
 {
 	struct vm_exit x;
@@ -464,6 +480,7 @@ int main(void)
 		cmocka_unit_test(killed_monitor_is_told),
 		cmocka_unit_test(killed_keeper_takes_the_monitor_along),
 		cmocka_unit_test(panic_has_its_line),
+		cmocka_unit_test(full_host_disk_is_told),
 		cmocka_unit_test(guest_shutdown_is_told),
 		cmocka_unit_test(failures_before_the_command),
 		cmocka_unit_test(missing_monitor),
