@@ -82,7 +82,7 @@ int oci_layer_verify(struct oci_layer_stream *s, struct sm_error *err) MUST_CHEC
 uint64_t oci_layer_position(const struct oci_layer_stream *s); /* compressed bytes consumed, for progress */
 struct oci_layer_stream *oci_layer_close(struct oci_layer_stream *s);
 
-/* References: "name[:tag][@digest]" normalised as docker does, without a default registry; ref.c. */
+/* References: "name[:tag][@digest]" in docker's short form, without its default registry and "library/"; ref.c. */
 struct oci_ref {
 	char *name;   /* "debian-demo", "host:5000/a/b" */
 	char *tag;    /* "latest" when none was given and there is no digest */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * References, by the grammar of the distribution project ("reference"): [domain[:port]/]path[/path…][:tag][@digest].
- * Names are kept as they are: no registry is assumed, put on or taken
- * off.
+ * Names are kept in docker's short form: "docker.io/library/x", "library/x" and "x" are one name, "x"; other registries
+ * stay.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -108,6 +108,27 @@ static const char *check_name(const char *name)
 	return NULL;
 }
 
+/* What is left of a name without docker's default registry and its library, which nobody types. */
+static const char *familiar(const char *name)
+{
+	static const char *const defaults[] = {"docker.io/", "index.docker.io/"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++) {
+		const char *rest = name + strlen(defaults[i]), *slash;
+
+		if (!str_starts(name, defaults[i]))
+			continue;
+		slash = strchr(rest, '/');
+		if (slash && is_domain(rest, (size_t)(slash - rest)))
+			return name; /* it would become that registry's */
+		name = rest;
+		break;
+	}
+	if (str_starts(name, "library/") && !strchr(name + strlen("library/"), '/'))
+		name += strlen("library/");
+	return name;
+}
+
 static bool tag_valid(const char *tag)
 {
 	size_t len = strlen(tag);
@@ -142,19 +163,21 @@ int oci_ref_parse(const char *s, struct oci_ref *ret, struct sm_error *err)
 	_free_ char *text = strdup(s);
 	char *tag = NULL, *digest = NULL, buf[SHOW_SIZE];
 	struct oci_ref ref = {0};
-	const char *why;
+	const char *why, *name = NULL;
 
 	if (!text)
 		return error_sys(err, ENOMEM, "reference");
 	why = split(text, &tag, &digest);
 	if (!why)
 		why = check_name(text);
-	if (!why)
-		why = check_name(text);
+	if (!why) {
+		name = familiar(text);
+		why = check_name(name);
+	}
 	if (why)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "'%s' is not an image reference: %s", show(s, buf),
 				 why);
-	ref.name = strdup(text);
+	ref.name = strdup(name);
 	ref.tag = tag ? strdup(tag) : digest ? NULL : strdup("latest");
 	ref.digest = digest ? strdup(digest) : NULL;
 	if (!ref.name || (!ref.tag && !digest) || (tag && !ref.tag) || (digest && !ref.digest)) {

@@ -81,6 +81,33 @@ test_names() {
 	out $sm inspect box
 }
 
+test_registry_names() {
+	# a name may be given with docker's default registry or without it; other registries are part of a name
+	box
+	local id f
+	id=$($sm inspect box | jq -r '.[0].id')
+	find_it() { # find_it NAME...: each is box's image
+		for f; do is "$f" "$($sm inspect "$f" | jq -r '.[0].id')" "$id"; done
+	}
+	saved() { # saved NAME FORMAT: as `docker save` does
+		"$SM_TOP/tests/lib/mkimage" --layer "$SM_SHARED/root" --tag "$1" --format "$2" --cmd '["sh"]' --env PATH=/bin --env GREETING=hello saved.tar
+		out bash -c "cat saved.tar | $sm load -"
+	}
+	saved docker.io/library/plain:1 docker
+	has "short" "$out" '^Loaded (.*, )?plain:1[ ,]'
+	find_it plain:1 library/plain:1 docker.io/plain:1 docker.io/library/plain:1 index.docker.io/library/plain:1
+	saved someone/plain:2 docker-new
+	find_it someone/plain:2 docker.io/someone/plain:2
+	saved registry.example:5000/team/plain:3 docker
+	find_it registry.example:5000/team/plain:3
+	out -125 $sm inspect team/plain:3
+	out $sm load --name docker.io/library/given "docker-archive:saved.tar:registry.example:5000/team/plain:3"
+	find_it given docker.io/library/given
+	out $sm rmi docker.io/library/plain:1 someone/plain:2 registry.example:5000/team/plain:3 given
+	out run_box docker.io/library/box echo found
+	is "run" "$out" found
+}
+
 test_broken_images() {
 	# a broken image is one error naming the file, and the store is as before
 	box

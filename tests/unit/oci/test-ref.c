@@ -36,7 +36,17 @@ static void test_normal_form(void **state)
 {
 	check("debian-demo", "debian-demo", "latest", NULL);
 	check("debian:12", "debian", "12", NULL);
-	check("library/debian", "library/debian", "latest", NULL);
+	check("library/debian", "debian", "latest", NULL);
+	check("docker.io/library/debian:12", "debian", "12", NULL);
+	check("index.docker.io/library/debian", "debian", "latest", NULL);
+	check("docker.io/debian@sha256:" HEX64, "debian", NULL, "sha256:" HEX64);
+	check("docker.io/u/x", "u/x", "latest", NULL);
+	check("docker.io/library/u/x", "library/u/x", "latest", NULL);
+	check("docker.io/library/library", "library", "latest", NULL);
+	check("docker.io/docker.io/x", "docker.io/docker.io/x", "latest", NULL);
+	check("docker.io/localhost/x", "docker.io/localhost/x", "latest", NULL);
+	check("docker.io", "docker.io", "latest", NULL);
+	check("host:5000/library/x", "host:5000/library/x", "latest", NULL);
 	check("localhost/x", "localhost/x", "latest", NULL);
 	check("host:5000/a/b", "host:5000/a/b", "latest", NULL);
 	check("host:5000/a/b:t_A-1.", "host:5000/a/b", "t_A-1.", NULL);
@@ -82,6 +92,10 @@ static void test_refused(void **state)
 		HEX64,
 		"registry.example/",
 		"registry.example/library/",
+		"docker.io/",
+		"docker.io/library/",
+		"docker.io/" HEX64,
+		"library/" HEX64,
 		"../a",
 		"a/../b",
 		"./a",
