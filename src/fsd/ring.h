@@ -13,10 +13,16 @@ struct ring {
 	uint64_t user_desc, user_avail, user_used; /* as the front end names them; set by SET_VRING_ADDR */
 	uint32_t base;
 	bool has_address, enabled, running;
+	bool lazy;	      /* the hiprio queue: nobody waits for its answers */
+	bool stopping;	      /* atomic */
 	int kick, call, stop; /* eventfds, -1: none */
 	struct fuse_session *session;
 	pthread_t thread;
-	uint64_t broken; /* metric: chains that broke the rules */
+	/* the thread's own */
+	unsigned unsignalled; /* answers pushed without an interrupt so far */
+	uint64_t unsignalled_bytes;
+	uint64_t spin_ns; /* how long it looks for more before it sleeps */
+	uint64_t broken;  /* metric: chains that broke the rules */
 };
 
 void ring_init(struct ring *r, struct fuse_session *session);

@@ -382,6 +382,7 @@ int vhost_user_serve(int sock, struct fuse_session *session, struct sm_error *er
 	v->sock = sock;
 	for (unsigned i = 0; i < MAX_RINGS; i++)
 		ring_init(&v->rings[i], session);
+	v->rings[0].lazy = true; /* the hiprio queue */
 	while ((r = receive(v, &m)) > 0) {
 		bool replied;
 		int e = handle(v, &m, &replied);

@@ -230,6 +230,11 @@ bool virtq_enable_notify(struct virtqueue *vq)
 	return load_u16(vq->avail_host, 2) != vq->last_avail;
 }
 
+bool virtq_pending(const struct virtqueue *vq)
+{
+	return vq->avail_host && load_u16(vq->avail_host, 2) != vq->last_avail;
+}
+
 bool virtq_should_signal(struct virtqueue *vq)
 {
 	uint16_t old = vq->signalled_used, event;
