@@ -46,6 +46,9 @@ struct virtio_irq_port {
 	void (*queue)(void *arg, unsigned queue); /* used buffers in this queue */
 	void (*config)(void *arg);		  /* the device configuration changed */
 	void (*again)(void *arg, unsigned queue); /* have notify(queue) called once more, soon, from the event loop */
+	/* From any thread, without the device lock: the same as `queue` if that can be done without waiting for the
+	 * lock, else false. */
+	bool (*try_queue)(void *arg, unsigned queue);
 	void *arg;
 };
 
@@ -54,6 +57,9 @@ struct virtio_device_ops {
 	int (*activate)(struct virtio_device *dev);
 	/* The driver kicked a queue. In the event loop. */
 	void (*notify)(struct virtio_device *dev, unsigned queue);
+	/* A descriptor (eventfd) of a device that waits for this queue's kicks itself, in a thread of its own: the
+	 * doorbell is bound to it, and notify only passes on. -1, or NULL: none. */
+	int (*doorbell)(struct virtio_device *dev, unsigned queue);
 	/* Back to the state after creation; forget every chain in flight. */
 	void (*reset)(struct virtio_device *dev);
 	/* Device configuration space (section 2.5), little-endian bytes; off + len lies inside config_size. */

@@ -1,21 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-fs (virtio 1.2 section 5.11) without a share: the device has a tag and queues, and answers every FUSE request
- * that wants an answer with an error, so that a mount of the tag fails at FUSE_INIT with ENODEV instead of hanging.
+ * virtio-fs (virtio 1.2 section 5.11): the queues of a FUSE session that somebody else serves. The request and the room
+ * for its reply are handed over as they lie in guest memory, nothing is copied on the way.
+ *
+ * With a server the device has threads of its own, which wait for the doorbells themselves (fs_worker.c): no request
+ * passes through the event loop, and one that blocks holds up no other. Without one it answers every request that wants
+ * an answer with an error, so that a mount of its tag fails at FUSE_INIT with ENODEV instead of hanging.
+ *
+ * A reset, a save and the end wait for what is being served: afterwards nothing of ours touches guest memory. A reset
+ * also ends the session: the next driver's first request is preceded by a DESTROY.
  */
 #ifndef VIRTIO_FS_H
 #define VIRTIO_FS_H
 
+#include <sys/types.h>
+
 #include "virtio/device.h"
+
+#define VIRTIO_FS_MAX_THREADS 8
 
 struct virtio_fs_options {
 	const char *name; /* kept, not copied */
 	const char *tag;  /* 1 to 36 bytes, copied */
+	/* Serves one request from any of the threads: the length of the reply, 0 for none, or -errno when it was too
+	 * broken to answer. NULL: no share. */
+	ssize_t (*serve)(void *arg, const struct iovec *in, int num_in, const struct iovec *out, int num_out);
+	void (*thread)(void *arg); /* called by each thread before anything else; NULL: nothing to do */
+	void *arg;
+	unsigned threads; /* 0: 4 */
 };
 
 int virtio_fs_new(struct mem *mem, struct loop *loop, const struct virtio_fs_options *options,
-		  struct virtio_device **ret) MUST_CHECK; /* 0, -ENOMEM, -EINVAL */
+		  struct virtio_device **ret) MUST_CHECK; /* 0, -errno */
 
-extern const int virtio_fs_syscalls[]; /* system calls at run time, ends with -1 */
+struct virtio_fs_stats {
+	uint64_t requests;   /* served */
+	uint64_t wakes;	     /* a thread woke up for a doorbell */
+	uint64_t polled;     /* requests that were found without a doorbell */
+	uint64_t interrupts; /* raised */
+	uint64_t deferred;   /* of those, by way of the event loop */
+	uint64_t ops[64];    /* served, by FUSE opcode */
+};
+/* True if the device has a server; then *ret is filled. */
+bool virtio_fs_get_stats(struct virtio_device *dev, struct virtio_fs_stats *ret);
+
+/* System calls at run time, end with -1: of the event loop, and of the device's own threads beside the server's. */
+extern const int virtio_fs_syscalls[];
+extern const int virtio_fs_worker_syscalls[];
 
 #endif

@@ -59,6 +59,18 @@ static void irq_config(void *arg)
 		fire(pci, pci->config_vector, ISR_CONFIG);
 }
 
+/* A masked or polled vector is no different: fire() only notes it, under the lock. */
+static bool irq_try_queue(void *arg, unsigned queue)
+{
+	struct virtio_pci *pci = arg;
+
+	if (!pci->host.try_enter || !pci->host.try_enter(pci->host.arg))
+		return false;
+	irq_queue(pci, queue);
+	pci->host.leave(pci->host.arg);
+	return true;
+}
+
 static void irq_again(void *arg, unsigned queue)
 {
 	struct virtio_pci *pci = arg;
@@ -425,6 +437,11 @@ unsigned virtio_pci_num_queues(const struct virtio_pci *pci)
 	return pci->dev->num_queues;
 }
 
+int virtio_pci_doorbell(const struct virtio_pci *pci, unsigned queue)
+{
+	return pci->dev->ops->doorbell ? pci->dev->ops->doorbell(pci->dev, queue) : -1;
+}
+
 unsigned virtio_pci_num_vectors(const struct virtio_pci *pci)
 {
 	return pci->num_vectors;
@@ -450,7 +467,8 @@ int virtio_pci_new(struct virtio_device *dev, const struct virtio_pci_host *host
 	pci->num_vectors = dev->num_queues + 1;
 	for (unsigned v = 0; v < pci->num_vectors; v++)
 		pci->msix[v].control = MSIX_VECTOR_MASK;
-	dev->irq = (struct virtio_irq_port){.queue = irq_queue, .config = irq_config, .again = irq_again, .arg = pci};
+	dev->irq = (struct virtio_irq_port){
+		.queue = irq_queue, .config = irq_config, .again = irq_again, .try_queue = irq_try_queue, .arg = pci};
 	virtio_pci_config_init(pci);
 	reset(pci);
 	*ret = pci;

@@ -8,6 +8,8 @@
  *  - asks virtio_pci_bar() where BARs sit (after the `moved` callback too) and forwards accesses inside an enabled BAR;
  *  - keeps one eventfd a queue, bound (while BAR 0 is enabled) to the port bar.addr + virtio_pci_notify_offset(queue),
  *  of any access length, without data match; when it fires, the event loop calls virtio_pci_notify(queue);
+ *  - for a queue with a descriptor of the device's own (virtio_pci_doorbell) binds that instead and does not wait for
+ *it;
  *  - keeps one irqfd a vector, whose route `route` gives it, and raises it in `signal`.
  *
  * Layout (all structures' offsets are in the vendor capabilities too, as drivers find them):
@@ -61,6 +63,9 @@ struct virtio_pci_host {
 	 * loop (write its eventfd).
 	 */
 	void (*kick)(void *arg, unsigned queue);
+	/* For devices with threads of their own: takes the device lock if it is free; and lets it go. NULL: never. */
+	bool (*try_enter)(void *arg);
+	void (*leave)(void *arg);
 	void *arg;
 };
 
@@ -97,7 +102,8 @@ void virtio_pci_bar_read(struct virtio_pci *pci, unsigned bar, uint32_t off, voi
 void virtio_pci_bar_write(struct virtio_pci *pci, unsigned bar, uint32_t off, const void *p, unsigned len);
 
 unsigned virtio_pci_num_queues(const struct virtio_pci *pci);
-unsigned virtio_pci_num_vectors(const struct virtio_pci *pci); /* num_queues + 1 */
+int virtio_pci_doorbell(const struct virtio_pci *pci, unsigned queue); /* -1: none; stays the device's */
+unsigned virtio_pci_num_vectors(const struct virtio_pci *pci);	       /* num_queues + 1 */
 /* Offset of a queue's port inside BAR 0. */
 static inline uint32_t virtio_pci_notify_offset(unsigned queue)
 {

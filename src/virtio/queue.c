@@ -213,9 +213,20 @@ void virtq_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 
 void virtq_disable_notify(struct virtqueue *vq)
 {
-	/* With the event index, an avail_event left behind asks for nothing until 65536 buffers later. */
-	if (vq->used_host && !vq->event_idx)
+	if (!vq->used_host)
+		return;
+	/* With the event index: one that has been passed asks for nothing until 65536 buffers later. */
+	if (vq->event_idx)
+		store_u16(vq->used_host, 4 + sizeof(struct used_elem) * vq->size, (uint16_t)(vq->last_avail - 1));
+	else
 		store_u16(vq->used_host, 0, USED_NO_NOTIFY);
+}
+
+bool virtq_pending(const struct virtqueue *vq)
+{
+	void *avail = __atomic_load_n(&vq->avail_host, __ATOMIC_RELAXED);
+
+	return avail && load_u16(avail, 2) != __atomic_load_n(&vq->last_avail, __ATOMIC_RELAXED);
 }
 
 bool virtq_enable_notify(struct virtqueue *vq)
@@ -228,11 +239,6 @@ bool virtq_enable_notify(struct virtqueue *vq)
 		store_u16(vq->used_host, 0, 0);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return load_u16(vq->avail_host, 2) != vq->last_avail;
-}
-
-bool virtq_pending(const struct virtqueue *vq)
-{
-	return vq->avail_host && load_u16(vq->avail_host, 2) != vq->last_avail;
 }
 
 bool virtq_should_signal(struct virtqueue *vq)

@@ -56,7 +56,7 @@ void virtq_push(struct virtqueue *vq, uint16_t head, uint32_t written);
  * returns true if buffers came in meanwhile. */
 void virtq_disable_notify(struct virtqueue *vq);
 bool virtq_enable_notify(struct virtqueue *vq);
-/* True if a pop would find something (or a broken ring). */
+/* True if a pop would find something (or a broken ring); from any thread while the queue is active. */
 bool virtq_pending(const struct virtqueue *vq);
 /* True if the driver wants an interrupt for what has been pushed since the last call. */
 bool virtq_should_signal(struct virtqueue *vq);

@@ -89,6 +89,16 @@ static void on_kick(void *arg, unsigned queue)
 		return; /* full: it is readable already */
 }
 
+static bool on_try_enter(void *arg)
+{
+	return pthread_mutex_trylock(&((struct devices_function *)arg)->vm->lock) == 0;
+}
+
+static void on_leave(void *arg)
+{
+	pthread_mutex_unlock(&((struct devices_function *)arg)->vm->lock);
+}
+
 static void on_doorbell(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct devices_queue *q = arg;
@@ -106,6 +116,11 @@ static int add_queue(struct devices_function *f, unsigned i)
 	struct devices_queue *q = &f->queues[i];
 
 	q->function = f;
+	q->eventfd = virtio_pci_doorbell(f->pci, i);
+	if (q->eventfd >= 0) { /* the device waits for it itself */
+		q->borrowed = true;
+		return 0;
+	}
 	q->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (q->eventfd < 0)
 		return -errno;
@@ -115,8 +130,13 @@ static int add_queue(struct devices_function *f, unsigned i)
 int devices_add(struct vm *vm, unsigned slot, struct virtio_device *dev, struct sm_error *err)
 {
 	struct devices_function *f = calloc(1, sizeof(*f));
-	struct virtio_pci_host host = {
-		.route = on_route, .signal = on_signal, .moved = on_moved, .kick = on_kick, .arg = f};
+	struct virtio_pci_host host = {.route = on_route,
+				       .signal = on_signal,
+				       .moved = on_moved,
+				       .kick = on_kick,
+				       .try_enter = on_try_enter,
+				       .leave = on_leave,
+				       .arg = f};
 	int r = f ? 0 : -ENOMEM;
 
 	if (!r) {
@@ -187,7 +207,8 @@ void devices_done(struct vm *vm)
 			continue;
 		for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++) {
 			loop_remove(f->queues[i].source);
-			fd_close(f->queues[i].eventfd);
+			if (!f->queues[i].borrowed)
+				fd_close(f->queues[i].eventfd);
 		}
 		virtio_pci_free(f->pci);
 		free(f);

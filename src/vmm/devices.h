@@ -39,6 +39,7 @@ struct devices_vector {
 struct devices_queue {
 	struct devices_function *function;
 	int eventfd;
+	bool borrowed; /* the device's own, which waits for it */
 	struct loop_source *source;
 	uint64_t bound; /* port of the ioeventfd; 0: none */
 };
