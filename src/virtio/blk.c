@@ -311,9 +311,12 @@ static void fill_config(struct blk *blk)
 	c->write_zeroes_may_unmap = 1;
 }
 
-static int start_engines(struct blk *blk, struct loop *loop, enum virtio_blk_engine engine, struct sm_error *err)
+static int start_engines(struct blk *blk, struct loop *loop, const struct virtio_blk_options *o, struct sm_error *err)
 {
-	int r = blk_worker_new(blk->chain, loop, request_done, batch_done, blk, &blk->worker);
+	struct blk_worker_options wo = {
+		.done = request_done, .batch = batch_done, .arg = blk, .thread = o->thread, .thread_arg = o->arg};
+	enum virtio_blk_engine engine = o->engine;
+	int r = blk_worker_new(blk->chain, loop, &wo, &blk->worker);
 
 	if (r < 0)
 		return error_sys(err, -r, "%s: start its thread", blk->dev.name);
@@ -357,7 +360,7 @@ int virtio_blk_new(struct mem *mem, struct loop *loop, const struct virtio_blk_o
 	blk->chain = options->chain;
 	fill_config(blk);
 	if (blk->chain)
-		r = start_engines(blk, loop, options->engine, err);
+		r = start_engines(blk, loop, options, err);
 	if (r < 0) {
 		blk->chain = NULL; /* still the caller's */
 		blk_free(&blk->dev);

@@ -29,6 +29,7 @@ struct virtio_blk_options {
 	 * once the guest has been told; not for requests that a reset threw away. May be called often; NULL allowed.
 	 */
 	void (*failed)(void *arg, int error);
+	void (*thread)(void *arg); /* called by the device's thread before anything else; NULL allowed */
 	void *arg;
 };
 

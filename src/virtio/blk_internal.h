@@ -45,7 +45,14 @@ typedef void (*blk_done_fn)(void *arg, struct blk_request *req);
 
 /* The worker thread: requests one by one, in order. */
 struct blk_worker;
-int blk_worker_new(struct blk_chain *chain, struct loop *loop, blk_done_fn done, void (*batch)(void *arg), void *arg,
+struct blk_worker_options {
+	blk_done_fn done;
+	void (*batch)(void *arg);
+	void *arg;
+	void (*thread)(void *arg); /* called by the thread before anything else; NULL allowed */
+	void *thread_arg;
+};
+int blk_worker_new(struct blk_chain *chain, struct loop *loop, const struct blk_worker_options *options,
 		   struct blk_worker **ret) MUST_CHECK;
 struct blk_worker *blk_worker_free(struct blk_worker *w); /* after a drain */
 void blk_worker_submit(struct blk_worker *w, struct blk_request *req);

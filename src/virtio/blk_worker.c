@@ -23,9 +23,7 @@ struct list {
 
 struct blk_worker {
 	struct blk_chain *chain;
-	blk_done_fn done;
-	void (*batch)(void *arg);
-	void *arg;
+	struct blk_worker_options options;
 	int eventfd;
 	struct loop_source *source;
 	pthread_t thread;
@@ -93,6 +91,8 @@ static void *worker_main(void *arg)
 	struct blk_worker *w = arg;
 	struct blk_request *req;
 
+	if (w->options.thread)
+		w->options.thread(w->options.thread_arg);
 	pthread_mutex_lock(&w->lock);
 	while (!w->stop) {
 		bool first;
@@ -135,7 +135,7 @@ static void deliver(struct blk_worker *w)
 	pthread_mutex_unlock(&w->lock);
 	while ((req = finished.head)) {
 		finished.head = req->next;
-		w->done(w->arg, req);
+		w->options.done(w->options.arg, req);
 	}
 }
 
@@ -146,7 +146,7 @@ static void on_event(struct loop *loop, struct loop_source *src, uint32_t events
 
 	(void)eventfd_read(w->eventfd, &n);
 	deliver(w);
-	w->batch(w->arg);
+	w->options.batch(w->options.arg);
 }
 
 void blk_worker_submit(struct blk_worker *w, struct blk_request *req)
@@ -184,7 +184,7 @@ static int start_thread(struct blk_worker *w)
 	return -r;
 }
 
-int blk_worker_new(struct blk_chain *chain, struct loop *loop, blk_done_fn done, void (*batch)(void *arg), void *arg,
+int blk_worker_new(struct blk_chain *chain, struct loop *loop, const struct blk_worker_options *options,
 		   struct blk_worker **ret)
 {
 	struct blk_worker *w = calloc(1, sizeof(*w));
@@ -193,9 +193,7 @@ int blk_worker_new(struct blk_chain *chain, struct loop *loop, blk_done_fn done,
 	if (!w)
 		return -ENOMEM;
 	w->chain = chain;
-	w->done = done;
-	w->batch = batch;
-	w->arg = arg;
+	w->options = *options;
 	list_init(&w->todo);
 	list_init(&w->finished);
 	pthread_mutex_init(&w->lock, NULL);

@@ -17,7 +17,7 @@
 #define MAX_MEMORY (4096ULL * GIB)
 #define MAX_WINDOW (1024ULL * GIB)
 #define MAX_CMDLINE 1500 /* with the monitor's own part it must stay under the kernel's 2047 */
-#define MAX_MEMBERS 16	 /* known to one object */
+#define MAX_MEMBERS 24	 /* known to one object */
 #define HUGE_PAGE (2 * MIB)
 
 /* Members of one object. The first failure sticks in `r`, so that a reader takes all it wants and checks once. */
@@ -264,6 +264,42 @@ static int parse_vsock(struct members *up, struct vmm_config *cfg)
 	return up->r = leave(&m);
 }
 
+/* One of the words that a NULL ends; the first when absent. */
+static int take_word(struct members *m, const char *name, const char *const *words)
+{
+	const char *s = take_str(m, name, false, 16);
+
+	for (int i = 0; *s && words[i]; i++)
+		if (streq(s, words[i]))
+			return i;
+	if (*s)
+		fail(m, name, "not one of the words it may be");
+	return 0;
+}
+
+static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
+{
+	static const char *const ids[] = {"caller", "same", NULL}, *const symlinks[] = {"opaque", "deny", NULL};
+	static const char *const cache[] = {"auto", "none", "always", NULL};
+	struct members m = enter(up, v, "fs");
+
+	fs->fd = take_fd(&m, "fd", true);
+	fs->read_only = take_bool(&m, "read_only", false);
+	fs->ids = (enum sm_fs_ids)take_word(&m, "ids", ids);
+	fs->symlinks = (enum sm_fs_symlinks)take_word(&m, "symlinks", symlinks);
+	fs->cache = (enum sm_fs_cache)take_word(&m, "cache", cache);
+	return leave(&m);
+}
+
+static int parse_shares(struct members *up, struct vmm_config *cfg)
+{
+	json_t *array = take_array(up, "fs", false, VMM_MAX_FS);
+
+	for (size_t i = 0; i < json_array_size(array) && !up->r; i++)
+		up->r = parse_share(up, json_array_get(array, i), &cfg->fs[cfg->num_fs++]);
+	return up->r;
+}
+
 static int parse_root(struct members *m, struct vmm_config *cfg)
 {
 	take_int(m, "version", true, CONFIG_VERSION, CONFIG_VERSION);
@@ -285,6 +321,7 @@ static int parse_root(struct members *m, struct vmm_config *cfg)
 	parse_window(m, cfg);
 	parse_disks(m, cfg);
 	parse_vsock(m, cfg);
+	parse_shares(m, cfg);
 	cfg->trace = take_bool(m, "trace", false);
 	cfg->seal = take_bool(m, "seal", true);
 	return leave(m);

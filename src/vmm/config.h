@@ -22,7 +22,11 @@
  *"concat": [ { "fd", "size", "offset" } ] instead of layers: the image window's parts laid out as one read-only disk
  *	  "vsock": { "cid": 3, "agent": 13 },
  *	                                    agent: stream socket that the guest's first connection to host port 1024 is
- *joined to "trace": false,                   stage timestamps as "trace" events "seal": true }
+ *joined to "fs": [ { "fd": 14, "read_only": false, "ids": "caller", "symlinks": "opaque", "cache": "auto" } ], up to
+ *64: directories or regular files of the host (descriptors, O_PATH will do), shown to the guest by the virtio-fs device
+ *with the tag "supermachine" under the names "0", "1", ... ids: caller|same, symlinks: opaque|deny, cache:
+ *auto|none|always, as the public header has them "trace": false,                   stage timestamps as "trace" events
+ *"seal": true }
  *
  * Control socket: one JSON object per packet.
  *	to the keeper:	 {"event":"started","pid":N} after the seal and before the first KVM_RUN;
@@ -43,11 +47,13 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "supermachine.h"
 
 #define VMM_MAX_BLK 8
 #define VMM_MAX_PARTS 256
 #define VMM_MAX_CPUS 16
 #define VMM_MIN_MEMORY (128ULL << 20)
+#define VMM_MAX_FS 64
 #define VMM_AGENT_PORT 1024
 
 struct vmm_file {
@@ -65,6 +71,14 @@ struct vmm_blk_config {
 	char serial[21]; /* virtio-blk GET_ID: 20 bytes */
 };
 
+struct vmm_fs_config {
+	int fd;
+	bool read_only;
+	enum sm_fs_ids ids;
+	enum sm_fs_symlinks symlinks;
+	enum sm_fs_cache cache;
+};
+
 struct vmm_config {
 	char name[64];
 	uint64_t memory;
@@ -79,6 +93,8 @@ struct vmm_config {
 	bool has_vsock;
 	uint32_t vsock_cid;
 	int vsock_agent;
+	struct vmm_fs_config fs[VMM_MAX_FS];
+	unsigned num_fs;
 	bool trace, seal;
 };
 

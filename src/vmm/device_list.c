@@ -17,6 +17,7 @@
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 #include "vmm/control.h"
+#include "vmm/seal.h"
 #include "vmm/vm.h"
 
 static const char *const blk_names[VMM_MAX_BLK] = {"blk0", "blk1", "blk2", "blk3", "blk4", "blk5", "blk6", "blk7"};
@@ -74,11 +75,20 @@ static void on_disk_failed(void *arg, int error)
 	control_disk_error(d->vm, blk_names[d->number], error);
 }
 
+static void on_disk_thread(void *arg)
+{
+	vm_seal_worker(((struct devices_disk *)arg)->vm);
+}
+
 static int add_blk(struct vm *vm, unsigned i, struct sm_error *err)
 {
 	const struct vmm_blk_config *c = &vm->cfg->blk[i];
 	struct devices_disk *d = &vm->devices.disks[i];
-	struct virtio_blk_options o = {.name = blk_names[i], .serial = c->serial, .failed = on_disk_failed, .arg = d};
+	struct virtio_blk_options o = {.name = blk_names[i],
+				       .serial = c->serial,
+				       .failed = on_disk_failed,
+				       .thread = on_disk_thread,
+				       .arg = d};
 	struct virtio_device *dev;
 	int r = open_chain(c, &o.chain, err);
 
@@ -139,12 +149,28 @@ static int add_console(struct vm *vm, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "console") : devices_add(vm, SLOT_CONSOLE, dev, err);
 }
 
+static ssize_t on_request(void *arg, const struct iovec *in, int num_in, const struct iovec *out, int num_out)
+{
+	return share_serve(((struct vm *)arg)->share, in, num_in, out, num_out);
+}
+
+static void on_server_thread(void *arg)
+{
+	vm_seal_server(arg);
+}
+
+/* Its threads, if it has any, inherit the capabilities to serve files; this thread and all later ones do without. */
 static int add_fs(struct vm *vm, struct sm_error *err)
 {
-	struct virtio_fs_options o = {.name = "fs", .tag = "supermachine"};
+	struct virtio_fs_options o = {.name = "fs", .tag = "supermachine", .thread = on_server_thread, .arg = vm};
 	struct virtio_device *dev;
-	int r = virtio_fs_new(&vm->mem, vm->loop, &o, &dev);
+	int r;
 
+	if (vm->share)
+		o.serve = on_request;
+	r = virtio_fs_new(&vm->mem, vm->loop, &o, &dev);
+	if (r == 0 && vm->share && vm->cfg->seal)
+		r = seal_capabilities(0);
 	return r < 0 ? error_sys(err, -r, "fs") : devices_add(vm, SLOT_FS, dev, err);
 }
 
@@ -181,11 +207,11 @@ static int add_net(struct vm *vm, struct sm_error *err)
 
 int devices_create(struct vm *vm, struct sm_error *err)
 {
-	int r = add_pmem(vm, err);
+	int r = add_fs(vm, err);
 
+	r = r < 0 ? r : add_pmem(vm, err);
 	for (unsigned i = 0; i < vm->cfg->num_blk && r >= 0; i++)
 		r = add_blk(vm, i, err);
-	r = r < 0 ? r : add_fs(vm, err);
 	r = r < 0 ? r : add_vsock(vm, err);
 	r = r < 0 ? r : add_console(vm, err);
 	r = r < 0 ? r : add_rng(vm, err);

@@ -37,7 +37,10 @@ static int read_config(int fd, struct vmm_config *cfg, struct sm_error *err)
 /* Everything up to the end of the guest. */
 static int run(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 {
-	int r = cfg->seal ? seal_process(err) : 0;
+	int r;
+
+	share_prepare(cfg);
+	r = cfg->seal ? seal_process(share_capabilities(cfg), err) : 0;
 
 	r = r < 0 ? r : vm_create(vm, cfg, err);
 	r = r < 0 ? r : control_attach(vm, err);

@@ -67,6 +67,12 @@ static const struct seal_rule machine_rules[] = {
 	EQUAL(ioctl, 1, KVM_SIGNAL_MSI), EQUAL(ioctl, 1, KVM_IOEVENTFD), ANY(fstat), ANY(newfstatat), ANY(epoll_ctl),
 };
 
+/* A thread of the virtio-fs device raises its interrupts itself. */
+static const struct seal_rule fs_rules[] = {
+	EQUAL(ioctl, 1, KVM_SIGNAL_MSI), EQUAL(fcntl, 1, 2), /* F_SETFD: fdopendir */
+	EQUAL(fcntl, 1, 3),				     /* F_GETFL */
+};
+
 static const struct seal_rule vcpu_rules[] = {
 	EQUAL(ioctl, 1, KVM_RUN), ANY(poll), /* the console */
 };
@@ -154,7 +160,7 @@ static void emit_own_process(struct program *p, enum seal_kind kind)
 		EQUAL(tgkill, 0, self),
 	};
 
-	emit_rules(p, rules, kind == SEAL_LOOP ? 3 : 2);
+	emit_rules(p, rules, kind == SEAL_LOOP || kind == SEAL_ALONE ? 3 : 2);
 }
 
 /* True if a rule looks at this call's arguments: then a device's plain wish for it is not granted. */
@@ -181,6 +187,17 @@ static void emit_lists(struct program *p, const int *const *lists)
 	}
 }
 
+static void emit_machine(struct program *p, enum seal_kind kind, const int *const *lists)
+{
+	emit_rules(p, vcpu_rules, ARRAY_SIZE(vcpu_rules)); /* KVM_RUN is by far the most frequent */
+	emit_rules(p, libc_rules, ARRAY_SIZE(libc_rules));
+	emit_rules(p, machine_rules, ARRAY_SIZE(machine_rules));
+	emit_own_process(p, kind);
+	if (kind != SEAL_VCPU)
+		emit_rules(p, loop_rules, ARRAY_SIZE(loop_rules));
+	emit_lists(p, lists);
+}
+
 int seal_thread(enum seal_kind kind, const int *const *lists)
 {
 	struct program p = {.count = 0};
@@ -191,13 +208,14 @@ int seal_thread(enum seal_kind kind, const int *const *lists)
 	emit(&p, JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0);
 	emit(&p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
 	emit(&p, LOAD, OFF(nr), 0, 0);
-	emit_rules(&p, vcpu_rules, ARRAY_SIZE(vcpu_rules)); /* KVM_RUN is by far the most frequent */
-	emit_rules(&p, libc_rules, ARRAY_SIZE(libc_rules));
-	emit_rules(&p, machine_rules, ARRAY_SIZE(machine_rules));
-	emit_own_process(&p, kind);
-	if (kind == SEAL_LOOP)
-		emit_rules(&p, loop_rules, ARRAY_SIZE(loop_rules));
-	emit_lists(&p, lists);
+	if (kind == SEAL_FS) {
+		emit_rules(&p, fs_rules, ARRAY_SIZE(fs_rules));
+		emit_lists(&p, lists);
+		emit_rules(&p, libc_rules, ARRAY_SIZE(libc_rules));
+		emit_own_process(&p, kind);
+	} else {
+		emit_machine(&p, kind, lists);
+	}
 	emit(&p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
 	if (p.count > MAX_INSNS)
 		return -E2BIG;
@@ -206,27 +224,39 @@ int seal_thread(enum seal_kind kind, const int *const *lists)
 	return r < 0 ? -errno : r > 0 ? -ESRCH : 0; /* > 0: a thread that could not follow */
 }
 
-static int drop_capabilities(void)
+int seal_capabilities(uint64_t keep)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {0};
 
+	if (keep && syscall(__NR_capget, &head, sets) < 0)
+		return -errno;
+	for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+		sets[i].permitted &= (uint32_t)(keep >> (32 * i));
+		sets[i].effective = sets[i].permitted;
+		sets[i].inheritable = 0;
+	}
+	return syscall(__NR_capset, &head, sets) < 0 ? -errno : 0;
+}
+
+static int drop_capabilities(uint64_t keep)
+{
 	/* The bounding set can only be emptied while CAP_SETPCAP is there; without it, there is nothing to gain back
 	 * anyway, since no_new_privs holds. */
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			break;
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	return syscall(__NR_capset, &head, none) < 0 ? -errno : 0;
+	return seal_capabilities(keep);
 }
 
-int seal_process(struct sm_error *err)
+int seal_process(uint64_t keep, struct sm_error *err)
 {
 	int r;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return error_sys(err, errno, "seal: no new privileges");
-	r = drop_capabilities();
+	r = drop_capabilities(keep);
 	if (r < 0)
 		return error_sys(err, -r, "seal: capabilities");
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)

@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 
-enum seal_kind { SEAL_VCPU, SEAL_LOOP };
+enum seal_kind { SEAL_VCPU, SEAL_LOOP, SEAL_ALONE, SEAL_FS };
 
 /* One allowed system call; several rules for one number are alternatives. */
 struct seal_rule {
@@ -22,12 +22,17 @@ struct seal_rule {
 	uint32_t value; /* SEAL_EQUAL: must be this; SEAL_CLEAR: none of these bits may be set */
 };
 
-/* The process's part, before it starts any thread: capabilities are a thread's own. */
-int seal_process(struct sm_error *err) MUST_CHECK;
+/* The process's part, before it starts any thread: capabilities are a thread's own. keep: bits of those that stay for
+ * now (seal_capabilities), if the process has them. */
+int seal_process(uint64_t keep, struct sm_error *err) MUST_CHECK;
+/* Gives up all of the calling thread's capabilities but these; 0 or -errno. */
+int seal_capabilities(uint64_t keep) MUST_CHECK;
 /*
  * SEAL_LOOP: filters the calling thread and every other thread of the process (a device's workers too), which must have
- * no filter yet, with all that any of them needs. SEAL_VCPU: narrows the calling thread further. `lists`: the devices'
- * own calls, each list ending with -1, the lists with NULL. 0 or -errno.
+ * no filter yet, with all that any of them needs. SEAL_VCPU: narrows the calling thread further. For a machine that
+ * shares directories, whose threads need different things from the start: SEAL_ALONE is SEAL_LOOP for the calling
+ * thread alone; SEAL_FS is for a thread that serves files: `lists` are then all that it needs beside the C library's
+ * calls and the interrupt. `lists`: the devices' own calls, each list ending with -1, the lists with NULL. 0 or -errno.
  */
 int seal_thread(enum seal_kind kind, const int *const *lists) MUST_CHECK;
 

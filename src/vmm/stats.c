@@ -4,6 +4,7 @@
 #include "vmm/stats.h"
 
 #include "base/util.h"
+#include "virtio/fs.h"
 #include "vmm/vm.h"
 
 static void put_exits(struct vm *vm, struct buf *out)
@@ -63,6 +64,28 @@ static void put_devices(struct vm *vm, struct buf *out)
 	buf_put_u8(out, '}');
 }
 
+/* Only the operations that came: most never do, and the packet is small. */
+static void put_fs(struct vm *vm, struct buf *out)
+{
+	struct virtio_fs_stats fs;
+	bool first = true;
+
+	if (!vm->share || !virtio_fs_get_stats(virtio_pci_device(vm->devices.functions[SLOT_FS]->pci), &fs))
+		return;
+	buf_printf(out,
+		   ",\"fs\":{\"requests\":%llu,\"wakes\":%llu,\"polled\":%llu,\"interrupts\":%llu,\"deferred\":%llu,"
+		   "\"ops\":{",
+		   (unsigned long long)fs.requests, (unsigned long long)fs.wakes, (unsigned long long)fs.polled,
+		   (unsigned long long)fs.interrupts, (unsigned long long)fs.deferred);
+	for (unsigned i = 0; i < ARRAY_SIZE(fs.ops); i++) {
+		if (!fs.ops[i])
+			continue;
+		buf_printf(out, "%s\"%u\":%llu", first ? "" : ",", i, (unsigned long long)fs.ops[i]);
+		first = false;
+	}
+	buf_printf(out, "}}");
+}
+
 void stats_format(struct vm *vm, struct buf *out)
 {
 	buf_printf(out, "{\"event\":\"stats\",\"ns\":%llu", (unsigned long long)(time_now_ns() - vm->start_ns));
@@ -70,6 +93,7 @@ void stats_format(struct vm *vm, struct buf *out)
 	put_bus("ports", &vm->pio, out);
 	put_bus("memory", &vm->mmio, out);
 	put_devices(vm, out);
+	put_fs(vm, out);
 	buf_printf(out, ",\"console\":{\"written\":%llu,\"dropped\":%llu}", (unsigned long long)vm->console.written,
 		   (unsigned long long)vm->console.dropped);
 	buf_printf(out, ",\"window\":{\"faults\":%llu,\"repairs\":%llu},\"dma_faults\":%llu,\"lost_msis\":%llu}",

@@ -11,8 +11,10 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "vmm/control.h"
 #include "vmm/seal.h"
@@ -171,6 +173,19 @@ static void guest_reset(void *arg)
 	vm_finish_locked(arg, VM_RESET, "the guest asked for a reset");
 }
 
+/* Opens the shared directories and confines the process to them, as long as it has one thread. */
+static int open_share(struct vm *vm, struct sm_error *err)
+{
+	int r;
+
+	if (!vm->cfg->num_fs)
+		return 0;
+	r = share_new(vm->cfg, &vm->share, err);
+	if (r < 0 || !vm->cfg->seal)
+		return r;
+	return share_confine(vm->cfg, err);
+}
+
 int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 {
 	int r;
@@ -190,6 +205,7 @@ int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 	control_trace(vm, "kvm-vm");
 	r = r < 0 ? r : arch_vm_init(vm, err);
 	r = r < 0 ? r : map_memory(vm, err);
+	r = r < 0 ? r : open_share(vm, err);
 	r = r < 0 ? r : devices_create(vm, err);
 	r = r < 0 ? r : devices_bind(vm, err);
 	control_trace(vm, "devices");
@@ -215,9 +231,35 @@ static void wait_outside(struct vm *vm)
 	pthread_mutex_unlock(&vm->lock);
 }
 
+/* Where each thread seals itself it must not go on without: nothing that the guest says has reached it yet. */
+static void seal_or_end(struct vm *vm, enum seal_kind kind, const int *const *lists)
+{
+	int r = seal_thread(kind, lists);
+
+	if (r == 0)
+		return;
+	log_error("vmm", "seal: %s", strerror(-r));
+	control_exit_error(vm->cfg->control, "a thread could not be sealed");
+	_exit(0);
+}
+
+void vm_seal_worker(struct vm *vm)
+{
+	if (vm->cfg->seal && vm->cfg->num_fs)
+		seal_or_end(vm, SEAL_ALONE, devices_syscalls());
+}
+
+void vm_seal_server(struct vm *vm)
+{
+	if (vm->cfg->seal)
+		seal_or_end(vm, SEAL_FS, share_syscalls());
+}
+
 /*
  * The threads first come up (naming themselves and what else the C library does), then the process is sealed, then
- * each thread narrows its own filter; nothing of the guest runs before all of that is done.
+ * each thread narrows its own filter; nothing of the guest runs before all of that is done. In a machine that shares
+ * directories the devices' threads have sealed themselves when they began, each with its own filter, so this thread and
+ * the vCPUs' do the same.
  */
 int vm_start(struct vm *vm, struct sm_error *err)
 {
@@ -231,7 +273,7 @@ int vm_start(struct vm *vm, struct sm_error *err)
 		return r;
 	wait_outside(vm);
 	if (vm->cfg->seal) {
-		r = seal_thread(SEAL_LOOP, devices_syscalls());
+		r = seal_thread(vm->cfg->num_fs ? SEAL_ALONE : SEAL_LOOP, devices_syscalls());
 		if (r < 0)
 			return error_sys(err, -r, "seal");
 	}
@@ -336,6 +378,7 @@ void vm_done(struct vm *vm)
 {
 	stop_vcpus(vm);
 	devices_done(vm);
+	vm->share = share_free(vm->share);
 	for (unsigned i = 0; i < vm->cfg->cpus; i++)
 		vcpu_close(&vm->vcpus[i]);
 	fd_close(vm->fd);

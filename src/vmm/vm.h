@@ -28,6 +28,7 @@
 #include "vmm/pci_host.h"
 #include "vmm/power.h"
 #include "vmm/serial.h"
+#include "vmm/share.h"
 #include "vmm/window.h"
 
 #define VCPU_EXIT_REASONS 40
@@ -71,6 +72,7 @@ struct vm {
 	struct power power;
 	struct console console;
 	struct devices devices;
+	struct share *share; /* NULL: no directories are shared */
 	struct arch_vm arch;
 	struct vcpu vcpus[VMM_MAX_CPUS];
 	uint64_t window_faults; /* metric: KVM_RUN failures that window_repair explained */
@@ -90,6 +92,10 @@ void vm_finish_locked(struct vm *vm, enum vm_reason reason, const char *fmt, ...
 void vm_pause_locked(struct vm *vm);
 void vm_resume_locked(struct vm *vm);
 const char *vm_reason_name(enum vm_reason reason);
+
+/* For the threads of devices: seals the calling one (see vm_start), or ends the monitor. */
+void vm_seal_worker(struct vm *vm);
+void vm_seal_server(struct vm *vm);
 
 /* vcpu.c: opens a vCPU (KVM's part), and the thread's body. */
 int vcpu_open(struct vm *vm, unsigned id, struct sm_error *err) MUST_CHECK;

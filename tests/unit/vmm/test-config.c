@@ -165,11 +165,38 @@ static void test_disks(void **state)
 	refused_with(json, "too many");
 }
 
+static void test_shares(void **state)
+{
+	struct vmm_config cfg;
+	struct sm_error err;
+
+	assert_int_equal(parse("{" BASE ",\"fs\":[{\"fd\":14,\"read_only\":true,\"ids\":\"same\",\"symlinks\":\"deny\","
+			       "\"cache\":\"none\"},{\"fd\":15}]}",
+			       &cfg, &err),
+			 0);
+	assert_int_equal(cfg.num_fs, 2);
+	assert_int_equal(cfg.fs[0].fd, 14);
+	assert_true(cfg.fs[0].read_only);
+	assert_int_equal(cfg.fs[0].ids, SM_FS_IDS_SAME);
+	assert_int_equal(cfg.fs[0].symlinks, SM_FS_SYMLINKS_DENY);
+	assert_int_equal(cfg.fs[0].cache, SM_FS_CACHE_NONE);
+	assert_false(cfg.fs[1].read_only);
+	assert_int_equal(cfg.fs[1].ids, SM_FS_IDS_CALLER);
+	assert_int_equal(cfg.fs[1].cache, SM_FS_CACHE_AUTO);
+	vmm_config_done(&cfg);
+	refused_with("\"fs\":[{}]", "fd: missing");
+	refused_with("\"fs\":{}", "not an array");
+	refused_with("\"fs\":[{\"fd\":4,\"ids\":\"mine\"}]", "ids");
+	refused_with("\"fs\":[{\"fd\":4,\"cache\":1}]", "not a string");
+	refused_with("\"fs\":[{\"fd\":4,\"path\":\"/\"}]", "unknown member \"path\"");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_minimal), cmocka_unit_test(test_everything), cmocka_unit_test(test_not_an_object),
 		cmocka_unit_test(test_members), cmocka_unit_test(test_windows),	   cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_shares),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -41,7 +41,7 @@ static int sealed(enum seal_kind kind, deed fn)
 		struct rlimit none = {0};
 
 		setrlimit(RLIMIT_CORE, &none);
-		if (seal_process(NULL) < 0)
+		if (seal_process(0, NULL) < 0)
 			_exit(100);
 		if (seal_thread(SEAL_LOOP, devices_syscalls()) < 0)
 			_exit(101);
@@ -184,7 +184,7 @@ static void test_status(void **state)
 	assert_int_equal(pipe(down), 0);
 	pid = fork();
 	if (pid == 0) {
-		if (seal_process(NULL) < 0 || seal_thread(SEAL_LOOP, devices_syscalls()) < 0)
+		if (seal_process(0, NULL) < 0 || seal_thread(SEAL_LOOP, devices_syscalls()) < 0)
 			_exit(1);
 		if (write(up[1], "x", 1) != 1 || read(down[0], &go, 1) != 1)
 			_exit(2);

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The directories that a VM shares with its host: a posix backend for each behind one FUSE session, which the threads
+ * of the virtio-fs device serve.
+ *
+ * Before any thread starts the process is confined to these directories (Landlock). The device's threads have a system
+ * call filter of their own, with the file calls on top, and where the monitor runs as root they alone keep the
+ * capabilities without which root could not use its user's files.
+ */
+#ifndef VMM_SHARE_H
+#define VMM_SHARE_H
+
+#include <sys/uio.h>
+
+#include "vmm/config.h"
+
+struct fuse_session;
+struct share;
+
+/* Before the seal: limits of the process. */
+void share_prepare(const struct vmm_config *cfg);
+/* Capabilities that the device's threads need, as bits; 0 without shares. */
+uint64_t share_capabilities(const struct vmm_config *cfg);
+
+/* Opens what the configuration names. cfg->num_fs is not 0. */
+int share_new(const struct vmm_config *cfg, struct share **ret, struct sm_error *err) MUST_CHECK;
+struct share *share_free(struct share *s); /* NULL allowed; returns NULL */
+int share_confine(const struct vmm_config *cfg, struct sm_error *err) MUST_CHECK;
+
+/* For struct virtio_fs_options; arg is the share. */
+ssize_t share_serve(void *arg, const struct iovec *in, int num_in, const struct iovec *out, int num_out);
+
+/* The system calls of a thread that serves, for seal_thread(SEAL_FS). */
+const int *const *share_syscalls(void);
+
+#endif
