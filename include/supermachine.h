@@ -643,6 +643,10 @@ struct sm_fs_ops {
 	int (*dax_map)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, uint64_t offset, uint64_t length,
 		       int protection, struct sm_fs_map *ret);
 	void (*dax_unmap)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t offset, uint64_t length);
+	/** Adds a watch of this directory, for the events of inotify(7) in mask, to an inotify instance: its number, or
+	 * -errno. With it the peer may cache names and attributes for as long as nobody else changes them. NULL: they
+	 * are valid for as long as each answer says. */
+	int (*watch)(struct sm_fs_backend *be, uint64_t nodeid, int inotify_fd, uint32_t mask);
 };
 
 /** What the library knows of a backend. Not copied: it must live as long as a server uses it. */

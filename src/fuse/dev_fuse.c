@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "fuse/dev_mount.h"
+#include "fuse/dev_notify.h"
 
 #define MAX_THREADS 16
 #define REQUEST_ROOM (FUSE_SESSION_MAX_WRITE + 4096)
@@ -39,6 +40,7 @@ struct fuse_dev {
 	char *mountpoint;
 	int fd;
 	int gone_fd; /* an eventfd, readable once a worker has seen that the mount is gone */
+	struct dev_notify *notify;
 	unsigned num_workers;
 	struct worker *workers[MAX_THREADS];
 };
@@ -176,6 +178,11 @@ int fuse_dev_mount(struct sm_fs_backend *backend, const char *mountpoint, const 
 					o.session.read_only, err);
 	if (r >= 0)
 		r = start_workers(dev, thread_count(&o), err);
+	if (r >= 0) {
+		r = dev_notify_start(dev->session, dev->fd, &dev->notify);
+		if (r < 0)
+			error_sys(err, -r, "start a thread for %s", dev->mountpoint);
+	}
 	if (r < 0) {
 		fuse_dev_unmount(dev);
 		return r;
@@ -203,6 +210,7 @@ struct fuse_dev *fuse_dev_unmount(struct fuse_dev *dev)
 	/* Once it is gone the mount point is somebody else's business. */
 	if (dev->fd >= 0 && eventfd_read(dev->gone_fd, &count) < 0)
 		dev_unmount(dev->mountpoint);
+	dev_notify_stop(dev->notify);
 	end_workers(dev);
 	fd_close(dev->fd); /* the last one: whoever still has files open gets ENOTCONN */
 	fd_close(dev->gone_fd);

@@ -410,6 +410,13 @@ static void mux_dax_unmap(struct sm_fs_backend *be, uint64_t nodeid, uint64_t of
 		c->ops.dax_unmap(c->be, nodeid, offset, length);
 }
 
+static int mux_watch(struct sm_fs_backend *be, uint64_t nodeid, int inotify_fd, uint32_t mask)
+{
+	const struct child *c = route(be, &nodeid);
+
+	return c && c->ops.watch ? c->ops.watch(c->be, nodeid, inotify_fd, mask) : -EOPNOTSUPP;
+}
+
 /* --------------------------------------------------------------------------------------------- directories */
 
 static int mux_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t nodeid,
@@ -541,6 +548,7 @@ static const struct sm_fs_ops mux_ops = {
 	.copy_file_range = mux_copy_file_range,
 	.dax_map = mux_dax_map,
 	.dax_unmap = mux_dax_unmap,
+	.watch = mux_watch,
 };
 
 /* Functions that no child has are absent here too: the session then tells the peer never to ask. */

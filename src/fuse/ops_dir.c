@@ -38,6 +38,8 @@ struct packing {
 	uint8_t *data;
 	size_t len, size;
 	bool plus;
+	struct watch *watch;
+	struct watch_mark mark;
 };
 
 /* Records are 8-byte aligned (FUSE_DIRENT_ALIGN); an entry that does not fit whole is not added. */
@@ -54,9 +56,12 @@ static bool pack_dirent(void *arg, const char *name, uint64_t ino, uint32_t d_ty
 	if (name_len > 255 || whole > p->size - p->len)
 		return false;
 	if (p->plus) {
+		struct sm_fs_entry known = entry ? *entry : none;
 		struct fuse_entry_out e;
 
-		entry_out_from(&e, entry ? entry : &none);
+		if (known.nodeid)
+			watch_entry(p->watch, &p->mark, name, &known);
+		entry_out_from(&e, &known);
 		memcpy(to, &e, sizeof(e));
 	}
 	memcpy(to + head, &d, sizeof(d));
@@ -83,6 +88,10 @@ static ssize_t list(struct fuse_request *rq, bool plus)
 	p.data = data = malloc(MAX(p.size, (size_t)1));
 	if (!data)
 		return -ENOMEM;
+	if (plus) {
+		p.watch = rq->s->watch;
+		p.mark = watch_begin(p.watch, rq->h.nodeid);
+	}
 	r = rq->s->ops->readdir(rq->s->be, &rq->who, rq->h.nodeid, fh, in.offset, plus, pack_dirent, &p);
 	/* References taken for what is packed already must reach the peer: an error waits for the next call. */
 	return r < 0 && !p.len ? r : request_reply(rq, p.data, p.len);

@@ -52,6 +52,8 @@ ssize_t op_open(struct fuse_request *rq)
 		return -EROFS;
 	if (rq->s->ops->open)
 		r = rq->s->ops->open(rq->s->be, &rq->who, rq->h.nodeid, in.flags, &o);
+	if (r == 0 && in.flags & O_TRUNC)
+		watch_changed(rq->s->watch, rq->h.nodeid);
 	if (r == 0)
 		r = publish(rq, rq->h.nodeid, &o, &out);
 	return r < 0 ? r : request_reply(rq, &out, sizeof(out));
@@ -88,6 +90,7 @@ ssize_t op_create(struct fuse_request *rq)
 	const char *name = request_arg(rq, &in, sizeof(in)) ? request_name(rq) : NULL;
 	struct sm_fs_entry e = {0};
 	struct sm_fs_open o = {0};
+	struct watch_mark mark;
 	int r;
 
 	if (!name)
@@ -95,8 +98,13 @@ ssize_t op_create(struct fuse_request *rq)
 	if (!rq->s->ops->create)
 		return -ENOSYS;
 	rq->who.umask = in.umask;
+	watch_changed(rq->s->watch, rq->h.nodeid);
+	mark = watch_begin(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->create(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode & 07777, in.flags, &e, &o);
-	return r < 0 ? r : reply_created(rq, &e, &o);
+	if (r < 0)
+		return r;
+	watch_entry(rq->s->watch, &mark, name, &e);
+	return reply_created(rq, &e, &o);
 }
 
 ssize_t op_tmpfile(struct fuse_request *rq)
@@ -195,6 +203,7 @@ ssize_t op_write(struct fuse_request *rq)
 			      in.write_flags & FUSE_WRITE_KILL_SUIDGID);
 	if (n < 0)
 		return n;
+	watch_changed(rq->s->watch, rq->h.nodeid);
 	INC(rq->s, bytes_written, (uint64_t)n);
 	out.size = (uint32_t)n;
 	return request_reply(rq, &out, sizeof(out));
@@ -317,6 +326,7 @@ ssize_t op_fallocate(struct fuse_request *rq)
 		return in.length && in.offset <= INT64_MAX ? -EFBIG : -EINVAL;
 	if (!rq->s->ops->fallocate)
 		return -EOPNOTSUPP;
+	watch_changed(rq->s->watch, rq->h.nodeid);
 	return rq->s->ops->fallocate(rq->s->be, rq->h.nodeid, fh, (int)in.mode, in.offset, in.length);
 }
 
@@ -366,6 +376,7 @@ ssize_t op_copy_file_range(struct fuse_request *rq)
 		return -EINVAL;
 	if (!rq->s->ops->copy_file_range)
 		return -EOPNOTSUPP;
+	watch_changed(rq->s->watch, in.nodeid_out);
 	n = rq->s->ops->copy_file_range(rq->s->be, rq->h.nodeid, from, in.off_in, in.nodeid_out, to, in.off_out,
 					in.len);
 	if (n < 0)

@@ -15,11 +15,13 @@
 #define MAX_XATTR 65536u /* XATTR_SIZE_MAX and XATTR_LIST_MAX */
 
 /* Gives back the reference of an entry whose reply could not be written, so that no node is held for ever. */
-static ssize_t reply_entry(struct fuse_request *rq, const struct sm_fs_entry *e)
+static ssize_t reply_entry(struct fuse_request *rq, const struct watch_mark *mark, const char *name,
+			   struct sm_fs_entry *e)
 {
 	struct fuse_entry_out out;
 	ssize_t r;
 
+	watch_entry(rq->s->watch, mark, name, e);
 	entry_out_from(&out, e);
 	r = request_reply(rq, &out, sizeof(out));
 	if (r < 0 && e->nodeid && rq->s->ops->forget)
@@ -27,24 +29,40 @@ static ssize_t reply_entry(struct fuse_request *rq, const struct sm_fs_entry *e)
 	return r;
 }
 
+/* A name is about to be made in the request's directory, whose attributes the peer will not believe then. */
+static struct watch_mark begin_making(struct fuse_request *rq)
+{
+	watch_changed(rq->s->watch, rq->h.nodeid);
+	return watch_begin(rq->s->watch, rq->h.nodeid);
+}
+
 ssize_t op_lookup(struct fuse_request *rq)
 {
 	const char *name = request_name(rq);
 	struct sm_fs_entry e = {0};
+	struct watch_mark mark;
 	int r;
 
 	if (!name)
 		return rq->args.bad ? -EPROTO : -EINVAL;
+	mark = watch_begin(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->lookup(rq->s->be, &rq->who, rq->h.nodeid, name, &e);
-	return r < 0 ? r : reply_entry(rq, &e);
+	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
+}
+
+static void forget(struct fuse_session *s, uint64_t nodeid, uint64_t count)
+{
+	watch_forget(s->watch, nodeid, count);
+	if (s->ops->forget)
+		s->ops->forget(s->be, nodeid, count);
 }
 
 ssize_t op_forget(struct fuse_request *rq)
 {
 	struct fuse_forget_in in;
 
-	if (request_arg(rq, &in, sizeof(in)) && rq->s->ops->forget)
-		rq->s->ops->forget(rq->s->be, rq->h.nodeid, in.nlookup);
+	if (request_arg(rq, &in, sizeof(in)))
+		forget(rq->s, rq->h.nodeid, in.nlookup);
 	return FUSE_NO_REPLY;
 }
 
@@ -56,15 +74,16 @@ ssize_t op_batch_forget(struct fuse_request *rq)
 	if (!request_arg(rq, &in, sizeof(in)))
 		return FUSE_NO_REPLY;
 	for (uint32_t i = 0; i < in.count && request_arg(rq, &one, sizeof(one)); i++)
-		if (rq->s->ops->forget)
-			rq->s->ops->forget(rq->s->be, one.nodeid, one.nlookup);
+		forget(rq->s, one.nodeid, one.nlookup);
 	return FUSE_NO_REPLY;
 }
 
-static ssize_t reply_attr(struct fuse_request *rq, const struct stat *st, uint64_t valid_ns)
+static ssize_t reply_attr(struct fuse_request *rq, const struct watch_mark *mark, const struct stat *st,
+			  uint64_t valid_ns)
 {
 	struct fuse_attr_out out = {0};
 
+	watch_attr(rq->s->watch, mark, st, &valid_ns);
 	set_valid(valid_ns, &out.attr_valid, &out.attr_valid_nsec);
 	attr_from_stat(&out.attr, st, false);
 	return request_reply(rq, &out, sizeof(out));
@@ -80,6 +99,7 @@ ssize_t op_getattr(struct fuse_request *rq)
 {
 	struct fuse_getattr_in in;
 	struct stat st = {0};
+	struct watch_mark mark;
 	uint64_t fh = 0, valid = 0;
 	bool has_fh;
 	int r;
@@ -87,8 +107,9 @@ ssize_t op_getattr(struct fuse_request *rq)
 	if (!request_arg(rq, &in, sizeof(in)))
 		return -EPROTO;
 	has_fh = optional_handle(rq, in.getattr_flags & FUSE_GETATTR_FH, in.fh, &fh);
+	mark = watch_begin_attr(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->getattr(rq->s->be, rq->h.nodeid, has_fh, fh, &st, &valid);
-	return r < 0 ? r : reply_attr(rq, &st, valid);
+	return r < 0 ? r : reply_attr(rq, &mark, &st, valid);
 }
 
 static uint32_t set_from_valid(uint32_t valid)
@@ -119,6 +140,7 @@ ssize_t op_setattr(struct fuse_request *rq)
 {
 	struct fuse_setattr_in in;
 	struct stat st = {0}, now = {0};
+	struct watch_mark mark;
 	uint64_t fh = 0, valid = 0;
 	bool has_fh;
 	int r;
@@ -138,9 +160,10 @@ ssize_t op_setattr(struct fuse_request *rq)
 	st.st_atim = (struct timespec){.tv_sec = (time_t)in.atime, .tv_nsec = in.atimensec};
 	st.st_mtim = (struct timespec){.tv_sec = (time_t)in.mtime, .tv_nsec = in.mtimensec};
 	st.st_ctim = (struct timespec){.tv_sec = (time_t)in.ctime, .tv_nsec = in.ctimensec};
+	mark = watch_begin_attr(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->setattr(rq->s->be, &rq->who, rq->h.nodeid, has_fh, fh, set_from_valid(in.valid), &st, &now,
 				&valid);
-	return r < 0 ? r : reply_attr(rq, &now, valid);
+	return r < 0 ? r : reply_attr(rq, &mark, &now, valid);
 }
 
 ssize_t op_readlink(struct fuse_request *rq)
@@ -158,6 +181,7 @@ ssize_t op_symlink(struct fuse_request *rq)
 {
 	const char *name = request_name(rq), *target = name ? cursor_str(&rq->args) : NULL;
 	struct sm_fs_entry e = {0};
+	struct watch_mark mark;
 	int r;
 
 	if (!target)
@@ -168,14 +192,16 @@ ssize_t op_symlink(struct fuse_request *rq)
 		return -ENAMETOOLONG;
 	if (!rq->s->ops->symlink)
 		return -EROFS;
+	mark = begin_making(rq);
 	r = rq->s->ops->symlink(rq->s->be, &rq->who, rq->h.nodeid, name, target, &e);
-	return r < 0 ? r : reply_entry(rq, &e);
+	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
 }
 
 ssize_t op_mknod(struct fuse_request *rq)
 {
 	struct fuse_mknod_in in;
 	struct sm_fs_entry e = {0};
+	struct watch_mark mark;
 	const char *name = request_arg(rq, &in, sizeof(in)) ? request_name(rq) : NULL;
 	int r;
 
@@ -184,14 +210,16 @@ ssize_t op_mknod(struct fuse_request *rq)
 	if (!rq->s->ops->mknod)
 		return -EROFS;
 	rq->who.umask = in.umask;
+	mark = begin_making(rq);
 	r = rq->s->ops->mknod(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode, in.rdev, &e);
-	return r < 0 ? r : reply_entry(rq, &e);
+	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
 }
 
 ssize_t op_mkdir(struct fuse_request *rq)
 {
 	struct fuse_mkdir_in in;
 	struct sm_fs_entry e = {0};
+	struct watch_mark mark;
 	const char *name = request_arg(rq, &in, sizeof(in)) ? request_name(rq) : NULL;
 	int r;
 
@@ -200,18 +228,23 @@ ssize_t op_mkdir(struct fuse_request *rq)
 	if (!rq->s->ops->mkdir)
 		return -EROFS;
 	rq->who.umask = in.umask;
+	mark = begin_making(rq);
 	r = rq->s->ops->mkdir(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode & 07777, &e);
-	return r < 0 ? r : reply_entry(rq, &e);
+	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
 }
 
 static ssize_t remove_name(struct fuse_request *rq,
 			   int (*remove)(struct sm_fs_backend *, const struct sm_fs_caller *, uint64_t, const char *))
 {
 	const char *name = request_name(rq);
+	int r;
 
 	if (!name)
 		return rq->args.bad ? -EPROTO : -EINVAL;
-	return remove ? remove(rq->s->be, &rq->who, rq->h.nodeid, name) : -EROFS;
+	r = remove ? remove(rq->s->be, &rq->who, rq->h.nodeid, name) : -EROFS;
+	if (r == 0)
+		watch_removed(rq->s->watch, rq->h.nodeid, name);
+	return r;
 }
 
 ssize_t op_unlink(struct fuse_request *rq)
@@ -227,6 +260,7 @@ ssize_t op_rmdir(struct fuse_request *rq)
 static ssize_t rename_to(struct fuse_request *rq, uint64_t new_parent, uint32_t flags)
 {
 	const char *name = request_name(rq), *new_name = name ? request_name(rq) : NULL;
+	int r;
 
 	if (!new_name)
 		return rq->args.bad ? -EPROTO : -EINVAL;
@@ -234,7 +268,11 @@ static ssize_t rename_to(struct fuse_request *rq, uint64_t new_parent, uint32_t 
 		return -EINVAL;
 	if (!rq->s->ops->rename)
 		return -EROFS;
-	return rq->s->ops->rename(rq->s->be, &rq->who, rq->h.nodeid, name, new_parent, new_name, flags);
+	watch_begin(rq->s->watch, new_parent);
+	r = rq->s->ops->rename(rq->s->be, &rq->who, rq->h.nodeid, name, new_parent, new_name, flags);
+	if (r == 0)
+		watch_renamed(rq->s->watch, rq->h.nodeid, name, new_parent, new_name, flags & RENAME_EXCHANGE);
+	return r;
 }
 
 ssize_t op_rename(struct fuse_request *rq)
@@ -255,6 +293,7 @@ ssize_t op_link(struct fuse_request *rq)
 {
 	struct fuse_link_in in;
 	struct sm_fs_entry e = {0};
+	struct watch_mark mark;
 	const char *name = request_arg(rq, &in, sizeof(in)) ? request_name(rq) : NULL;
 	int r;
 
@@ -262,8 +301,9 @@ ssize_t op_link(struct fuse_request *rq)
 		return rq->args.bad ? -EPROTO : -EINVAL;
 	if (!rq->s->ops->link)
 		return -EROFS;
+	mark = begin_making(rq);
 	r = rq->s->ops->link(rq->s->be, &rq->who, in.oldnodeid, rq->h.nodeid, name, &e);
-	return r < 0 ? r : reply_entry(rq, &e);
+	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
 }
 
 ssize_t op_statfs(struct fuse_request *rq)

@@ -588,4 +588,5 @@ const struct sm_fs_ops posix_ops = {
 	.lseek = posix_lseek,
 	.copy_file_range = posix_copy_file_range,
 	.dax_map = posix_dax_map,
+	.watch = posix_watch,
 };

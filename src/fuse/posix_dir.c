@@ -3,8 +3,11 @@
  * anywhere. */
 #include <dirent.h>
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -116,4 +119,37 @@ int posix_readdir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint
 	pthread_mutex_unlock(&od->lock);
 	posix_fd_put(fs, node);
 	return r;
+}
+
+/* File systems whose contents others change without an event here. */
+static bool raises_events(int fd)
+{
+	static const uint32_t remote[] = {NFS_SUPER_MAGIC,  SMB_SUPER_MAGIC,  SMB2_SUPER_MAGIC,
+					  CIFS_SUPER_MAGIC, V9FS_MAGIC,	      FUSE_SUPER_MAGIC,
+					  AFS_SUPER_MAGIC,  CEPH_SUPER_MAGIC, CODA_SUPER_MAGIC};
+	struct statfs st;
+
+	if (fstatfs(fd, &st) < 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(remote); i++)
+		if ((uint32_t)st.f_type == remote[i])
+			return false;
+	return true;
+}
+
+int posix_watch(struct sm_fs_backend *be, uint64_t id, int inotify_fd, uint32_t mask)
+{
+	struct posix_fs *fs = posix_fs_of(be);
+	struct posix_node *node;
+	int wd = -EOPNOTSUPP, fd = posix_fd_get(fs, id, &node);
+
+	if (fd < 0)
+		return fd;
+	if (raises_events(fd)) {
+		wd = inotify_add_watch(inotify_fd, posix_proc_path(fd).path, mask);
+		if (wd < 0)
+			wd = -errno;
+	}
+	posix_fd_put(fs, node);
+	return wd;
 }

@@ -111,6 +111,7 @@ ssize_t posix_copy_file_range(struct sm_fs_backend *be, uint64_t id_in, uint64_t
 			      uint64_t id_out, uint64_t fh_out, uint64_t off_out, uint64_t len);
 int posix_dax_map(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, uint64_t len, int prot,
 		  struct sm_fs_map *ret);
+int posix_watch(struct sm_fs_backend *be, uint64_t id, int inotify_fd, uint32_t mask);
 /* posix_xattr.c */
 ssize_t posix_getxattr(struct sm_fs_backend *be, uint64_t id, const char *name, void *value, size_t size);
 ssize_t posix_listxattr(struct sm_fs_backend *be, uint64_t id, char *list, size_t size);

@@ -8,6 +8,7 @@
 #include "base/cursor.h"
 #include "fuse/handles.h"
 #include "fuse/session.h"
+#include "fuse/watch.h"
 
 struct fuse_session {
 	struct sm_fs_backend *be;
@@ -15,7 +16,8 @@ struct fuse_session {
 	struct sm_fs_ops own_ops;    /* the backend's, as far as its header knew them */
 	struct fuse_session_options options;
 	struct fuse_handles handles;
-	uint64_t features; /* agreed INIT flags; written by INIT alone */
+	struct watch *watch; /* NULL: none */
+	uint64_t features;   /* agreed INIT flags; written by INIT alone */
 	uint32_t minor;
 	int state;			 /* enum session_state, atomic */
 	struct fuse_session_stats stats; /* atomic members */

@@ -47,6 +47,10 @@ int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_op
 	if (!s->options.max_handles)
 		s->options.max_handles = FUSE_SESSION_MAX_HANDLES;
 	r = handles_init(&s->handles, s->options.max_handles);
+	/* Without inotify (out of instances, say) answers are valid for as long as the backend says: slower, not wrong.
+	 */
+	if (r == 0 && s->options.watch && s->ops->watch && watch_new(backend, s->ops, &s->watch) < 0)
+		s->watch = NULL;
 	if (r < 0) {
 		free(s);
 		return r;
@@ -80,8 +84,14 @@ struct fuse_session *fuse_session_free(struct fuse_session *s)
 	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == STATE_READY && s->ops->destroy)
 		s->ops->destroy(s->be);
 	handles_done(&s->handles);
+	watch_free(s->watch);
 	free(s);
 	return NULL;
+}
+
+struct watch *fuse_session_watch(struct fuse_session *s)
+{
+	return s->watch;
 }
 
 bool fuse_session_ended(struct fuse_session *s)
@@ -289,6 +299,7 @@ static ssize_t serve_init(struct fuse_request *rq)
 	if (!__atomic_compare_exchange_n(&s->state, &state, STATE_INIT, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return -EIO;
 	s->minor = 0;
+	watch_reset(s->watch);
 	r = op_init(rq);
 	/* A reply with another major version asks for a second INIT. */
 	__atomic_store_n(&s->state, r >= 0 && s->minor ? STATE_READY : STATE_NEW, __ATOMIC_RELEASE);

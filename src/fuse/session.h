@@ -27,6 +27,8 @@ struct fuse_session_options {
 	uint32_t max_handles; /* open files and directories at once; 0: 2^20. Beyond: -EMFILE */
 	bool writeback;	      /* let the peer cache writes (only where nobody else writes the tree) */
 	bool read_only;	      /* every changing request is answered -EROFS without asking the backend */
+	/* Watch what the peer caches, where the backend can (watch.h). The door has to run fuse_session_watch. */
+	bool watch;
 };
 
 /* What there is to measure. Monotonic counters. */
@@ -49,6 +51,10 @@ struct fuse_session *fuse_session_free(struct fuse_session *s);
  */
 ssize_t fuse_session_serve(struct fuse_session *s, const struct iovec *in, int num_in, const struct iovec *out,
 			   int num_out);
+
+/* Its watch; NULL: there is none. */
+struct watch;
+struct watch *fuse_session_watch(struct fuse_session *s);
 
 /* True after DESTROY, until the next INIT. */
 bool fuse_session_ended(struct fuse_session *s);

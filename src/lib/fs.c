@@ -81,7 +81,7 @@ int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint, const str
 {
 	struct sm_fs_mount_options o = OPTIONS_GET(struct sm_fs_mount_options, options);
 	struct fuse_dev_options own = {
-		.session = {.read_only = o.read_only, .writeback = o.writeback},
+		.session = {.read_only = o.read_only, .writeback = o.writeback, .watch = !o.writeback},
 		.threads = o.threads,
 		.source = o.source,
 		.allow_other = o.allow_other,

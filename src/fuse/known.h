@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the peer may have cached for longer than it asks about: names under watched directories and the attributes that
+ * it was shown. Internal to the watch (watch.h), under whose lock everything here is used.
+ *
+ * A node is here while the peer has it and a name or a watch makes it worth knowing. A name without a node is one that
+ * the peer knows to be absent.
+ */
+#ifndef FUSE_KNOWN_H
+#define FUSE_KNOWN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct known_node {
+	struct known_node *next, *wd_next; /* hash chains */
+	uint64_t id, refs;		   /* refs: lookups that were recorded */
+	struct known_name *names;	   /* of this node */
+	struct known_name *children;	   /* names in this directory */
+	int wd;				   /* its watch, -1: none */
+	bool refused;			   /* it cannot be watched: not asked again */
+	bool attr_known;		   /* the peer may believe `attr` */
+	struct stat attr;
+};
+
+struct known_name {
+	struct known_name *next;		   /* hash chain */
+	struct known_name *dir_next, **dir_prev;   /* parent->children */
+	struct known_name *node_next, **node_prev; /* node->names; NULL: absent */
+	struct known_node *parent, *node;
+	char name[];
+};
+
+struct known {
+	struct known_node **nodes, **by_wd;
+	struct known_name **names;
+	size_t num_nodes, num_names, num_watches, max_names;
+};
+
+/* max_names: beyond it nothing more is recorded. 0 or -ENOMEM. */
+int known_init(struct known *k, size_t max_names);
+void known_done(struct known *k);
+
+/* Of a name in a directory. The upper half is the better one. */
+uint64_t known_hash(uint64_t parent, const char *name);
+
+struct known_node *known_find(const struct known *k, uint64_t id);
+struct known_node *known_find_wd(const struct known *k, int wd);
+/* All of them in turn; only names may be taken out on the way. NULL: no more. */
+struct known_node *known_next(const struct known *k, const struct known_node *after);
+/* Finds or makes one; NULL: no memory. */
+struct known_node *known_enter(struct known *k, uint64_t id);
+/* Its watch, -1: none any more. */
+void known_set_watch(struct known *k, struct known_node *node, int wd);
+/* Takes a node out with its names and with what was in it. */
+void known_drop(struct known *k, struct known_node *node);
+
+struct known_name *known_name_find(const struct known *k, const struct known_node *parent, const char *name);
+/* Records that the name is this node's (NULL: absent), whatever it was. False: no room. */
+bool known_name_set(struct known *k, struct known_node *parent, const char *name, struct known_node *node);
+void known_name_remove(struct known *k, struct known_name *n);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Coherence: lets the peer cache for long what it has of a host directory, and tells it what others changed there.
+ *
+ * Each directory whose names the peer looks up is watched (inotify) before it is looked into; names and attributes that
+ * were given out since are recorded and may be believed for long. An event that contradicts a record makes it stale:
+ * the door takes it from the peer (FUSE_NOTIFY_INVAL_*, or the guest's agent). What the peer changes itself makes
+ * events too, but agrees with the records and costs no more than one look at the file. What cannot be watched (no
+ * watches left, a file system that raises no events, more names than are recorded, files with several names, which
+ * others may change through a name that nobody watches) keeps the short validity that the backend gave.
+ *
+ * What is not seen: writes of the host through a shared mapping until the file is closed or its times change.
+ *
+ * Thread rules: the hooks may be called from many threads; watch_step from one. No callback is made with a lock held.
+ */
+#ifndef FUSE_WATCH_H
+#define FUSE_WATCH_H
+
+#include "base/error.h"
+#include "fuse/known.h"
+#include "supermachine.h"
+
+struct watch;
+
+enum watch_what {
+	WATCH_NAME = 1,	    /* parent/name is not what the peer knows */
+	WATCH_ATTR = 2,	    /* attributes of nodeid */
+	WATCH_CONTENTS = 4, /* attributes and data of nodeid */
+};
+
+struct watch_stale {
+	enum watch_what what;
+	uint64_t parent, nodeid; /* NAME: parent; else nodeid */
+	const char *name;	 /* NAME */
+};
+
+struct watch_stats {
+	uint64_t names, directories, refused, events, stale;
+};
+
+/* be, ops: the backend, which must have ops->watch. 0, -ENOMEM, or inotify's refusal. */
+int watch_new(struct sm_fs_backend *be, const struct sm_fs_ops *ops, struct watch **ret) MUST_CHECK;
+struct watch *watch_free(struct watch *w);
+/* Readable when watch_step has something to do. */
+int watch_fd(const struct watch *w);
+/* Works off what is there, with a callback for all that became stale. Never blocks on the peer. 0 or -errno. */
+int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg);
+void watch_get_stats(struct watch *w, struct watch_stats *ret);
+/* Forgets all: the session begins anew. */
+void watch_reset(struct watch *w);
+
+/*
+ * The hooks; each takes w NULL for a session without a watch. A mark is taken before the backend is asked: what an
+ * event has touched since is not recorded.
+ */
+struct watch_mark {
+	uint64_t nodeid;
+	uint64_t at; /* events seen by then */
+	bool watched;
+};
+
+/* Before a name of this directory is looked up or made. */
+struct watch_mark watch_begin(struct watch *w, uint64_t dir);
+/* An entry (maybe an absent one) of that directory goes out: may lengthen its validity. */
+void watch_entry(struct watch *w, const struct watch_mark *mark, const char *name, struct sm_fs_entry *e);
+/* Before attributes are asked for; and when they go out. */
+struct watch_mark watch_begin_attr(struct watch *w, uint64_t nodeid);
+void watch_attr(struct watch *w, const struct watch_mark *mark, const struct stat *st, uint64_t *valid_ns);
+/* The peer changed the node's contents, or the names in a directory: it knows no attributes of it now. */
+void watch_changed(struct watch *w, uint64_t nodeid);
+/* The peer removed a name; renamed one (exchange: both stay). */
+void watch_removed(struct watch *w, uint64_t dir, const char *name);
+void watch_renamed(struct watch *w, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,
+		   bool exchange);
+void watch_forget(struct watch *w, uint64_t nodeid, uint64_t count);
+
+#endif
