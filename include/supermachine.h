@@ -687,7 +687,11 @@ enum sm_fs_symlinks {
 };
 /** How long the peer may believe what it has seen. Contents are right at each open, whatever this says. */
 enum sm_fs_cache {
-	SM_FS_CACHE_AUTO = 0,	/**< Names and attributes for a second. */
+	/**
+	 * Until somebody else changes them, where the door can tell the peer so (sm_fs_mount) and the directory can be
+	 * watched; else names and attributes for a second.
+	 */
+	SM_FS_CACHE_AUTO = 0,
 	SM_FS_CACHE_NONE = 1,	/**< Every use asks. */
 	SM_FS_CACHE_ALWAYS = 2, /**< For a day: only where nobody else changes the tree. */
 };

@@ -27,9 +27,9 @@ static const struct opt options[] = {
 	 "a directory of this host (default), an empty file system in memory, or the shared daemon",
 	 .choices = "posix|mem|daemon"},
 	{0, "cache", OPT_TEXT, V(cache), "none|auto|always",
-	 "how long names and attributes hold: not at all, a second (default), or for good (where nobody else changes "
-	 "the "
-	 "source)",
+	 "how long names and attributes hold: not at all, until somebody else changes them (default), or for good "
+	 "(where "
+	 "nobody else changes the source)",
 	 .choices = "none|auto|always"},
 	{0, "symlinks", OPT_TEXT, V(symlinks), "deny|opaque|follow",
 	 "links are refused, shown as they are (default), or resolved within the source",

@@ -41,6 +41,8 @@ static int setup(void **state)
 	struct fuse_dev_options d = {.session.watch = true};
 	struct sm_error err = {0};
 
+	if (!f)
+		return -1;
 	strcpy(f->dir, "/tmp/sm-test-mount.XXXXXX");
 	strcpy(f->source, "/tmp/sm-test-source.XXXXXX");
 	*state = f;
