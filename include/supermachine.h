@@ -357,6 +357,10 @@ SM_PUBLIC int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *e
 /** Sends a signal (Linux x86 number) to the command. After SIGKILL waits for the VM's end, 10 s at most. -ESRCH when it
  * has ended already. */
 SM_PUBLIC int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err);
+/** Asks the guest to give up that much of its memory, which goes back to the host (0: it may have all of it again). It
+ * follows within seconds as far as it can spare it, and takes back what it needs before it runs out. What the guest
+ * frees by itself goes back without being asked. */
+SM_PUBLIC int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *err);
 /** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first. */
 SM_PUBLIC int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err);
 

@@ -119,6 +119,8 @@ bool out_of_space(int error);
 void monitor_stop(struct keeper *k); /* asks, and kills if that takes too long */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */
 uint64_t monitor_starved_ns(const struct monitor *m);
+/* Has the guest give up this much memory, as far as it can. */
+int monitor_balloon(struct keeper *k, uint64_t bytes);
 void monitor_done(struct monitor *m, struct loop *loop);
 
 /* config.c: the monitor's configuration. */

@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -152,6 +153,14 @@ void monitor_stop(struct keeper *k)
 	loop_timer_at(m->kill_timer, time_now_ns() + k->args.limits.stop);
 }
 
+int monitor_balloon(struct keeper *k, uint64_t bytes)
+{
+	char text[64];
+	int n = snprintf(text, sizeof(text), "{\"cmd\":\"balloon\",\"target\":%llu}", (unsigned long long)bytes);
+
+	return send(k->mon.control, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
 static void on_monitor_exit(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct keeper *k = arg;
@@ -267,6 +276,23 @@ static int spawn(struct keeper *k, struct monitor_files *f, const char *json, st
 	return 0;
 }
 
+/* The guest's memory comes into being page by page: more than there is would end whatever is in its way, at some later
+ * time. */
+static int check_memory(const struct keeper *k, struct sm_error *err)
+{
+	char wanted[16], have[16];
+	struct sysinfo info;
+	uint64_t total;
+
+	if (sysinfo(&info) < 0)
+		return 0;
+	total = (uint64_t)info.totalram * info.mem_unit;
+	if (k->rec.memory <= total)
+		return 0;
+	return error_set(err, SM_ERROR_LIMIT, ENOMEM, "%s of memory is more than there is where the VM runs (%s)",
+			 format_size(k->rec.memory, wanted), format_size(total, have));
+}
+
 int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err)
 {
 	struct monitor_files files = {0};
@@ -274,6 +300,9 @@ int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err)
 	char *json = NULL;
 	int r;
 
+	r = check_memory(k, err);
+	if (r < 0)
+		return r;
 	r = vm_log_open(&k->mon.console_log, k->dirfd, "console", true, CONSOLE_ROTATE);
 	if (r < 0)
 		return error_sys(err, -r, "console of VM %s", k->rec.id);

@@ -125,6 +125,25 @@ static int serve_stop(struct client *c, uint32_t ch, struct cursor *request)
 	return 0;
 }
 
+static int serve_balloon(struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper_balloon m;
+	int r = keeper_balloon_decode(request, &m);
+
+	if (r < 0)
+		return r;
+	if (m.target > c->k->rec.memory)
+		return -EINVAL;
+	if (c->k->phase >= PHASE_ENDING)
+		return -ESRCH;
+	r = monitor_balloon(c->k, m.target);
+	if (r < 0)
+		return r;
+	mux_opened(link_mux(c->link), ch, NULL);
+	mux_close(link_mux(c->link), ch, 0, "");
+	return 0;
+}
+
 static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
 {
 	struct keeper *k = c->k;
@@ -170,6 +189,8 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_wait(c, ch, request);
 	case PROTO_KEEPER_STOP:
 		return serve_stop(c, ch, request);
+	case PROTO_KEEPER_BALLOON:
+		return serve_balloon(c, ch, request);
 	case PROTO_KEEPER_ATTACH:
 		return serve_attach(c, ch, request);
 	case PROTO_EXEC:
@@ -192,6 +213,8 @@ static const char *refusal(int r)
 		return "another client is attached";
 	case -EAGAIN:
 		return "the guest is still starting";
+	case -EINVAL:
+		return "the VM does not have that much memory";
 	case -ENOSYS:
 		return "no such service";
 	default:

@@ -125,6 +125,21 @@ int keeper_stop_decode(struct cursor *c, struct keeper_stop *ret)
 	return 0;
 }
 
+int keeper_balloon_encode(struct buf *b, const struct keeper_balloon *m)
+{
+	return write_numbers(b, &m->target, 1);
+}
+
+int keeper_balloon_decode(struct cursor *c, struct keeper_balloon *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 1);
+
+	if (r == 0)
+		ret->target = v[0];
+	return r;
+}
+
 int keeper_attach_encode(struct buf *b, const struct keeper_attach *a)
 {
 	uint64_t v[3] = {a->stdin_open, a->rows, a->cols};

@@ -14,6 +14,9 @@
  * PROTO_KEEPER_ATTACH: OPENED when the command runs; from then on the channel is as one of PROTO_EXEC. CLOSE -EBUSY
  * when another client has it.
  *
+ * PROTO_KEEPER_BALLOON: OPENED and CLOSE 0 when the monitor has been told; CLOSE -EINVAL for more than the VM has. The
+ * guest follows as it can.
+ *
  * A keeper started with --owner waits with the command for the first ATTACH.
  */
 #ifndef KEEPER_WIRE_H
@@ -60,6 +63,12 @@ struct keeper_stop {
 };
 int keeper_stop_encode(struct buf *b, const struct keeper_stop *s);
 int keeper_stop_decode(struct cursor *c, struct keeper_stop *ret);
+
+struct keeper_balloon {
+	uint64_t target; /* bytes that the guest is to give up; 0: none */
+};
+int keeper_balloon_encode(struct buf *b, const struct keeper_balloon *m);
+int keeper_balloon_decode(struct cursor *c, struct keeper_balloon *ret);
 
 struct keeper_attach {
 	bool stdin_open;

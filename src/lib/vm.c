@@ -344,27 +344,44 @@ int sm_vm_wait_started(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome 
 			 x.outcome.message[0] ? x.outcome.message : vm_reason_name(x.outcome.reason));
 }
 
-/* Sends a stop request; 0 also when the keeper went at that moment. */
-static int request_stop(struct sm_vm *vm, const struct keeper_stop *s, struct sm_error *err)
+/* Has the keeper do one thing that it answers at once. what: for messages. */
+static int request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what, struct sm_error *err)
 {
-	_cleanup_(buf_done) struct buf b = {0};
 	struct conn conn;
 	struct call call;
 	int r = vm_connect(vm->client, vm->id, &conn, err);
 
 	if (r < 0)
 		return r;
-	r = keeper_stop_encode(&b, s);
-	if (r == 0)
-		r = conn_call(&conn, PROTO_KEEPER_STOP, &b, &call);
+	r = conn_call(&conn, service, b, &call);
 	if (r < 0) {
 		conn_done(&conn);
 		return error_sys(err, -r, "VM %s", vm->id);
 	}
-	r = conn_await_open(&conn, &call, "stop", err);
+	r = conn_await_open(&conn, &call, what, err);
 	conn_done(&conn);
 	call_done(&call);
+	return r;
+}
+
+/* Sends a stop request; 0 also when the keeper went at that moment. */
+static int request_stop(struct sm_vm *vm, const struct keeper_stop *s, struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	int r = keeper_stop_encode(&b, s);
+
+	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id) : request(vm, PROTO_KEEPER_STOP, &b, "stop", err);
 	return r == -ECONNRESET ? 0 : r;
+}
+
+int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct keeper_balloon m = {.target = bytes};
+	int r = keeper_balloon_encode(&b, &m);
+
+	return r < 0 ? error_sys(err, -r, "VM %s", vm->id)
+		     : request(vm, PROTO_KEEPER_BALLOON, &b, "change its memory", err);
 }
 
 int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)

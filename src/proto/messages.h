@@ -22,10 +22,11 @@ enum proto_service {
 	PROTO_STATS = 7,
 	PROTO_SYNC_CLOCK = 8,
 	/* keeper */
-	PROTO_KEEPER_STATUS = 32, /* reply: state, JSON record */
-	PROTO_KEEPER_WAIT = 33,	  /* event exit when the VM ends */
-	PROTO_KEEPER_STOP = 34,	  /* TLV: grace period ns, signal */
-	PROTO_KEEPER_ATTACH = 35, /* the main command's streams, as an exec channel */
+	PROTO_KEEPER_STATUS = 32,  /* reply: state, JSON record */
+	PROTO_KEEPER_WAIT = 33,	   /* event exit when the VM ends */
+	PROTO_KEEPER_STOP = 34,	   /* TLV: grace period ns, signal */
+	PROTO_KEEPER_ATTACH = 35,  /* the main command's streams, as an exec channel */
+	PROTO_KEEPER_BALLOON = 36, /* how much memory the guest should give up */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,
 	PROTO_MACHINE_STOP = 65,

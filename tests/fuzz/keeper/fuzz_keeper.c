@@ -28,6 +28,13 @@ enum sm_vm_state keeper_state(const struct keeper *k)
 	return SM_VM_RUNNING;
 }
 
+int monitor_balloon(struct keeper *k, uint64_t bytes)
+{
+	if (bytes > k->rec.memory)
+		abort();
+	return 0;
+}
+
 int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a)
 {
 	return mux_opened(near, ch, NULL);

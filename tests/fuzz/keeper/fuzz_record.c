@@ -38,8 +38,9 @@ static void fuzz_exit(const char *p, size_t len)
 
 static void fuzz_messages(const uint8_t *p, size_t len)
 {
-	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a;
+	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a;
 	struct keeper_status status;
+	struct keeper_balloon balloon;
 	struct keeper_attach attach;
 	struct vm_log_header header;
 	struct keeper_wait wait;
@@ -54,7 +55,8 @@ static void fuzz_messages(const uint8_t *p, size_t len)
 		abort();
 	if (vm_log_header_decode(&d, &header) == 0 && header.len > VM_LOG_MAX_RECORD)
 		abort();
-	if (keeper_attach_decode(&e, &attach) < 0 || keeper_wait_decode(&f, &wait) < 0)
+	if (keeper_attach_decode(&e, &attach) < 0 || keeper_wait_decode(&f, &wait) < 0 ||
+	    keeper_balloon_decode(&g, &balloon) < 0)
 		return;
 }
 
