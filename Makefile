@@ -33,7 +33,7 @@ check:
 
 # The full counts, suite by suite, resumable; writes docs/RESULTS.md.
 check-long:
-	@SM_SCALE=$${SM_SCALE:-100} tools/check --long
+	@tools/check --long
 
 unit: all
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs
