@@ -6,6 +6,24 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SM_BIN=${SM_BIN:-$top/build/bin}
 export SM_BIN PATH=$SM_BIN:$PATH
 
+# bench_home: $w is a directory for this run, and SUPERMACHINE_HOME is in it unless it is given (tests/bench/run gives one to all). At the end: `cleanup`, if
+# the bench has such a function; a home of this run's own goes with its machine.
+bench_home() {
+	w=$(mktemp -d /tmp/sm-bench.XXXXXX) || exit 1
+	trap bench_end EXIT
+	if [ -z "${SUPERMACHINE_HOME:-}" ]; then
+		export SUPERMACHINE_HOME=$w/home
+		own_home=1
+	fi
+	mkdir -p "$SUPERMACHINE_HOME"
+}
+
+bench_end() {
+	! declare -F cleanup >/dev/null || cleanup
+	[ -z "${own_home:-}" ] || supermachine machine stop >/dev/null 2>&1
+	rm -rf "$w"
+}
+
 # Where VMs run: on this host, or in the machine.
 engine() {
 	if "$top/tools/needs-machine"; then echo machine; else echo host; fi
@@ -21,6 +39,11 @@ ratio() {
 	awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) printf "%.2f", a / b; else printf "n/a" }'
 }
 
+# median: of the numbers on standard input, one a line.
+median() {
+	sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+}
+
 # seconds COMMAND...: wall time of it in seconds; its output goes to stderr. Fails if it fails.
 seconds() {
 	local t0 t1
@@ -30,19 +53,19 @@ seconds() {
 	awk -v a="$t0" -v b="$t1" 'BEGIN { printf "%.3f\n", (b - a) / 1e9 }'
 }
 
+# busybox_root DIR: a root of a static busybox with its applets.
+busybox_root() {
+	local a
+	mkdir -p "$1/bin" "$1/etc" || return 1
+	cp "$(command -v busybox)" "$1/bin/busybox" || return 1
+	for a in $("$1/bin/busybox" --list); do [ "$a" = busybox ] || ln -sf busybox "$1/bin/$a"; done
+	echo 'root:x:0:0:root:/root:/bin/sh' >"$1/etc/passwd"
+}
+
 # A tiny image (busybox) in the store under the name bench-busybox.
 busybox_image() {
 	supermachine inspect bench-busybox >/dev/null 2>&1 && return
-	local d
-	d=$(mktemp -d)
-	mkdir -p "$d/root/bin" "$d/root/etc"
-	cp /bin/busybox "$d/root/bin/busybox"
-	for a in sh cat true echo sleep dd sha256sum wc head ls seq mount; do ln -s busybox "$d/root/bin/$a"; done
-	echo 'root:x:0:0:root:/root:/bin/sh' >"$d/root/etc/passwd"
-	umoci init --layout "$d/oci" && umoci new --image "$d/oci:b" &&
-		umoci insert --rootless --image "$d/oci:b" "$d/root" / >/dev/null 2>&1 &&
-		supermachine load "oci:$d/oci:b" >/dev/null && supermachine tag b bench-busybox
-	local rc=$?
-	rm -rf "$d"
-	return $rc
+	busybox_root "$w/busybox" &&
+		python3 "$top/tests/lib/mkimage" --tag latest --env PATH=/bin --cmd '["sh"]' --layer "$w/busybox" "$w/busybox-layout" >/dev/null &&
+		supermachine load -q --name bench-busybox "oci:$w/busybox-layout" >/dev/null
 }
