@@ -15,8 +15,8 @@
 
 #include "base/util.h"
 
-#define SHIFT 56
-#define CHILD_MASK ((1ULL << SHIFT) - 1)
+#define SHIFT FUSE_MUX_SHIFT
+#define CHILD_MASK FUSE_MUX_ID_MASK
 #define OWN_VALID_NS (86400ULL * 1000000000ULL) /* the root never changes */
 
 struct child {

@@ -13,6 +13,8 @@
 #include "base/error.h"
 
 #define FUSE_MUX_MAX 128
+#define FUSE_MUX_SHIFT 56 /* of the child's number, from 1 */
+#define FUSE_MUX_ID_MASK ((1ULL << FUSE_MUX_SHIFT) - 1)
 
 struct fuse_mux_child {
 	struct sm_fs_backend *backend; /* stays the caller's; must outlive the mux */

@@ -95,21 +95,27 @@ static int optional_handle(struct fuse_request *rq, bool given, uint64_t handle,
 	return given && request_handle(rq, handle, rq->h.nodeid, false, ret_fh) == 0;
 }
 
+/* Asks the backend for the attributes of the request's node and answers with them. */
+static ssize_t attributes(struct fuse_request *rq, bool has_fh, uint64_t fh)
+{
+	struct watch_mark mark = watch_begin_attr(rq->s->watch, rq->h.nodeid);
+	struct stat st = {0};
+	uint64_t valid = 0;
+	int r = rq->s->ops->getattr(rq->s->be, rq->h.nodeid, has_fh, fh, &st, &valid);
+
+	return r < 0 ? r : reply_attr(rq, &mark, &st, valid);
+}
+
 ssize_t op_getattr(struct fuse_request *rq)
 {
 	struct fuse_getattr_in in;
-	struct stat st = {0};
-	struct watch_mark mark;
-	uint64_t fh = 0, valid = 0;
+	uint64_t fh = 0;
 	bool has_fh;
-	int r;
 
 	if (!request_arg(rq, &in, sizeof(in)))
 		return -EPROTO;
 	has_fh = optional_handle(rq, in.getattr_flags & FUSE_GETATTR_FH, in.fh, &fh);
-	mark = watch_begin_attr(rq->s->watch, rq->h.nodeid);
-	r = rq->s->ops->getattr(rq->s->be, rq->h.nodeid, has_fh, fh, &st, &valid);
-	return r < 0 ? r : reply_attr(rq, &mark, &st, valid);
+	return attributes(rq, has_fh, fh);
 }
 
 static uint32_t set_from_valid(uint32_t valid)
@@ -147,6 +153,9 @@ ssize_t op_setattr(struct fuse_request *rq)
 
 	if (!request_arg(rq, &in, sizeof(in)))
 		return -EPROTO;
+	if (rq->s->watch && in.valid & FATTR_MTIME && (int64_t)in.mtime == WATCH_EVENT_SEC &&
+	    in.mtimensec == WATCH_EVENT_NSEC)
+		return attributes(rq, false, 0);
 	if (!rq->s->ops->setattr)
 		return -EROFS;
 	if ((in.valid & FATTR_SIZE && in.size > INT64_MAX) || in.atimensec > 999999999 || in.mtimensec > 999999999 ||
@@ -207,6 +216,8 @@ ssize_t op_mknod(struct fuse_request *rq)
 
 	if (!name)
 		return rq->args.bad ? -EPROTO : -EINVAL;
+	if (rq->s->watch && S_ISCHR(in.mode) && in.rdev == WATCH_PROBE_RDEV)
+		return -EEXIST;
 	if (!rq->s->ops->mknod)
 		return -EROFS;
 	rq->who.umask = in.umask;

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -12,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "fuse/mux.h"
 
 #define NAME_VALID_NS (86400ULL * 1000000000ULL)
 /* Of attributes, a directory's apart: somebody may give a file a second name where nobody watches, and change it there.
@@ -36,12 +39,50 @@ struct watch {
 	pthread_mutex_t lock; /* all below */
 	struct known known;
 	struct findings late; /* found by a hook: told by the next step */
+	bool paths;
 	uint64_t refused, events, stale;
 	uint64_t lost;	      /* the event at which everything was taken for changed */
 	uint64_t last[SLOTS]; /* by hash of a name or a node: the last event that touched it */
 };
 
 /* ----------------------------------------------------------------------------------------------- findings */
+
+/* Puts a component before what stands at *at; false: too long. */
+static bool prepend(char *buf, size_t *at, const char *name)
+{
+	size_t len = strlen(name);
+
+	if (*at < len + 1)
+		return false;
+	if (buf[*at])
+		buf[--*at] = '/';
+	*at -= len;
+	memcpy(buf + *at, name, len);
+	return true;
+}
+
+/* From the session's root down to the node, or to a name in it. NULL: unknown, or longer than a path may be. */
+static char *path_of(struct watch *w, uint64_t id, const char *name)
+{
+	char buf[PATH_MAX], child[8];
+	size_t at = sizeof(buf) - 1;
+	const struct known_node *node = known_find(&w->known, id);
+
+	buf[at] = '\0';
+	if (name && !prepend(buf, &at, name))
+		return NULL;
+	for (; node && node->names; node = node->names->parent)
+		if (!prepend(buf, &at, node->names->name))
+			return NULL;
+	if (!node || (node->id & FUSE_MUX_ID_MASK) != SM_FS_ROOT)
+		return NULL;
+	if (node->id != SM_FS_ROOT) {
+		snprintf(child, sizeof(child), "%u", (unsigned)(node->id >> FUSE_MUX_SHIFT) - 1);
+		if (!prepend(buf, &at, child))
+			return NULL;
+	}
+	return strdup(buf + at);
+}
 
 static void found(struct watch *w, struct findings *f, struct watch_stale what)
 {
@@ -54,6 +95,8 @@ static void found(struct watch *w, struct findings *f, struct watch_stale what)
 		f->list = grown;
 		f->room = room;
 	}
+	if (w->paths)
+		what.path = what.name ? path_of(w, what.parent, what.name) : path_of(w, what.nodeid, NULL);
 	what.name = what.name ? strdup(what.name) : NULL;
 	f->list[f->count++] = what;
 	w->stale++;
@@ -61,8 +104,10 @@ static void found(struct watch *w, struct findings *f, struct watch_stale what)
 
 static void findings_done(struct findings *f)
 {
-	for (size_t i = 0; i < f->count; i++)
+	for (size_t i = 0; i < f->count; i++) {
 		free((char *)f->list[i].name);
+		free((char *)f->list[i].path);
+	}
 	free(f->list);
 	*f = (struct findings){0};
 }
@@ -105,6 +150,11 @@ struct watch *watch_free(struct watch *w)
 int watch_fd(const struct watch *w)
 {
 	return w->fd;
+}
+
+void watch_paths(struct watch *w)
+{
+	w->paths = true;
 }
 
 void watch_get_stats(struct watch *w, struct watch_stats *ret)

@@ -32,7 +32,22 @@ struct watch_stale {
 	enum watch_what what;
 	uint64_t parent, nodeid; /* NAME: parent; else nodeid */
 	const char *name;	 /* NAME */
+	/* One path to it from the session's root, without a leading slash; NULL: none is known, or watch_paths was not
+	 * asked for. */
+	const char *path;
 };
+
+/*
+ * What an agent of ours does in the peer, where no notification reaches the peer's kernel: it makes that kernel ask
+ * again by ordinary system calls, two of which the session answers without asking the backend, whoever makes them:
+ * - mknod of a character device of this number (as FUSE encodes it), before which the kernel looks the name up afresh:
+ *   -EEXIST, and nothing is made.
+ * - utimensat with this modification time: success, nothing is set. The peer's own watchers (inotify) see it:
+ * IN_MODIFY, or IN_ATTRIB when the access time is given too.
+ */
+#define WATCH_PROBE_RDEV UINT32_MAX
+#define WATCH_EVENT_SEC (-0x5afe736dLL)
+#define WATCH_EVENT_NSEC 736764637U
 
 struct watch_stats {
 	uint64_t names, directories, refused, events, stale;
@@ -45,6 +60,8 @@ struct watch *watch_free(struct watch *w);
 int watch_fd(const struct watch *w);
 /* Works off what is there, with a callback for all that became stale. Never blocks on the peer. 0 or -errno. */
 int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg);
+/* From now on findings have a path. Prefixes of a mux's children are their numbers, from 0. */
+void watch_paths(struct watch *w);
 void watch_get_stats(struct watch *w, struct watch_stats *ret);
 /* Forgets all: the session begins anew. */
 void watch_reset(struct watch *w);

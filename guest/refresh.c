@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Makes this kernel ask again for what changed on the host. See refresh.h. */
+#include "guest/refresh.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+
+/* As fuse/watch.h has them; the rooms may not know each other. */
+#define PROBE_DEVICE makedev(0xfff, 0xfffff)
+#define EVENT_TIME ((struct timespec){.tv_sec = -0x5afe736dLL, .tv_nsec = 736764637})
+
+/* musl 1.2.3 has no statx: its flags, by number. */
+#define FORCE_SYNC 0x2000
+#define BASIC_STATS 0x7ffU
+
+/* The path of a name in the kernel's caches is looked up afresh for an exclusive create, which is then refused. */
+static int ask_for_name(int base, const char *path)
+{
+	int r = mknodat(base, path, S_IFCHR | 0600, PROBE_DEVICE);
+
+	/* A host without the other half of this would have made it. */
+	if (r == 0)
+		unlinkat(base, path, 0);
+	return r == 0 || errno == EEXIST || errno == EROFS || errno == ENOENT ? 0 : -errno;
+}
+
+static int ask_for_attributes(int base, const char *path)
+{
+	uint64_t answer[32]; /* struct statx: 256 bytes, which nobody reads here */
+
+	return syscall(SYS_statx, base, path, AT_SYMLINK_NOFOLLOW | FORCE_SYNC, BASIC_STATS, answer) < 0 ? -errno : 0;
+}
+
+/* For those in the guest who watch the file (inotify): changes nothing. */
+static void raise_event(int base, const char *path, bool contents)
+{
+	struct timespec times[2] = {EVENT_TIME, EVENT_TIME};
+
+	if (contents)
+		times[0].tv_nsec = UTIME_OMIT;
+	if (utimensat(base, path, times, AT_SYMLINK_NOFOLLOW) < 0)
+		return; /* a read-only mount raises none */
+}
+
+int refresh_apply(int base, int proc, enum refresh_what what, const char *path)
+{
+	int r;
+
+	if (what == REFRESH_ALL) {
+		_fd_ int fd = openat(proc, "sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+
+		return fd < 0 ? -errno : write_full(fd, "3", 1); /* pages and dentries */
+	}
+	if (what == REFRESH_NAME)
+		return ask_for_name(base, path);
+	r = ask_for_attributes(base, path);
+	if (r == 0)
+		raise_event(base, path, what == REFRESH_CONTENTS);
+	return r;
+}
+
+int refresh_serve(int base, int proc, int fd)
+{
+	uint8_t record[REFRESH_MAX + 1];
+	uint32_t len;
+
+	for (;;) {
+		ssize_t n = read_full(fd, &len, sizeof(len));
+
+		if (n <= 0)
+			return (int)n;
+		len = le32toh(len);
+		if (n < (ssize_t)sizeof(len) || len < 1 || len > REFRESH_MAX)
+			return -EPROTO;
+		n = read_full(fd, record, len);
+		if (n < (ssize_t)len)
+			return n < 0 ? (int)n : -EPROTO;
+		record[len] = '\0';
+		if (memchr(record + 1, '\0', len - 1) || record[1] == '/')
+			return -EPROTO;
+		/* What is gone meanwhile needs no refreshing. */
+		refresh_apply(base, proc, record[0], (const char *)record + 1);
+	}
+}
+
+/* Keeps nothing of the agent's but these two descriptors. */
+static _Noreturn void child(int base, int proc)
+{
+	struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = REFRESH_PORT};
+	sigset_t none;
+	int fd;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "sm-refresh");
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (dup2(proc, 1) < 0 || dup2(base, 0) < 0 || syscall(SYS_close_range, 3U, ~0U, 0U) < 0)
+		_exit(1);
+	fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof(host)) < 0)
+		_exit(1); /* a host that does not watch */
+	_exit(refresh_serve(0, 1, fd) < 0);
+}
+
+int refresh_start(int base, int proc)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		child(base, proc);
+	return pid < 0 ? -errno : pid;
+}
