@@ -527,6 +527,13 @@ enum sm_fs_open_flags {
 	SM_FS_OPEN_PARALLEL_WRITES = 1 << 6,
 };
 
+/** What a write is. */
+enum sm_fs_write_flags {
+	SM_FS_WRITE_KILL_SUIDGID = 1 << 0, /**< As SM_FS_SET_KILL_SUIDGID. */
+	SM_FS_WRITE_APPEND =
+		1 << 1, /**< Behind the end, wherever that is by now; offset is where the peer took it to be. */
+};
+
 /** An open file or directory. */
 struct sm_fs_open {
 	uint64_t fh;	/**< The backend's own; given back to it. */
@@ -605,9 +612,9 @@ struct sm_fs_ops {
 	/** Straight between the file and the request's buffers. Past the end: 0. Required for files. (READ) */
 	ssize_t (*read)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, const struct iovec *iov, int count,
 			uint64_t offset);
-	/** kill_suidgid as in setattr. NULL: -EROFS. (WRITE) */
+	/** flags: enum sm_fs_write_flags. NULL: -EROFS. (WRITE) */
 	ssize_t (*write)(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t nodeid, uint64_t fh,
-			 const struct iovec *iov, int count, uint64_t offset, bool kill_suidgid);
+			 const struct iovec *iov, int count, uint64_t offset, uint32_t flags);
 	/** A descriptor of the open file was closed; lock_owner's POSIX locks go. NULL: never asked again. (FLUSH) */
 	int (*flush)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, uint64_t lock_owner);
 	void (*release)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, bool flock_release,

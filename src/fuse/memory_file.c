@@ -254,7 +254,7 @@ static ssize_t write_locked(struct memory_fs *fs, struct memory_node *node, cons
 }
 
 ssize_t memory_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint64_t fh,
-		     const struct iovec *iov, int count, uint64_t off, bool kill)
+		     const struct iovec *iov, int count, uint64_t off, uint32_t flags)
 {
 	struct memory_fs *fs = memory_fs_of(be);
 	struct memory_node *node;
@@ -265,8 +265,8 @@ ssize_t memory_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, u
 	if (node && !S_ISREG(node->st.st_mode))
 		n = -EINVAL;
 	else if (node)
-		n = write_locked(fs, node, iov, count, off);
-	if (n > 0 && kill)
+		n = write_locked(fs, node, iov, count, flags & SM_FS_WRITE_APPEND ? (uint64_t)node->st.st_size : off);
+	if (n > 0 && flags & SM_FS_WRITE_KILL_SUIDGID)
 		kill_suidgid(node);
 	pthread_mutex_unlock(&fs->lock);
 	return n;

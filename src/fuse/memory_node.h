@@ -73,7 +73,7 @@ int memory_open(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64
 ssize_t memory_read(struct sm_fs_backend *be, uint64_t id, uint64_t fh, const struct iovec *iov, int count,
 		    uint64_t off);
 ssize_t memory_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint64_t fh,
-		     const struct iovec *iov, int count, uint64_t off, bool kill_suidgid);
+		     const struct iovec *iov, int count, uint64_t off, uint32_t flags);
 void memory_release(struct sm_fs_backend *be, uint64_t id, uint64_t fh, bool flock_release, uint64_t owner);
 int memory_fallocate(struct sm_fs_backend *be, uint64_t id, uint64_t fh, int mode, uint64_t off, uint64_t len);
 int64_t memory_lseek(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, int whence);

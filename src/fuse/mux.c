@@ -320,13 +320,13 @@ static ssize_t mux_read(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, 
 }
 
 static ssize_t mux_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t nodeid, uint64_t fh,
-			 const struct iovec *iov, int count, uint64_t offset, bool kill_suidgid)
+			 const struct iovec *iov, int count, uint64_t offset, uint32_t flags)
 {
 	const struct child *c = route(be, &nodeid);
 
 	if (!c || !c->ops.write)
 		return -EROFS;
-	return c->ops.write(c->be, who, nodeid, fh, iov, count, offset, kill_suidgid);
+	return c->ops.write(c->be, who, nodeid, fh, iov, count, offset, flags);
 }
 
 static int mux_flush(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, uint64_t lock_owner)

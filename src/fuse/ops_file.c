@@ -176,6 +176,16 @@ ssize_t op_read(struct fuse_request *rq)
 	return n;
 }
 
+/* Pages that the peer wrote to its cache have their place, whatever file they are sent through. */
+static uint32_t write_flags(const struct fuse_write_in *in)
+{
+	uint32_t out = in->write_flags & FUSE_WRITE_KILL_SUIDGID ? SM_FS_WRITE_KILL_SUIDGID : 0;
+
+	if (in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE))
+		out |= SM_FS_WRITE_APPEND;
+	return out;
+}
+
 ssize_t op_write(struct fuse_request *rq)
 {
 	struct fuse_write_in in;
@@ -199,8 +209,7 @@ ssize_t op_write(struct fuse_request *rq)
 	iov = iov_slice(rq->in, rq->num_in, skip, in.size, &count);
 	if (!iov)
 		return -ENOMEM;
-	n = rq->s->ops->write(rq->s->be, &rq->who, rq->h.nodeid, fh, iov, count, in.offset,
-			      in.write_flags & FUSE_WRITE_KILL_SUIDGID);
+	n = rq->s->ops->write(rq->s->be, &rq->who, rq->h.nodeid, fh, iov, count, in.offset, write_flags(&in));
 	if (n < 0)
 		return n;
 	watch_changed(rq->s->watch, rq->h.nodeid);

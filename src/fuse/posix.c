@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The posix backend: names, attributes, making and removing. See posix.h. */
+/*
+ * The posix backend: names, attributes, removing and moving. See posix.h; making is in posix_make.c.
+ *
+ * A look-up is one system call where owners are the host's (FUSE_POSIX_SAME), or known from before. Where they are kept
+ * in an attribute, the file is opened (O_PATH) the first time: an attribute read by name might be another file's.
+ */
 #include "fuse/posix.h"
 
 #include <errno.h>
@@ -14,52 +19,57 @@
 #include "base/util.h"
 #include "fuse/posix_node.h"
 
-static int show(struct posix_fs *fs, int path_fd, struct stat *ret)
-{
-	if (fstatat(path_fd, "", ret, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	return posix_show(fs, path_fd, ret);
-}
-
 /* ------------------------------------------------------------------------------------------------ lookup */
 
-/* An O_PATH descriptor just opened becomes an entry, with a lookup reference. Takes fd over. */
-static int enter(struct posix_fs *fs, struct posix_node *parent, const char *name, int fd, struct sm_fs_entry *ret)
+int posix_enter(struct posix_fs *fs, struct posix_node *parent, const char *name, int fd, const struct posix_seen *seen,
+		const struct posix_kept *kept, struct sm_fs_entry *ret)
 {
-	struct posix_node *node;
-	struct stat host;
-	int r;
-
-	*ret = (struct sm_fs_entry){.entry_valid_ns = fs->options.valid_ns, .attr_valid_ns = fs->options.valid_ns};
-	if (fstatat(fd, "", &host, AT_EMPTY_PATH) < 0) {
-		r = -errno;
-		close(fd);
-		return r;
-	}
-	if (S_ISLNK(host.st_mode) && fs->options.symlinks == FUSE_POSIX_DENY) {
-		close(fd);
+	*ret = (struct sm_fs_entry){
+		.entry_valid_ns = fs->options.valid_ns, .attr_valid_ns = fs->options.valid_ns, .attr = seen->st};
+	if (S_ISLNK(seen->st.st_mode) && fs->options.symlinks == FUSE_POSIX_DENY) {
+		fd_close(fd);
 		return -EACCES;
 	}
-	ret->attr = host;
-	ret->submount = host.st_dev != parent->dev && S_ISDIR(host.st_mode);
-	r = posix_show(fs, fd, &ret->attr);
+	ret->submount = parent && seen->st.st_dev != parent->dev && S_ISDIR(seen->st.st_mode);
+	if (kept)
+		posix_apply_kept(fs, kept, &ret->attr);
+	return posix_node_enter(fs, parent, name, fd, seen, kept, &ret->nodeid);
+}
+
+/* What can only be told of a file that is held: its owner, or (no time of birth) which one it is. */
+static int find_held(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
+		     struct sm_fs_entry *ret)
+{
+	int r, fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct posix_kept kept;
+	struct posix_seen seen;
+
+	if (fd < 0)
+		return -errno;
+	r = posix_see(fd, "", &seen);
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
-	r = posix_node_enter(fs, parent, name, fd, &host, &node);
-	if (r < 0)
-		return r;
-	ret->nodeid = node->id;
-	posix_fd_put(fs, node);
-	return 0;
+	if (fs->options.ids == FUSE_POSIX_SAME)
+		return posix_enter(fs, parent, name, fd, &seen, NULL, ret);
+	posix_read_kept(fs, fd, &seen.st, &kept);
+	return posix_enter(fs, parent, name, fd, &seen, &kept, ret);
 }
 
 int posix_find(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name, struct sm_fs_entry *ret)
 {
-	int fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	bool owners = fs->options.ids == FUSE_POSIX_CALLER;
+	struct posix_kept kept = {0};
+	struct posix_seen seen;
+	int r = posix_see(parent_fd, name, &seen);
 
-	return fd < 0 ? -errno : enter(fs, parent, name, fd, ret);
+	if (r < 0)
+		return r;
+	if (!seen.birth ||
+	    (owners && (S_ISREG(seen.st.st_mode) || S_ISDIR(seen.st.st_mode)) && !posix_node_kept(fs, &seen, &kept)))
+		return find_held(fs, parent, parent_fd, name, ret);
+	return posix_enter(fs, parent, name, -1, &seen, owners ? &kept : NULL, ret);
 }
 
 static int posix_lookup(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent_id, const char *name,
@@ -91,17 +101,16 @@ static int posix_getattr(struct sm_fs_backend *be, uint64_t id, bool has_fh, uin
 			 uint64_t *ret_valid)
 {
 	struct posix_fs *fs = posix_fs_of(be);
-	struct posix_node *node;
-	int r, fd = posix_fd_get(fs, id, &node);
+	struct posix_kept kept = {0};
+	struct posix_seen seen;
+	int r = posix_node_see(fs, id, &seen, &kept);
 
 	*ret_valid = fs->options.valid_ns;
-	if (fd == -ESTALE && has_fh) /* unlinked, but open */
-		return fstat((int)fh, ret) < 0 ? -errno : posix_show(fs, (int)fh, ret);
-	if (fd < 0)
-		return fd;
-	r = show(fs, fd, ret);
-	posix_fd_put(fs, node);
-	return r;
+	if (r < 0)
+		return r;
+	*ret = seen.st;
+	posix_apply_kept(fs, &kept, ret);
+	return 0;
 }
 
 static int set_size(struct posix_fs *fs, struct posix_node *node, int path_fd, bool has_fh, uint64_t fh, off_t size)
@@ -110,10 +119,12 @@ static int set_size(struct posix_fs *fs, struct posix_node *node, int path_fd, b
 
 	if (!S_ISREG(node->type))
 		return S_ISDIR(node->type) ? -EISDIR : -EINVAL;
-	if (has_fh && ftruncate((int)fh, size) == 0)
+	if (has_fh && ftruncate(posix_file_of(fh)->fd, size) == 0)
 		return 0;
-	fd = open(posix_proc_path(path_fd).path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-	return fd < 0 || ftruncate(fd, size) < 0 ? -errno : 0;
+	fd = posix_reopen(fs, path_fd, O_WRONLY | O_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	return ftruncate(fd, size) < 0 ? -errno : 0;
 }
 
 static int set_times(int path_fd, uint32_t set, const struct stat *in)
@@ -184,36 +195,36 @@ static int set_owner_kept(struct posix_fs *fs, struct posix_node *node, int path
 static int set_owner(struct posix_fs *fs, struct posix_node *node, int path_fd, uint32_t set, const struct stat *in)
 {
 	const uint32_t ours = SM_FS_SET_MODE | SM_FS_SET_UID | SM_FS_SET_GID | SM_FS_SET_KILL_SUIDGID;
-	struct stat shown;
+	struct posix_seen seen;
 	mode_t before;
 	int r;
 
 	if (!(set & ours))
 		return 0;
-	r = show(fs, path_fd, &shown);
+	if (fs->options.ids == FUSE_POSIX_SAME && !(set & SM_FS_SET_KILL_SUIDGID))
+		return set_owner_same(node, path_fd, set, in);
+	r = posix_see(path_fd, "", &seen);
 	if (r < 0)
 		return r;
-	before = shown.st_mode;
-	apply_shown(&shown, set, in);
-	if (!(set & ~SM_FS_SET_KILL_SUIDGID & ours) && shown.st_mode == before)
+	posix_show(fs, node, path_fd, &seen.st);
+	before = seen.st.st_mode;
+	apply_shown(&seen.st, set, in);
+	if (!(set & ~SM_FS_SET_KILL_SUIDGID & ours) && seen.st.st_mode == before)
 		return 0;
-	return fs->options.ids == FUSE_POSIX_SAME ? set_owner_same(node, path_fd, set, &shown)
-						  : set_owner_kept(fs, node, path_fd, set, &shown);
+	return fs->options.ids == FUSE_POSIX_SAME ? set_owner_same(node, path_fd, set, &seen.st)
+						  : set_owner_kept(fs, node, path_fd, set, &seen.st);
 }
 
-static int posix_setattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, bool has_fh,
-			 uint64_t fh, uint32_t set, const struct stat *in, struct stat *ret, uint64_t *ret_valid)
+static int set_all(struct posix_fs *fs, struct posix_node *node, int fd, bool has_fh, uint64_t fh, uint32_t set,
+		   const struct stat *in, struct stat *ret)
 {
-	struct posix_fs *fs = posix_fs_of(be);
-	struct posix_node *node;
-	int r = 0, fd;
+	struct posix_seen seen;
+	bool shown = false;
+	int r = 0;
 
-	*ret_valid = fs->options.valid_ns;
-	if (fs->options.read_only)
-		return -EROFS;
-	fd = posix_fd_get(fs, id, &node);
-	if (fd < 0)
-		return fd;
+	/* What the peer changes itself leaves what it has cached as right as it was. */
+	if (S_ISREG(node->type) && node->shown && posix_see(fd, "", &seen) == 0)
+		shown = posix_node_unchanged(fs, node->id, &seen.st);
 	if (set & SM_FS_SET_SIZE)
 		r = set_size(fs, node, fd, has_fh, fh, in->st_size);
 	if (r == 0)
@@ -221,7 +232,30 @@ static int posix_setattr(struct sm_fs_backend *be, const struct sm_fs_caller *wh
 	if (r == 0 && set & (SM_FS_SET_ATIME | SM_FS_SET_MTIME | SM_FS_SET_ATIME_NOW | SM_FS_SET_MTIME_NOW))
 		r = set_times(fd, set, in);
 	if (r == 0)
-		r = show(fs, fd, ret);
+		r = posix_see(fd, "", &seen);
+	if (r < 0)
+		return r;
+	if (shown)
+		posix_node_shown(fs, node->id, &seen.st);
+	posix_show(fs, node, fd, &seen.st);
+	*ret = seen.st;
+	return 0;
+}
+
+static int posix_setattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, bool has_fh,
+			 uint64_t fh, uint32_t set, const struct stat *in, struct stat *ret, uint64_t *ret_valid)
+{
+	struct posix_fs *fs = posix_fs_of(be);
+	struct posix_node *node;
+	int r, fd;
+
+	*ret_valid = fs->options.valid_ns;
+	if (fs->options.read_only)
+		return -EROFS;
+	fd = posix_fd_get(fs, id, &node);
+	if (fd < 0)
+		return fd;
+	r = set_all(fs, node, fd, has_fh, fh, set, in, ret);
 	posix_fd_put(fs, node);
 	return r;
 }
@@ -251,205 +285,6 @@ static int posix_statfs(struct sm_fs_backend *be, uint64_t id, struct statvfs *r
 		return fd;
 	r = fstatvfs(fd, ret) < 0 ? -errno : 0;
 	posix_fd_put(fs, node);
-	return r;
-}
-
-/* ----------------------------------------------------------------------------------------------- making */
-
-/* What a new file is to look like to the peer. A setgid directory hands its group down, and setgid itself to
- * directories. */
-static int wanted_stat(struct posix_fs *fs, const struct sm_fs_caller *who, int parent_fd, mode_t mode, dev_t rdev,
-		       struct stat *ret)
-{
-	struct stat parent;
-	int r = show(fs, parent_fd, &parent);
-
-	*ret = (struct stat){.st_mode = mode, .st_uid = who->uid, .st_gid = who->gid, .st_rdev = rdev};
-	if (r == 0 && parent.st_mode & S_ISGID) {
-		ret->st_gid = parent.st_gid;
-		ret->st_mode |= S_ISDIR(mode) ? S_ISGID : 0;
-	}
-	return r;
-}
-
-/* Gives a file just made (O_PATH or open descriptor) the owner and mode that the peer is to see. */
-static int dress(struct posix_fs *fs, int fd, const struct stat *want)
-{
-	struct stat now;
-
-	if (fs->options.ids == FUSE_POSIX_SAME) {
-		if (fchownat(fd, "", want->st_uid, want->st_gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
-			return -errno;
-		if (S_ISLNK(want->st_mode))
-			return 0;
-		return chmod(posix_proc_path(fd).path, want->st_mode & 07777) < 0 ? -errno : 0;
-	}
-	if (S_ISLNK(want->st_mode))
-		return 0;
-	if (chmod(posix_proc_path(fd).path, posix_host_mode(fs, want->st_mode)) < 0 ||
-	    fstatat(fd, "", &now, AT_EMPTY_PATH) < 0)
-		return -errno;
-	/* The common case, a plain file of the peer's root, looks right without an attribute. */
-	if (now.st_mode == want->st_mode && want->st_uid == 0 && want->st_gid == 0 && now.st_uid == fs->uid &&
-	    now.st_gid == fs->gid)
-		return 0;
-	return posix_keep(fs, fd, want);
-}
-
-/* The shared tail of the makers: what was just made under its name becomes an entry; on failure the name goes again. */
-static int finish_made(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
-		       const struct stat *want, struct sm_fs_entry *ret)
-{
-	int r, fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	r = dress(fs, fd, want);
-	if (r < 0) {
-		close(fd);
-		unlinkat(parent_fd, name, S_ISDIR(want->st_mode) ? AT_REMOVEDIR : 0);
-		return r;
-	}
-	return enter(fs, parent, name, fd, ret);
-}
-
-static int make_on_host(struct posix_fs *fs, int parent_fd, const char *name, const struct stat *want,
-			const char *target)
-{
-	mode_t mode = posix_host_mode(fs, want->st_mode);
-	mode_t type = want->st_mode & S_IFMT;
-	int fd;
-
-	if (type == S_IFLNK)
-		return symlinkat(target, parent_fd, name) < 0 ? -errno : 0;
-	if (type == S_IFDIR)
-		return mkdirat(parent_fd, name, mode) < 0 ? -errno : 0;
-	if (fs->options.ids == FUSE_POSIX_SAME)
-		return mknodat(parent_fd, name, type | mode, want->st_rdev) < 0 ? -errno : 0;
-	fd = openat(parent_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	if (fd < 0)
-		return -errno;
-	close(fd);
-	return 0;
-}
-
-static int make(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent_id, const char *name,
-		mode_t mode, dev_t rdev, const char *target, struct sm_fs_entry *ret)
-{
-	struct posix_fs *fs = posix_fs_of(be);
-	struct posix_node *parent;
-	struct stat want;
-	int r, fd;
-
-	if (fs->options.read_only)
-		return -EROFS;
-	fd = posix_fd_get(fs, parent_id, &parent);
-	if (fd < 0)
-		return fd;
-	r = wanted_stat(fs, who, fd, mode, rdev, &want);
-	if (r == 0)
-		r = make_on_host(fs, fd, name, &want, target);
-	if (r == 0)
-		r = finish_made(fs, parent, fd, name, &want, ret);
-	posix_fd_put(fs, parent);
-	return r;
-}
-
-static int posix_symlink(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent, const char *name,
-			 const char *target, struct sm_fs_entry *ret)
-{
-	if (posix_fs_of(be)->options.symlinks == FUSE_POSIX_DENY)
-		return -EPERM;
-	return make(be, who, parent, name, S_IFLNK | 0777, 0, target, ret);
-}
-
-static int posix_mknod(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent, const char *name,
-		       uint32_t mode, uint32_t rdev, struct sm_fs_entry *ret)
-{
-	mode_t type = mode & S_IFMT;
-
-	if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR && type != S_IFBLK)
-		return -EINVAL;
-	return make(be, who, parent, name, type | (mode & 07777 & ~who->umask), rdev, NULL, ret);
-}
-
-static int posix_mkdir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent, const char *name,
-		       uint32_t mode, struct sm_fs_entry *ret)
-{
-	return make(be, who, parent, name, S_IFDIR | (mode & 01777 & ~who->umask), 0, NULL, ret);
-}
-
-/* A new file, exclusively: whatever has the name already, a racing link included, is left alone. */
-static int create_new(struct posix_fs *fs, const struct sm_fs_caller *who, struct posix_node *parent, int parent_fd,
-		      const char *name, uint32_t mode, uint32_t flags, struct sm_fs_entry *ret,
-		      struct sm_fs_open *ret_open)
-{
-	struct posix_node *node;
-	struct stat want;
-	int fd, r = wanted_stat(fs, who, parent_fd, S_IFREG | (mode & 07777 & ~who->umask), 0, &want);
-
-	if (r < 0)
-		return r;
-	fd = openat(parent_fd, name,
-		    (int)(flags & (O_ACCMODE | O_SYNC | O_DSYNC)) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-		    posix_host_mode(fs, want.st_mode));
-	if (fd < 0)
-		return -errno;
-	r = finish_made(fs, parent, parent_fd, name, &want, ret);
-	if (r == 0) {
-		int path_fd = posix_fd_get(fs, ret->nodeid, &node);
-
-		r = path_fd < 0 ? path_fd : posix_open_done(fs, node, fd, ret_open);
-		if (path_fd >= 0)
-			posix_fd_put(fs, node);
-		if (r < 0)
-			posix_node_forget(fs, ret->nodeid, 1);
-	}
-	if (r < 0)
-		close(fd);
-	return r;
-}
-
-static int open_existing(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
-			 uint32_t flags, struct sm_fs_entry *ret, struct sm_fs_open *ret_open)
-{
-	struct posix_node *node;
-	int path_fd, r = posix_find(fs, parent, parent_fd, name, ret);
-
-	if (r < 0)
-		return r;
-	path_fd = posix_fd_get(fs, ret->nodeid, &node);
-	r = path_fd < 0 ? path_fd : posix_open_node(fs, node, path_fd, flags, ret_open);
-	if (r == 0 && flags & O_TRUNC)
-		r = show(fs, path_fd, &ret->attr);
-	if (path_fd >= 0)
-		posix_fd_put(fs, node);
-	if (r < 0)
-		posix_node_forget(fs, ret->nodeid, 1);
-	return r;
-}
-
-static int posix_create(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent_id, const char *name,
-			uint32_t mode, uint32_t flags, struct sm_fs_entry *ret, struct sm_fs_open *ret_open)
-{
-	struct posix_fs *fs = posix_fs_of(be);
-	struct posix_node *parent;
-	int r, fd;
-
-	if (fs->options.read_only)
-		return -EROFS;
-	fd = posix_fd_get(fs, parent_id, &parent);
-	if (fd < 0)
-		return fd;
-	r = posix_open_count(fs);
-	if (r == 0) {
-		r = create_new(fs, who, parent, fd, name, mode, flags, ret, ret_open);
-		if (r < 0)
-			posix_open_uncount(fs);
-	}
-	if (r == -EEXIST && !(flags & O_EXCL))
-		r = open_existing(fs, parent, fd, name, flags, ret, ret_open);
-	posix_fd_put(fs, parent);
 	return r;
 }
 
@@ -513,10 +348,10 @@ static int posix_rmdir(struct sm_fs_backend *be, const struct sm_fs_caller *who,
 /* Tells the table where a name's file now is, so that it can be found again by name. */
 static void note_name(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name)
 {
-	struct stat st;
+	struct posix_seen seen;
 
-	if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-		posix_node_renamed(fs, parent, name, st.st_dev, st.st_ino);
+	if (posix_see(parent_fd, name, &seen) == 0)
+		posix_node_renamed(fs, parent, name, &seen);
 }
 
 static int posix_rename(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent_id, const char *name,
@@ -567,6 +402,7 @@ const struct sm_fs_ops posix_ops = {
 	.mkdir = posix_mkdir,
 	.link = posix_link,
 	.create = posix_create,
+	.tmpfile = posix_tmpfile,
 	.unlink = posix_unlink,
 	.rmdir = posix_rmdir,
 	.rename = posix_rename,
@@ -576,6 +412,7 @@ const struct sm_fs_ops posix_ops = {
 	.release = posix_release,
 	.fsync = posix_fsync,
 	.fsyncdir = posix_fsyncdir,
+	.syncfs = posix_syncfs,
 	.opendir = posix_opendir,
 	.readdir = posix_readdir,
 	.releasedir = posix_releasedir,

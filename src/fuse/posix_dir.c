@@ -25,6 +25,17 @@ static struct open_dir *open_dir_of(uint64_t fh)
 	return (struct open_dir *)(uintptr_t)fh;
 }
 
+/* The listing may be cached where anything may be, and kept if the directory is as it was when the last one was begun.
+ */
+static uint32_t cache_flags(struct posix_fs *fs, uint64_t id, int fd)
+{
+	struct stat st;
+
+	if (!fs->options.valid_ns || fstat(fd, &st) < 0)
+		return 0;
+	return SM_FS_OPEN_CACHE_DIR | (posix_node_shown(fs, id, &st) ? SM_FS_OPEN_KEEP_CACHE : 0);
+}
+
 int posix_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, struct sm_fs_open *ret)
 {
 	struct posix_fs *fs = posix_fs_of(be);
@@ -48,8 +59,8 @@ int posix_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint
 	}
 	if (r == 0) {
 		pthread_mutex_init(&od->lock, NULL);
-		posix_node_opened(fs, node);
-		*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)od};
+		*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)od, .flags = cache_flags(fs, id, fd)};
+		r = posix_node_opened(fs, id, NULL); /* it is pinned, and so there */
 	} else {
 		free(od);
 	}
@@ -66,7 +77,7 @@ void posix_releasedir(struct sm_fs_backend *be, uint64_t id, uint64_t fh)
 	pthread_mutex_destroy(&od->lock);
 	free(od);
 	posix_open_uncount(fs);
-	posix_node_closed(fs, id);
+	posix_node_closed(fs, id, NULL);
 }
 
 int posix_fsyncdir(struct sm_fs_backend *be, uint64_t id, uint64_t fh, bool data_only)

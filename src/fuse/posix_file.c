@@ -35,48 +35,40 @@ void posix_open_uncount(struct posix_fs *fs)
 }
 
 /*
- * Flags for the host. O_APPEND is dropped: the peer's kernel computes the offset of an append itself. O_NOFOLLOW and
- * O_CREAT have done their work; O_NOATIME needs ownership. O_DIRECT would ask for alignment that the peer's buffers
- * need not have.
+ * Flags for the host. O_APPEND is no flag of the descriptor: the peer's kernel may write cached pages through any open
+ * file, and those have their place; an appending write says so itself. O_NOFOLLOW and O_CREAT have done their work;
+ * O_NOATIME needs ownership. O_DIRECT would ask for alignment that the peer's buffers need not have: the peer's own
+ * cache is left out all the same, the host's is one for all.
  */
-static int host_flags(uint32_t flags)
+int posix_host_flags(uint32_t flags)
 {
 	int out = (int)(flags & (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC));
 
 	return out | O_NONBLOCK | O_CLOEXEC; /* nonblocking: nothing here may hang on a lease or a device */
 }
 
-/* Close-to-open: the peer may keep what it cached if the contents are those that this server showed it last. */
-static bool unchanged(struct posix_fs *fs, struct posix_node *node, int fd)
+int posix_open_done(struct posix_fs *fs, uint64_t id, int fd, uint32_t flags, const struct stat *st,
+		    struct sm_fs_open *ret)
 {
-	struct stat st;
-	bool same;
+	struct posix_file *file = malloc(sizeof(*file));
+	int r;
 
-	if (fstat(fd, &st) < 0)
-		return false;
-	pthread_mutex_lock(&fs->lock);
-	same = node->shown && st.st_size == node->shown_size && st.st_mtim.tv_sec == node->shown_mtime.tv_sec &&
-	       st.st_mtim.tv_nsec == node->shown_mtime.tv_nsec && st.st_ctim.tv_sec == node->shown_ctime.tv_sec &&
-	       st.st_ctim.tv_nsec == node->shown_ctime.tv_nsec;
-	node->shown = true;
-	node->shown_size = st.st_size;
-	node->shown_mtime = st.st_mtim;
-	node->shown_ctime = st.st_ctim;
-	pthread_mutex_unlock(&fs->lock);
-	return same;
-}
-
-int posix_open_done(struct posix_fs *fs, struct posix_node *node, int fd, struct sm_fs_open *ret)
-{
-	*ret = (struct sm_fs_open){.fh = (uint64_t)fd, .flags = SM_FS_OPEN_NOFLUSH};
-	if (unchanged(fs, node, fd))
+	if (!file)
+		return -ENOMEM;
+	*file = (struct posix_file){.fd = fd, .append = flags & O_APPEND};
+	*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)file, .flags = SM_FS_OPEN_NOFLUSH};
+	/* Close-to-open: what the peer cached may stay if the contents are those that it was shown last. */
+	if (posix_node_shown(fs, id, st))
 		ret->flags |= SM_FS_OPEN_KEEP_CACHE;
-	posix_node_opened(fs, node);
-	return 0;
+	r = posix_node_opened(fs, id, file);
+	if (r < 0)
+		free(file);
+	return r;
 }
 
 int posix_open_node(struct posix_fs *fs, struct posix_node *node, int path_fd, uint32_t flags, struct sm_fs_open *ret)
 {
+	struct stat st;
 	int fd, r;
 
 	if (S_ISDIR(node->type))
@@ -88,13 +80,15 @@ int posix_open_node(struct posix_fs *fs, struct posix_node *node, int path_fd, u
 	r = posix_open_count(fs);
 	if (r < 0)
 		return r;
-	fd = open(posix_proc_path(path_fd).path, host_flags(flags));
-	if (fd < 0) {
-		r = -errno;
+	fd = posix_reopen(fs, path_fd, posix_host_flags(flags));
+	r = fd;
+	if (fd >= 0)
+		r = fstat(fd, &st) < 0 ? -errno : posix_open_done(fs, node->id, fd, flags, &st, ret);
+	if (r < 0) {
+		fd_close(fd);
 		posix_open_uncount(fs);
-		return r;
 	}
-	return posix_open_done(fs, node, fd, ret);
+	return r < 0 ? r : 0;
 }
 
 int posix_open(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint32_t flags,
@@ -113,11 +107,13 @@ int posix_open(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_
 
 void posix_release(struct sm_fs_backend *be, uint64_t id, uint64_t fh, bool flock_release, uint64_t owner)
 {
+	struct posix_file *file = posix_file_of(fh);
 	struct posix_fs *fs = posix_fs_of(be);
 
-	close((int)fh);
+	posix_node_closed(fs, id, file);
+	close(file->fd);
+	free(file);
 	posix_open_uncount(fs);
-	posix_node_closed(fs, id);
 }
 
 ssize_t posix_read(struct sm_fs_backend *be, uint64_t id, uint64_t fh, const struct iovec *iov, int count, uint64_t off)
@@ -125,64 +121,101 @@ ssize_t posix_read(struct sm_fs_backend *be, uint64_t id, uint64_t fh, const str
 	ssize_t n;
 
 	do
-		n = preadv((int)fh, iov, MIN(count, IOV_MAX), (off_t)off);
+		n = preadv(posix_file_of(fh)->fd, iov, MIN(count, IOV_MAX), (off_t)off);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
 
-/* Our own write changed mtime and ctime: what the peer cached is still what is there. */
-static void remember(struct posix_fs *fs, uint64_t id, int fd)
+/*
+ * Set-id bits go when somebody without the privilege writes. Where they are kept in the attribute, there. Nothing can
+ * be done if it fails: the write has been made.
+ */
+static void drop_suidgid(struct posix_fs *fs, uint64_t id, int fd)
 {
-	struct posix_node *node;
+	struct posix_kept kept = {0};
+	struct posix_seen seen;
+	mode_t mode;
 
-	if (posix_fd_get(fs, id, &node) < 0)
+	if (posix_node_see(fs, id, &seen, &kept) < 0)
 		return;
-	unchanged(fs, node, fd);
-	posix_fd_put(fs, node);
+	posix_apply_kept(fs, &kept, &seen.st);
+	mode = seen.st.st_mode & ~(mode_t)(S_ISUID | (seen.st.st_mode & S_IXGRP ? S_ISGID : 0));
+	if (mode == seen.st.st_mode)
+		return;
+	seen.st.st_mode = mode;
+	if (fs->options.ids == FUSE_POSIX_CALLER ? posix_keep(fs, fd, &seen.st) : fchmod(fd, mode & 07777))
+		return;
 }
 
-static void drop_suidgid(int fd)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0 || !(st.st_mode & (S_ISUID | S_ISGID)))
-		return;
-	/* Nothing can be done if it fails: the write has been made. */
-	if (fchmod(fd, st.st_mode & ~(mode_t)(S_ISUID | (st.st_mode & S_IXGRP ? S_ISGID : 0)) & 07777) < 0)
-		return;
-}
-
-ssize_t posix_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint64_t fh,
-		    const struct iovec *iov, int count, uint64_t off, bool kill_suidgid)
+static ssize_t write_at(const struct posix_file *file, const struct iovec *iov, int count, uint64_t off, bool append)
 {
 	ssize_t n;
 
 	do
-		n = pwritev((int)fh, iov, MIN(count, IOV_MAX), (off_t)off);
+		n = append ? pwritev2(file->fd, iov, MIN(count, IOV_MAX), (off_t)off, RWF_APPEND)
+			   : pwritev(file->fd, iov, MIN(count, IOV_MAX), (off_t)off);
 	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+ssize_t posix_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint64_t fh,
+		    const struct iovec *iov, int count, uint64_t off, uint32_t flags)
+{
+	struct posix_file *file = posix_file_of(fh);
+	struct posix_fs *fs = posix_fs_of(be);
+	bool ours = false;
+	struct stat st;
+	ssize_t n;
+
+	/* What the peer writes it has in its cache, if nobody wrote between: then that is right at the next open, too.
+	 */
+	if (fs->fine_times && fstat(file->fd, &st) == 0)
+		ours = posix_node_unchanged(fs, id, &st);
+	n = write_at(file, iov, count, off, file->append && flags & SM_FS_WRITE_APPEND);
 	if (n < 0)
-		return -errno;
-	if (kill_suidgid)
-		drop_suidgid((int)fh);
+		return n;
+	if (flags & SM_FS_WRITE_KILL_SUIDGID)
+		drop_suidgid(fs, id, file->fd);
+	if (ours && fstat(file->fd, &st) == 0)
+		posix_node_shown(fs, id, &st);
 	return n;
 }
 
 int posix_fsync(struct sm_fs_backend *be, uint64_t id, uint64_t fh, bool data_only)
 {
-	int r = (data_only ? fdatasync((int)fh) : fsync((int)fh)) < 0 ? -errno : 0;
+	int fd = posix_file_of(fh)->fd;
 
-	remember(posix_fs_of(be), id, (int)fh);
+	return (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
+}
+
+/* Of the file system that the node lies on. */
+int posix_syncfs(struct sm_fs_backend *be, uint64_t id)
+{
+	struct posix_fs *fs = posix_fs_of(be);
+	struct posix_node *node;
+	int r, path_fd = posix_fd_get(fs, id, &node);
+	_fd_ int fd = -1;
+
+	if (path_fd < 0)
+		return path_fd;
+	r = fd = S_ISDIR(node->type) ? openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+				     : posix_reopen(fs, path_fd, O_RDONLY | O_NONBLOCK);
+	if (fd >= 0)
+		r = syncfs(fd) < 0 ? -errno : 0;
+	else if (fd == -1)
+		r = -errno;
+	posix_fd_put(fs, node);
 	return r;
 }
 
 int posix_fallocate_op(struct sm_fs_backend *be, uint64_t id, uint64_t fh, int mode, uint64_t off, uint64_t len)
 {
-	return fallocate((int)fh, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+	return fallocate(posix_file_of(fh)->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
 }
 
 int64_t posix_lseek(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, int whence)
 {
-	off_t at = lseek((int)fh, (off_t)off, whence);
+	off_t at = lseek(posix_file_of(fh)->fd, (off_t)off, whence);
 
 	return at < 0 ? -errno : at;
 }
@@ -191,7 +224,7 @@ ssize_t posix_copy_file_range(struct sm_fs_backend *be, uint64_t id_in, uint64_t
 			      uint64_t id_out, uint64_t fh_out, uint64_t off_out, uint64_t len)
 {
 	off_t in = (off_t)off_in, out = (off_t)off_out;
-	ssize_t n = copy_file_range((int)fh_in, &in, (int)fh_out, &out, len, 0);
+	ssize_t n = copy_file_range(posix_file_of(fh_in)->fd, &in, posix_file_of(fh_out)->fd, &out, len, 0);
 
 	return n < 0 ? -errno : n;
 }
@@ -200,7 +233,7 @@ int posix_dax_map(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t o
 		  struct sm_fs_map *ret)
 {
 	struct posix_fs *fs = posix_fs_of(be);
-	int flags = fcntl((int)fh, F_GETFL), allowed = PROT_READ;
+	int flags = fcntl(posix_file_of(fh)->fd, F_GETFL), allowed = PROT_READ;
 
 	if (flags < 0)
 		return -errno;
@@ -208,6 +241,6 @@ int posix_dax_map(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t o
 		allowed |= PROT_WRITE;
 	if ((flags & O_ACCMODE) == O_WRONLY || prot & ~allowed)
 		return -EACCES;
-	*ret = (struct sm_fs_map){.fd = (int)fh, .offset = off, .length = len, .protection = allowed};
+	*ret = (struct sm_fs_map){.fd = posix_file_of(fh)->fd, .offset = off, .length = len, .protection = allowed};
 	return 0;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The posix backend: how one is made and unmade. See posix.h. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -35,6 +37,7 @@ static void probe_handles(struct posix_fs *fs, int path_fd)
 	int mount_id, fd;
 
 	fs->mount_fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* A file system may be one where handles have no meaning: without either, names must do. */
 	if (fs->mount_fd < 0 || name_to_handle_at(path_fd, "", &room.h, &mount_id, AT_EMPTY_PATH) < 0)
 		return;
 	fd = open_by_handle_at(fs->mount_fd, &room.h, O_PATH | O_CLOEXEC);
@@ -42,12 +45,49 @@ static void probe_handles(struct posix_fs *fs, int path_fd)
 	fd_close(fd);
 }
 
+/* Takes fd over. */
+static int make_root(struct posix_fs *fs, int fd)
+{
+	struct posix_seen seen;
+	uint64_t id;
+	int r = posix_see(fd, "", &seen);
+
+	if (r == 0 && !S_ISDIR(seen.st.st_mode) && !S_ISREG(seen.st.st_mode))
+		r = -EINVAL;
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	r = posix_node_enter(fs, NULL, NULL, fd, &seen, NULL, &id);
+	if (r < 0)
+		return r;
+	if (posix_fd_get(fs, id, &fs->root) < 0)
+		return -ESTALE;
+	posix_fd_put(fs, fs->root);
+	return 0;
+}
+
+/* Kernels from 6.13 on give a file that was looked at a finer time at its next change (multigrain timestamps). */
+static bool has_fine_times(void)
+{
+	unsigned major = 0, minor = 0;
+	struct utsname u;
+
+	return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 13));
+}
+
 static int new_on(struct posix_fs *fs, int fd)
 {
-	struct stat st;
+	pthread_mutexattr_t attr;
 	int r;
 
-	pthread_mutex_init(&fs->lock, NULL);
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP); /* held for moments only */
+	pthread_mutex_init(&fs->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	fs->fine_times = has_fine_times();
+	fs->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	fs->be.ops = &posix_ops;
 	fs->mount_fd = -1;
 	fs->uid = geteuid();
@@ -55,18 +95,11 @@ static int new_on(struct posix_fs *fs, int fd)
 	set_budgets(fs);
 	probe_handles(fs, fd);
 	r = posix_table_init(fs);
-	if (r == 0 && fstatat(fd, "", &st, AT_EMPTY_PATH) < 0)
-		r = -errno;
-	if (r == 0 && !S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
-		r = -EINVAL;
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
-	r = posix_node_enter(fs, NULL, NULL, fd, &st, &fs->root);
-	if (r == 0)
-		posix_fd_put(fs, fs->root);
-	return r;
+	return make_root(fs, fd);
 }
 
 int fuse_posix_new_fd(int fd, const char *name, const struct fuse_posix_options *options, struct sm_fs_backend **ret,
@@ -106,6 +139,7 @@ struct sm_fs_backend *fuse_posix_free(struct sm_fs_backend *be)
 		return NULL;
 	posix_table_done(fs);
 	fd_close(fs->mount_fd);
+	fd_close(fs->proc_fd);
 	pthread_mutex_destroy(&fs->lock);
 	free(fs);
 	return NULL;
@@ -122,6 +156,11 @@ void fuse_posix_get_stats(struct sm_fs_backend *be, struct fuse_posix_stats *ret
 }
 
 const int fuse_posix_syscalls[] = {
+	SYS_statx,
+	SYS_syncfs,
+	SYS_fcntl,
+	SYS_name_to_handle_at,
+	SYS_open_by_handle_at,
 	SYS_openat,
 	SYS_close,
 	SYS_newfstatat,
@@ -146,6 +185,7 @@ const int fuse_posix_syscalls[] = {
 	SYS_removexattr,
 	SYS_preadv,
 	SYS_pwritev,
+	SYS_pwritev2,
 	SYS_fsync,
 	SYS_fdatasync,
 	SYS_fallocate,

@@ -14,12 +14,14 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <time.h>
 
 #include "base/util.h"
 #include "fuse/posix_node.h"
 
 #define ATTRIBUTE "user.supermachine.stat"
 #define TEXT_MAX 80
+#define TICK_NS 11000000 /* a little more than at 100 Hz */
 
 bool posix_private_xattr(const char *name)
 {
@@ -54,42 +56,93 @@ static bool type_may_stand_for(mode_t kept, mode_t host)
 	return kept == host || (S_ISREG(host) && (S_ISCHR(kept) || S_ISBLK(kept) || S_ISFIFO(kept) || S_ISSOCK(kept)));
 }
 
-int posix_show(struct posix_fs *fs, int path_fd, struct stat *st)
+bool posix_times_tell(const struct posix_fs *fs, const struct stat *st)
+{
+	struct timespec now;
+	int64_t age;
+
+	if (fs->fine_times)
+		return true;
+	/* The clock of older kernels' file times steps once a tick: a change in the same one would not show. */
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	age = (now.tv_sec - st->st_ctim.tv_sec) * 1000000000 + now.tv_nsec - st->st_ctim.tv_nsec;
+	return age < 0 || age > TICK_NS;
+}
+
+void posix_read_kept(struct posix_fs *fs, int fd, const struct stat *st, struct posix_kept *ret)
 {
 	char text[TEXT_MAX];
 	struct stat kept;
 	ssize_t n = -1;
 
+	*ret = (struct posix_kept){0};
 	if (fs->options.ids == FUSE_POSIX_SAME)
-		return 0;
+		return;
 	if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode))
-		n = getxattr(posix_proc_path(path_fd).path, ATTRIBUTE, text, sizeof(text) - 1);
-	if (n > 0) {
-		text[n] = 0;
-		if (parse_kept(text, &kept) && type_may_stand_for(kept.st_mode, st->st_mode)) {
-			st->st_mode = kept.st_mode;
-			st->st_uid = kept.st_uid;
-			st->st_gid = kept.st_gid;
-			st->st_rdev = kept.st_rdev;
-			return 0;
-		}
-	}
-	if (st->st_uid == fs->uid)
-		st->st_uid = 0;
-	if (st->st_gid == fs->gid)
-		st->st_gid = 0;
-	return 0;
+		n = getxattr(posix_proc_path(fd).path, ATTRIBUTE, text, sizeof(text) - 1);
+	if (posix_times_tell(fs, st))
+		ret->ctime = st->st_ctim; /* else it is read again next time */
+	if (n <= 0)
+		return;
+	text[n] = 0;
+	if (!parse_kept(text, &kept) || !type_may_stand_for(kept.st_mode, st->st_mode))
+		return;
+	ret->any = true;
+	ret->mode = kept.st_mode;
+	ret->uid = kept.st_uid;
+	ret->gid = kept.st_gid;
+	ret->rdev = kept.st_rdev;
 }
 
-int posix_keep(struct posix_fs *fs, int path_fd, const struct stat *shown)
+void posix_apply_kept(const struct posix_fs *fs, const struct posix_kept *kept, struct stat *st)
+{
+	if (fs->options.ids == FUSE_POSIX_SAME)
+		return;
+	if (!kept->any) {
+		if (st->st_uid == fs->uid)
+			st->st_uid = 0;
+		if (st->st_gid == fs->gid)
+			st->st_gid = 0;
+		return;
+	}
+	st->st_uid = kept->uid;
+	st->st_gid = kept->gid;
+	st->st_rdev = kept->rdev;
+	/* Other permissions than were set here: somebody on the host has changed them since, and that is seen. */
+	if ((st->st_mode & 07777) == posix_host_mode(fs, kept->mode))
+		st->st_mode = kept->mode;
+	else
+		st->st_mode = (kept->mode & S_IFMT) | (st->st_mode & 07777);
+}
+
+void posix_show(struct posix_fs *fs, struct posix_node *node, int fd, struct stat *st)
+{
+	struct posix_kept kept;
+
+	if (fs->options.ids == FUSE_POSIX_SAME)
+		return;
+	posix_read_kept(fs, fd, st, &kept);
+	posix_node_keep(fs, node, &kept);
+	posix_apply_kept(fs, &kept, st);
+}
+
+int posix_keep(struct posix_fs *fs, int fd, const struct stat *shown)
 {
 	char text[TEXT_MAX];
 	int n = snprintf(text, sizeof(text), "v1 %o %u %u %u", shown->st_mode, shown->st_uid, shown->st_gid,
 			 (unsigned)shown->st_rdev);
 
-	if (setxattr(posix_proc_path(path_fd).path, ATTRIBUTE, text, (size_t)n, 0) < 0)
+	if (setxattr(posix_proc_path(fd).path, ATTRIBUTE, text, (size_t)n, 0) < 0)
 		return -errno;
 	return 0;
+}
+
+int posix_reopen(const struct posix_fs *fs, int fd, int flags)
+{
+	struct posix_proc p = posix_proc_path(fd);
+	int n = openat(fs->proc_fd, fs->proc_fd < 0 ? p.path : p.path + sizeof("/proc/") - 1, flags | O_CLOEXEC);
+
+	return n < 0 ? -errno : n;
 }
 
 mode_t posix_host_mode(const struct posix_fs *fs, mode_t mode)
