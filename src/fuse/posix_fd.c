@@ -136,10 +136,10 @@ struct clue {
 	char name[NAME_MAX + 1];
 	bool has_handle;
 	struct posix_handle handle;
-	int open_fd; /* of an open handle, duplicated; -1: none */
+	int open_fd; /* of the file behind an open handle; negative: none */
 };
 
-static void clue_init_locked(const struct posix_node *node, struct clue *c)
+static void clue_init_locked(struct posix_fs *fs, const struct posix_node *node, struct clue *c)
 {
 	c->parent = node->name ? node->parent : NULL;
 	if (c->parent) {
@@ -149,7 +149,7 @@ static void clue_init_locked(const struct posix_node *node, struct clue *c)
 	c->has_handle = node->handle != NULL;
 	if (c->has_handle)
 		c->handle = *node->handle;
-	c->open_fd = node->files ? fcntl(node->files->fd, F_DUPFD_CLOEXEC, 0) : -1;
+	c->open_fd = node->files ? posix_reopen(fs, node->files->fd, O_PATH) : -1;
 }
 
 static int get_at_depth(struct posix_fs *fs, uint64_t id, int depth, struct posix_node **ret_node);
@@ -176,7 +176,8 @@ static int open_by_clue(struct posix_fs *fs, const struct posix_node *node, stru
 		return TAKE_FD(c->open_fd);
 	fd = c->has_handle ? check_file(node, open_by_handle(fs, &c->handle)) : -ESTALE;
 	/* A number alone may be another file's by now; where there are handles they alone are believed. */
-	if (fd >= 0 || !c->parent || depth >= MAX_DEPTH || (c->has_handle && !node->birth && __atomic_load_n(&fs->by_handle, __ATOMIC_RELAXED)))
+	if (fd >= 0 || !c->parent || depth >= MAX_DEPTH ||
+	    (c->has_handle && !node->birth && __atomic_load_n(&fs->by_handle, __ATOMIC_RELAXED)))
 		return fd;
 	parent_fd = get_at_depth(fs, c->parent->id, depth + 1, &parent);
 	if (parent_fd < 0)
@@ -191,7 +192,7 @@ static int reopen(struct posix_fs *fs, struct posix_node *node, int depth)
 	struct clue clue;
 	int fd;
 
-	clue_init_locked(node, &clue);
+	clue_init_locked(fs, node, &clue);
 	pthread_mutex_unlock(&fs->lock);
 	fd = open_by_clue(fs, node, &clue, depth);
 	fd_close(clue.open_fd);

@@ -202,7 +202,7 @@ static int finish_open(struct posix_fs *fs, struct posix_node *parent, const cha
 
 	/* Without a name, or where only holding it tells which file it is, the node needs a descriptor of its own. */
 	if (r == 0 && (!name || !seen.birth))
-		r = path_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		r = path_fd = posix_reopen(fs, fd, O_PATH);
 	if (r < 0)
 		return r;
 	r = posix_enter(fs, name ? parent : NULL, name, path_fd, &seen,
@@ -219,8 +219,7 @@ static int create_new(struct posix_fs *fs, const struct sm_fs_caller *who, struc
 		      const char *name, uint32_t mode, uint32_t flags, struct sm_fs_entry *ret,
 		      struct sm_fs_open *ret_open)
 {
-	struct stat want = {
-		.st_mode = S_IFREG | (mode & 07777 & ~who->umask), .st_uid = who->uid, .st_gid = who->gid};
+	struct stat want = {.st_mode = S_IFREG | (mode & 07777 & ~who->umask), .st_uid = who->uid, .st_gid = who->gid};
 	int r, fd = openat(parent_fd, name,
 			   (posix_host_flags(flags) & ~O_TRUNC) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 			   posix_host_mode(fs, want.st_mode));
@@ -284,8 +283,7 @@ int posix_create(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint6
 int posix_tmpfile(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent_id, uint32_t mode,
 		  uint32_t flags, struct sm_fs_entry *ret, struct sm_fs_open *ret_open)
 {
-	struct stat want = {
-		.st_mode = S_IFREG | (mode & 07777 & ~who->umask), .st_uid = who->uid, .st_gid = who->gid};
+	struct stat want = {.st_mode = S_IFREG | (mode & 07777 & ~who->umask), .st_uid = who->uid, .st_gid = who->gid};
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *parent;
 	int r, fd, parent_fd;
