@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The root file system: EROFS image below, writable layer above, overlayfs of the two. The writable layer's disk holds
- * two directories: `upper`, which has what the container changed, and overlayfs's `work`.
+ * two directories: `upper`, which has what the container changed, and overlayfs's `work`; and `cow` (shares.c).
  */
 #include "guest/setup.h"
 
@@ -21,7 +21,7 @@
 #include "base/util.h"
 
 #define IMAGE "/image"
-#define WRITABLE "/writable"
+#define WRITABLE SETUP_WRITABLE
 #define UPPER WRITABLE "/upper"
 #define WORK WRITABLE "/work"
 #define DEVICE_WAIT_NS 3000000000ULL

@@ -75,6 +75,7 @@ static int stage(uint64_t *since, const char *what, int r)
 
 static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error *err)
 {
+	_cleanup_(shares_done) struct shares shares = {0};
 	uint64_t since = time_now_ns();
 	int r = stage(&since, "identity", set_identity(s, err));
 
@@ -88,9 +89,13 @@ static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error 
 	if (r == 0)
 		r = stage(&since, "etc", etc_files_make(s, err));
 	if (r == 0)
+		r = stage(&since, "shares", shares_open(a, s, &shares, err));
+	if (r == 0)
 		r = stage(&since, "enter", mounts_enter(err));
 	if (r == 0)
 		r = make_volumes(s, err);
+	if (r == 0)
+		r = stage(&since, "attach", shares_attach(s, &shares, err));
 	if (r == 0 && s->read_only && mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
 		r = error_sys(err, errno, "make the root read-only");
 	return r;

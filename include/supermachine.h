@@ -250,6 +250,51 @@ struct sm_outcome {
 		.size = sizeof(struct sm_outcome)                                                                      \
 	}
 
+/* ------------------------------------------------------------------------- directories of the host in a VM */
+
+/** Who owns what the peer makes in a directory of the host. */
+enum sm_fs_ids {
+	/** The user who runs the server, whatever the peer says. Owners, modes and devices that the peer sets are kept
+	 * in extended attributes and shown to it; what that user owns otherwise is shown as the peer's root's. */
+	SM_FS_IDS_CALLER = 0,
+	SM_FS_IDS_SAME = 1, /**< The peer's numbers are the host's; root alone can make files for others. */
+};
+/** What symbolic links may do. None lets the host follow one. */
+enum sm_fs_symlinks {
+	SM_FS_SYMLINKS_OPAQUE = 0, /**< Shown and made as they are; the peer resolves them in its own tree. */
+	SM_FS_SYMLINKS_DENY = 1,   /**< Neither made (EPERM) nor seen (EACCES). */
+	SM_FS_SYMLINKS_FOLLOW = 2, /**< Resolved beneath the root by the server. Not there yet: -EOPNOTSUPP. */
+};
+/** How long the peer may believe what it has seen. Contents are right at each open, whatever this says. */
+enum sm_fs_cache {
+	/**
+	 * Until somebody else changes them, where the door can tell the peer so (sm_fs_mount) and the directory can be
+	 * watched; else names and attributes for a second.
+	 */
+	SM_FS_CACHE_AUTO = 0,
+	SM_FS_CACHE_NONE = 1,	/**< Every use asks. */
+	SM_FS_CACHE_ALWAYS = 2, /**< For a day: only where nobody else changes the tree. */
+};
+
+/** A directory or a regular file of the host, seen in a VM. An array of these has the first one's size as its stride.
+ */
+struct sm_mount {
+	size_t size;
+	const char *source; /**< On the host; relative to the working directory of the caller. */
+	const char *target; /**< In the VM, absolute; made if it is missing. Neither / nor in /proc. */
+	bool read_only;	    /**< The host refuses every change. */
+	bool cow;    /**< What the VM changes stays in its own writable layer (a directory alone); the host's is as with
+			read_only. */
+	bool create; /**< A source that is missing is made, as a directory, if its parent is there. */
+	enum sm_fs_ids ids;
+	enum sm_fs_symlinks symlinks; /**< FOLLOW is not there yet. */
+	enum sm_fs_cache cache;
+};
+#define SM_MOUNT_INIT                                                                                                  \
+	{                                                                                                              \
+		.size = sizeof(struct sm_mount)                                                                        \
+	}
+
 /** A VM: a record, a disk, and while it runs a keeper to talk to. */
 struct sm_vm;
 
@@ -279,6 +324,8 @@ struct sm_vm_options {
 	const char *const *labels; /**< "K=V". */
 	struct sm_image_limits limits; /**< When a source is loaded. */
 	struct sm_progress progress;
+	const struct sm_mount *mounts; /**< At most 64. Outer ones are mounted before those inside them. */
+	size_t num_mounts;
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \
@@ -332,7 +379,9 @@ struct sm_vm_info {
 	int64_t created_ns, started_ns, finished_ns; /**< 0: not yet. started: of the command. */
 	int64_t keeper_pid, monitor_pid;	     /**< Where the VM runs: on this host or in the machine; 0: none. */
 	bool in_machine;
-	struct sm_outcome outcome; /**< When EXITED. */
+	struct sm_outcome outcome;     /**< When EXITED. */
+	const struct sm_mount *mounts; /**< Sources are absolute. */
+	size_t num_mounts;
 };
 SM_PUBLIC int sm_vm_query(struct sm_vm *vm, struct sm_vm_info **ret, struct sm_error *err);
 SM_PUBLIC struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info);
@@ -682,30 +731,6 @@ struct sm_fs_memory_options {
 SM_PUBLIC int sm_fs_memory_new(const struct sm_fs_memory_options *options, struct sm_fs_backend **ret,
 			       struct sm_error *err);
 SM_PUBLIC struct sm_fs_backend *sm_fs_memory_free(struct sm_fs_backend *backend);
-
-/** Who owns what the peer makes in a directory of the host. */
-enum sm_fs_ids {
-	/** The user who runs the server, whatever the peer says. Owners, modes and devices that the peer sets are kept
-	 * in extended attributes and shown to it; what that user owns otherwise is shown as the peer's root's. */
-	SM_FS_IDS_CALLER = 0,
-	SM_FS_IDS_SAME = 1, /**< The peer's numbers are the host's; root alone can make files for others. */
-};
-/** What symbolic links may do. None lets the host follow one. */
-enum sm_fs_symlinks {
-	SM_FS_SYMLINKS_OPAQUE = 0, /**< Shown and made as they are; the peer resolves them in its own tree. */
-	SM_FS_SYMLINKS_DENY = 1,   /**< Neither made (EPERM) nor seen (EACCES). */
-	SM_FS_SYMLINKS_FOLLOW = 2, /**< Resolved beneath the root by the server. Not there yet: -EOPNOTSUPP. */
-};
-/** How long the peer may believe what it has seen. Contents are right at each open, whatever this says. */
-enum sm_fs_cache {
-	/**
-	 * Until somebody else changes them, where the door can tell the peer so (sm_fs_mount) and the directory can be
-	 * watched; else names and attributes for a second.
-	 */
-	SM_FS_CACHE_AUTO = 0,
-	SM_FS_CACHE_NONE = 1,	/**< Every use asks. */
-	SM_FS_CACHE_ALWAYS = 2, /**< For a day: only where nobody else changes the tree. */
-};
 
 struct sm_fs_posix_options {
 	size_t size;

@@ -5,12 +5,13 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "cli/mounts.h"
 #include "cli/session.h"
 
 struct run_values {
 	bool interactive, tty, detach, keep, rm, tmpfs_root;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal;
-	struct opt_list env, env_file, labels;
+	struct opt_list env, env_file, labels, volumes;
 	uint64_t memory, cpus, disk, timeout;
 };
 
@@ -24,6 +25,8 @@ static const struct opt options[] = {
 	{0, "rm", OPT_FLAG, V(rm), NULL, "remove the VM when it ends, also with --name or -d"},
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable, or pass on the caller's"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
+	{'v', "volume", OPT_LIST, V(volumes), "SRC:DST[:OPTIONS]",
+	 "show a directory or file of the host in the VM; OPTIONS: ro, cow, cache=none|auto|always, ids=caller|same"},
 	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
 	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
 	{0, "entrypoint", OPT_TEXT, V(entrypoint), "COMMAND", "instead of the image's; \"\" for none"},
@@ -51,6 +54,8 @@ static const char *const examples[] = {"run debian echo hello",
 				       "a filter in a pipe",
 				       "run -d --name web -m 512M -c 2 nginx",
 				       "in the background; see ps, logs, stop",
+				       "run -v .:/src -w /src debian make",
+				       "on the files of this directory",
 				       "run oci-archive:image.tar",
 				       "straight from a file",
 				       NULL};
@@ -62,6 +67,7 @@ struct run {
 	const char *image;
 	char **env;
 	struct session session;
+	struct cli_mounts mounts;
 	struct sm_vm *vm;
 	struct sm_exec *exec;
 	struct sm_outcome outcome;
@@ -113,6 +119,8 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.detach = v->detach;
 	o.labels = v->labels.v;
 	o.progress = cli_progress(run->cli);
+	o.mounts = run->mounts.v;
+	o.num_mounts = run->mounts.n;
 	r = sm_vm_start(run->cli->client, &o, &run->vm, err);
 	cli_progress_clear(run->cli);
 	return r;
@@ -201,15 +209,22 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	struct sm_error err = {0};
 	int status = check(cli, run.v);
 
-	if (status)
+	if (status == 0)
+		status = cli_mounts_parse(cli, &run.v->volumes, &run.mounts);
+	if (status) {
+		cli_mounts_free(&run.mounts);
 		return status;
-	if (session_begin(&run.session, cli, &err) < 0)
+	}
+	if (session_begin(&run.session, cli, &err) < 0) {
+		cli_mounts_free(&run.mounts);
 		return cli_fail(cli, &err, NULL);
+	}
 	status = run_image(&run, operands + 1);
 	session_end(&run.session);
 	sm_exec_close(run.exec);
 	sm_vm_close(run.vm);
 	cli_env_free(run.env);
+	cli_mounts_free(&run.mounts);
 	return status;
 }
 
@@ -217,11 +232,15 @@ const struct verb verb_run = {
 	.name = "run",
 	.operands = "IMAGE [COMMAND [ARG...]]",
 	.summary = "Run a command in a new VM of an image",
-	.details = "IMAGE is a name from supermachine images, or where to load it from: oci:DIR[:TAG], "
-		   "oci-archive:FILE, docker-archive:FILE. Without COMMAND the image's own runs.\n"
-		   "The exit status is the command's, 128+N when signal N ended it, 124 after --timeout, 126 or 127 "
-		   "when it "
-		   "cannot be executed or found, 125 when supermachine itself failed.",
+	.details =
+		"IMAGE is a name from supermachine images, or where to load it from: oci:DIR[:TAG], "
+		"oci-archive:FILE, docker-archive:FILE. Without COMMAND the image's own runs.\n"
+		"-v: SRC may be relative; a directory that is missing is made if its parent is there. ro: the host "
+		"refuses changes. cow: changes stay in the VM. Files that the VM makes are yours on the host, whoever "
+		"owns them in the VM; with ids=same (root alone) the owner's number is the same on both sides.\n"
+		"The exit status is the command's, 128+N when signal N ended it, 124 after --timeout, 126 or 127 "
+		"when it "
+		"cannot be executed or found, 125 when supermachine itself failed.",
 	.examples = examples,
 	VERB_OPTS(options, struct run_values),
 	.min_operands = 1,

@@ -6,6 +6,7 @@
 #include "keeper/keeper.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -31,6 +32,32 @@ static void note_exit(struct keeper *k, struct cursor event)
 
 /* ------------------------------------------------------------------------------------------ setup */
 
+static void texts_free(char **v)
+{
+	for (char **p = v; p && *p; p++)
+		free(*p);
+	free(v);
+}
+
+/* NULL: no memory. */
+static char **mount_texts(const struct vm_record *rec)
+{
+	char **v = calloc(rec->num_mounts + 1, sizeof(*v));
+
+	for (unsigned i = 0; v && i < rec->num_mounts; i++) {
+		const struct vm_mount *m = &rec->mounts[i];
+		struct proto_mount p = {
+			.target = m->target, .read_only = m->read_only, .cow = m->cow, .is_file = m->is_file};
+
+		v[i] = proto_mount_format(&p);
+		if (!v[i]) {
+			texts_free(v);
+			return NULL;
+		}
+	}
+	return v;
+}
+
 static int send_setup(struct keeper *k)
 {
 	struct vm_record *rec = &k->rec;
@@ -50,9 +77,13 @@ static int send_setup(struct keeper *k)
 
 	if (getrandom(s.seed, sizeof(s.seed), 0) != sizeof(s.seed))
 		return -EIO;
+	s.mounts = mount_texts(rec);
+	if (!s.mounts)
+		return -ENOMEM;
 	clock_gettime(CLOCK_REALTIME, &now);
 	s.realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	r = proto_setup_encode(&b, &s);
+	texts_free(s.mounts);
 	return r < 0 ? r : mux_open(agent_mux(k), PROTO_SETUP, &b, NULL, &k->setup_ch);
 }
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -129,6 +130,54 @@ static int add_devices(struct keeper *k, struct monitor_files *f, json_t *config
 	return r;
 }
 
+static int open_mount(struct monitor_files *f, struct vm_mount *m, struct sm_error *err)
+{
+	int fd = open(m->source, O_PATH | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		int e = errno;
+
+		fd_close(fd);
+		return error_set(err, SM_ERROR_NOT_FOUND, e, "cannot share %s: %s", m->source, strerror(e));
+	}
+	m->is_file = S_ISREG(st.st_mode);
+	fd = monitor_files_add(f, fd);
+	if (fd < 0)
+		return error_sys(err, -fd, "share %s", m->source);
+	if (!m->is_file && !S_ISDIR(st.st_mode))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "cannot share %s: neither a directory nor a file",
+				 m->source);
+	if (m->is_file && m->cow)
+		return error_set(err, SM_ERROR_INVALID, ENOTDIR, "cannot share %s with cow: it is no directory",
+				 m->source);
+	return fd;
+}
+
+static int add_mounts(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < k->rec.num_mounts; i++) {
+		int fd = open_mount(f, &k->rec.mounts[i], err);
+		json_t *o;
+
+		if (fd < 0) {
+			json_decref(list);
+			return fd;
+		}
+		o = json_object();
+		rj_put_u64(o, "fd", (uint64_t)fd);
+		vm_mount_format(o, &k->rec.mounts[i]);
+		json_array_append_new(list, o);
+	}
+	if (k->rec.num_mounts)
+		json_object_set_new(config, "fs", list);
+	else
+		json_decref(list);
+	return 0;
+}
+
 int monitor_config(struct keeper *k, struct monitor_files *f, int control, int agent, int console, char **ret,
 		   struct sm_error *err)
 {
@@ -138,6 +187,7 @@ int monitor_config(struct keeper *k, struct monitor_files *f, int control, int a
 	kernel = open_into(f, AT_FDCWD, k->rec.kernel, O_RDONLY, err);
 	initramfs = kernel < 0 ? kernel : open_into(f, AT_FDCWD, k->rec.initramfs, O_RDONLY, err);
 	r = initramfs < 0 ? initramfs : add_devices(k, f, o, err);
+	r = r < 0 ? r : add_mounts(k, f, o, err);
 	if (r < 0) {
 		json_decref(o);
 		json_decref(vsock);

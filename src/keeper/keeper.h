@@ -124,7 +124,7 @@ int monitor_balloon(struct keeper *k, uint64_t bytes);
 void monitor_done(struct monitor *m, struct loop *loop);
 
 /* config.c: the monitor's configuration. */
-#define MAX_MONITOR_FDS 280
+#define MAX_MONITOR_FDS 350
 struct monitor_files {
 	int fds[MAX_MONITOR_FDS]; /* all are the child's to inherit; closed by monitor_files_done */
 	unsigned num;

@@ -138,6 +138,7 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	rj_put_bool(o, "root_blk", r->root_blk);
 	rj_put_str(o, "disk_template", r->disk_template);
 	rj_put_u64(o, "disk_size", r->disk_size);
+	json_object_set_new(o, "mounts", vm_mounts_to_json(r));
 	rj_put_str(o, "hostname", r->hostname);
 	rj_put_strv(o, "argv", r->argv);
 	rj_put_strv(o, "env", r->env);
@@ -200,6 +201,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->root_blk = rj_bool(j, "root_blk");
 	r->disk_template = rj_str(j, "disk_template", false);
 	r->disk_size = rj_u64(j, "disk_size", 0, INT64_MAX);
+	vm_mounts_from_json(j, r);
 	r->hostname = rj_str(j, "hostname", true);
 	r->argv = rj_strv(j, "argv", true);
 	r->env = rj_strv(j, "env", true);
@@ -258,6 +260,7 @@ void vm_record_done(struct vm_record *r)
 	for (unsigned i = 0; i < r->num_parts; i++)
 		free(r->parts[i].path);
 	free(r->parts);
+	vm_mounts_done(r);
 	free(r->image);
 	free(r->image_id);
 	free(r->kernel);

@@ -27,10 +27,21 @@
 #define VM_RECORD_MAX (4u << 20) /* bytes of any of the JSON files */
 #define VM_ID_DIGITS 12
 #define VM_NAME_MAX 63
+#define VM_MAX_MOUNTS 64
 
 struct vm_part {
 	char *path;	       /* absolute */
 	uint64_t size, offset; /* bytes; offset into the image window */
+};
+
+struct vm_mount {
+	char *source; /* absolute */
+	char *target; /* absolute, without . .. and empty parts; outer ones come first */
+	bool read_only, cow;
+	enum sm_fs_ids ids;
+	enum sm_fs_symlinks symlinks;
+	enum sm_fs_cache cache;
+	bool is_file; /* not in the record: found when the source is opened */
 };
 
 struct vm_record {
@@ -50,6 +61,8 @@ struct vm_record {
 	bool root_blk;	     /* the image as a read-only disk instead of the pmem window */
 	char *disk_template; /* absolute path of the read-only lower layer; NULL: tmpfs */
 	uint64_t disk_size;
+	struct vm_mount *mounts;
+	unsigned num_mounts;
 	/* the agent's part */
 	char *hostname;
 	char **argv, **env; /* env: the container's whole environment */

@@ -42,4 +42,13 @@ json_t *rj_string(const char *s); /* UTF-8 as a string, other bytes as {"hex": .
 /* Takes o. Text with a newline at the end, malloc'ed. */
 int rj_dump(json_t *o, char **ret, struct sm_error *err) MUST_CHECK;
 
+/* mounts.c: a record's mounts. */
+struct vm_record;
+struct vm_mount;
+json_t *vm_mounts_to_json(const struct vm_record *r);
+void vm_mounts_from_json(struct rj *j, struct vm_record *r);
+void vm_mounts_done(struct vm_record *r);
+/* How one is served, in the words of the monitor's configuration (vmm/config.h). */
+void vm_mount_format(json_t *o, const struct vm_mount *m);
+
 #endif

@@ -18,6 +18,7 @@ struct info {
 	struct sm_vm_info pub;
 	struct vm_record rec;
 	char *directory;
+	struct sm_mount *mounts;
 };
 
 static void fill(struct info *in, const struct vm_view *v)
@@ -46,8 +47,29 @@ static void fill(struct info *in, const struct vm_view *v)
 				      .monitor_pid = ended ? 0 : v->status.monitor_pid,
 				      .in_machine = v->in_machine,
 				      .outcome = SM_OUTCOME_INIT};
+	in->pub.mounts = in->mounts;
+	in->pub.num_mounts = r->num_mounts;
 	if (ended)
 		in->pub.outcome = v->exit.outcome;
+}
+
+static struct sm_mount *public_mounts(const struct vm_record *r)
+{
+	struct sm_mount *v = calloc(r->num_mounts + 1, sizeof(*v));
+
+	for (unsigned i = 0; v && i < r->num_mounts; i++) {
+		const struct vm_mount *m = &r->mounts[i];
+
+		v[i] = (struct sm_mount){.size = sizeof(v[i]),
+					 .source = m->source,
+					 .target = m->target,
+					 .read_only = m->read_only,
+					 .cow = m->cow,
+					 .ids = m->ids,
+					 .symlinks = m->symlinks,
+					 .cache = m->cache};
+	}
+	return v;
 }
 
 static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, struct sm_error *err)
@@ -64,7 +86,9 @@ static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, s
 	r = dir < 0 ? dir : vmdir_load(dir, id, &in->rec, err);
 	if (r == 0)
 		r = vm_view(c, id, &v, err);
-	if (r == 0 && !in->directory)
+	if (r == 0)
+		in->mounts = public_mounts(&in->rec);
+	if (r == 0 && (!in->directory || !in->mounts))
 		r = error_sys(err, ENOMEM, "VM %s", id);
 	if (r < 0) {
 		sm_vm_info_free(&in->pub);
@@ -88,6 +112,7 @@ struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info)
 		return NULL;
 	vm_record_done(&in->rec);
 	free(in->directory);
+	free(in->mounts);
 	free(in);
 	return NULL;
 }

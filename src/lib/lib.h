@@ -180,6 +180,9 @@ int boot_files(struct sm_client *c, const char *kernel, char **ret_kernel, char 
 int image_for_run(struct sm_client *c, const struct sm_vm_options *o, struct image_info *ret,
 		  struct image_pin **ret_pin, struct sm_error *err) MUST_CHECK;
 
+/* mounts.c: the directories of the host that the options name, checked, in the order in which they are mounted. */
+int mounts_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
+
 /* signals.c: "SIGTERM", "TERM", "15" to a Linux x86 number, -EINVAL. */
 int signal_parse(const char *s);
 

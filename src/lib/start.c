@@ -178,6 +178,8 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 		e = set_machine(c, r, o, err);
 	if (e == 0)
 		e = set_image(r, o, img, err);
+	if (e == 0)
+		e = mounts_from_options(r, o, err);
 	return e;
 }
 

@@ -351,7 +351,7 @@ static const struct field setup_fields[] = {
 	SETUP(4, K_STR, hostname),     SETUP(5, K_STRV, env),	      SETUP(6, K_STR, user),
 	SETUP(7, K_STR, cwd),	       SETUP(8, K_STRV, hosts),	      SETUP(9, K_STRV, dns),
 	SETUP(10, K_STRV, volumes),    SETUP(11, K_U64, realtime_ns), SETUP(12, K_SEED, seed),
-	SETUP(13, K_BOOL, read_only),  SETUP(14, K_U64, tmpfs_size),
+	SETUP(13, K_BOOL, read_only),  SETUP(14, K_U64, tmpfs_size),  SETUP(15, K_STRV, mounts),
 };
 
 int proto_setup_encode(struct buf *b, const struct proto_setup *s)
@@ -383,6 +383,35 @@ void proto_setup_done(struct proto_setup *s)
 
 	layout_done(LAYOUT(setup_fields, setup_wire), &w);
 	memset(s, 0, sizeof(*s));
+}
+
+char *proto_mount_format(const struct proto_mount *m)
+{
+	char *text;
+
+	return asprintf(&text, "%s%s%s:%s", m->read_only ? "r" : "", m->cow ? "c" : "", m->is_file ? "f" : "",
+			m->target) < 0
+		       ? NULL
+		       : text;
+}
+
+int proto_mount_parse(const char *text, struct proto_mount *ret)
+{
+	*ret = (struct proto_mount){0};
+	for (; *text && *text != ':'; text++) {
+		bool *flag = *text == 'r'   ? &ret->read_only
+			     : *text == 'c' ? &ret->cow
+			     : *text == 'f' ? &ret->is_file
+					    : NULL;
+
+		if (!flag || *flag)
+			return -EPROTO;
+		*flag = true;
+	}
+	if (text[0] != ':' || text[1] != '/' || !text[2])
+		return -EPROTO;
+	ret->target = text + 1;
+	return 0;
 }
 
 struct event_wire {

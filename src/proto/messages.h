@@ -80,7 +80,17 @@ struct proto_setup {
 	uint8_t seed[32];     /* entropy */
 	bool read_only;
 	uint64_t tmpfs_size; /* bytes for a tmpfs upper, 0: half of memory */
+	char **mounts;	     /* proto_mount_format: what the virtio-fs device shows as "0", "1", ... goes there */
 };
+/* One of the mounts. As text: "FLAGS:TARGET" with the flags r, c, f. */
+struct proto_mount {
+	const char *target; /* absolute; points into what was parsed */
+	bool read_only;
+	bool cow;     /* below a writable layer of its own */
+	bool is_file; /* a regular file instead of a directory */
+};
+char *proto_mount_format(const struct proto_mount *m);			     /* NULL: no memory */
+int proto_mount_parse(const char *text, struct proto_mount *ret) MUST_CHECK; /* 0 or -EPROTO */
 int proto_setup_encode(struct buf *b, const struct proto_setup *s);
 int proto_setup_decode(struct cursor *c, struct proto_setup *ret);
 void proto_setup_done(struct proto_setup *s);

@@ -136,6 +136,7 @@ static void test_setup(void **state)
 				.hosts = list,
 				.dns = list,
 				.volumes = list,
+				.mounts = list,
 				.realtime_ns = 5,
 				.seed = {1, 2},
 				.read_only = true,
@@ -152,6 +153,7 @@ static void test_setup(void **state)
 	assert_string_equal(y.upper_serial, "upper");
 	assert_string_equal(y.volumes[1], "two");
 	assert_null(y.volumes[2]);
+	assert_string_equal(y.mounts[0], "one");
 	assert_memory_equal(y.seed, x.seed, 32);
 	assert_true(y.read_only);
 	proto_setup_done(&y);
@@ -167,6 +169,21 @@ static void test_setup(void **state)
 	c = over(&b);
 	assert_int_equal(proto_setup_decode(&c, &y), -EPROTO);
 	buf_done(&b);
+}
+
+static void test_mounts(void **state)
+{
+	static const char *const bad[] = {"", "r", ":", ":/", ":relative", "x:/a", "rr:/a", "r/a", "rcfr:/a"};
+	struct proto_mount x = {.target = "/a:b c", .read_only = true, .is_file = true}, y;
+	char *text = proto_mount_format(&x);
+
+	assert_string_equal(text, "rf:/a:b c");
+	assert_int_equal(proto_mount_parse(text, &y), 0);
+	assert_true(y.read_only && y.is_file && !y.cow);
+	assert_string_equal(y.target, "/a:b c");
+	free(text);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(proto_mount_parse(bad[i], &y), -EPROTO);
 }
 
 static void test_events(void **state)
@@ -267,7 +284,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_setup),
-		cmocka_unit_test(test_events), cmocka_unit_test(test_others),
+		cmocka_unit_test(test_mounts), cmocka_unit_test(test_events),	    cmocka_unit_test(test_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* -v SRC:DST[:OPTIONS]. See mounts.h. SRC ends at the first colon, DST at the next, as docker has it. */
+#include "cli/mounts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+
+static const char *const ids_words[] = {"caller", "same", NULL};
+static const char *const cache_words[] = {"auto", "none", "always", NULL};
+
+static int find_word(const char *const *words, const char *word)
+{
+	for (int i = 0; words[i]; i++)
+		if (streq(words[i], word))
+			return i;
+	return -1;
+}
+
+/* One option of the comma list; false if there is no such. */
+static bool set_option(struct sm_mount *m, const char *word)
+{
+	int i = -1;
+
+	if (streq(word, "ro"))
+		m->read_only = true;
+	else if (streq(word, "cow"))
+		m->cow = true;
+	else if (str_starts(word, "cache=") && (i = find_word(cache_words, word + 6)) >= 0)
+		m->cache = (enum sm_fs_cache)i;
+	else if (str_starts(word, "ids=") && (i = find_word(ids_words, word + 4)) >= 0)
+		m->ids = (enum sm_fs_ids)i;
+	else if (streq(word, "links=deny") || streq(word, "links=opaque"))
+		m->symlinks = streq(word, "links=deny") ? SM_FS_SYMLINKS_DENY : SM_FS_SYMLINKS_OPAQUE;
+	else /* docker's: SELinux labels and consistency mean nothing here, rw is so anyway */
+		return streq(word, "rw") || streq(word, "z") || streq(word, "Z") || streq(word, "cached") ||
+		       streq(word, "delegated") || streq(word, "consistent");
+	return true;
+}
+
+static int set_options(struct cli *cli, struct sm_mount *m, char *list, const char *whole)
+{
+	for (char *word; (word = strsep(&list, ","));)
+		if (!set_option(m, word))
+			return cli_usage(cli, "ro, cow, cache=none|auto|always, ids=caller|same, links=opaque|deny",
+					 "-v %s: no such option: '%s'", whole, word);
+	if (m->read_only && m->cow)
+		return cli_usage(cli, NULL, "-v %s: ro and cow exclude each other", whole);
+	return 0;
+}
+
+static int parse_one(struct cli *cli, struct sm_mount *m, char *text, const char *whole)
+{
+	char *rest = text;
+
+	*m = (struct sm_mount)SM_MOUNT_INIT;
+	m->create = true;
+	m->source = strsep(&rest, ":");
+	m->target = strsep(&rest, ":");
+	if (!m->target || !*m->source || !*m->target)
+		return cli_usage(cli, "for example: -v .:/src, or -v /data:/data:ro",
+				 "-v wants SRC:DST[:OPTIONS], not '%s'", whole);
+	if (m->target[0] != '/')
+		return cli_usage(cli, NULL, "-v %s: '%s' is not an absolute path in the VM", whole, m->target);
+	return rest ? set_options(cli, m, rest, whole) : 0;
+}
+
+int cli_mounts_parse(struct cli *cli, const struct opt_list *options, struct cli_mounts *ret)
+{
+	int status = 0;
+
+	*ret = (struct cli_mounts){.v = calloc(options->n + 1, sizeof(*ret->v)),
+				   .texts = calloc(options->n + 1, sizeof(*ret->texts))};
+	for (size_t i = 0; i < options->n && status == 0; i++) {
+		char *text = ret->v && ret->texts ? strdup(options->v[i]) : NULL;
+
+		if (!text)
+			return cli_usage(cli, NULL, "no memory");
+		ret->texts[i] = text;
+		status = parse_one(cli, &ret->v[i], text, options->v[i]);
+		ret->n = i + 1;
+	}
+	return status;
+}
+
+void cli_mounts_free(struct cli_mounts *m)
+{
+	for (char **t = m->texts; t && *t; t++)
+		free(*t);
+	free(m->texts);
+	free(m->v);
+	*m = (struct cli_mounts){0};
+}
+
+void cli_mounts_json(struct json *j, const struct sm_mount *mounts, size_t count)
+{
+	json_open(j, "mounts", '[');
+	for (size_t i = 0; i < count; i++) {
+		json_open(j, NULL, '{');
+		json_text(j, "source", mounts[i].source);
+		json_text(j, "target", mounts[i].target);
+		json_bool(j, "read_only", mounts[i].read_only);
+		json_bool(j, "cow", mounts[i].cow);
+		json_text(j, "ids", ids_words[mounts[i].ids]);
+		json_text(j, "cache", cache_words[mounts[i].cache]);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mounts of a VM's record. See record.h. */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "keeper/record.h"
+#include "keeper/recordjson.h"
+
+static const char *const ids_words[] = {"caller", "same", NULL};
+static const char *const symlinks_words[] = {"opaque", "deny", "follow", NULL};
+static const char *const cache_words[] = {"auto", "none", "always", NULL};
+
+void vm_mount_format(json_t *o, const struct vm_mount *m)
+{
+	rj_put_bool(o, "read_only", m->read_only || m->cow);
+	rj_put_str(o, "ids", ids_words[m->ids]);
+	rj_put_str(o, "symlinks", symlinks_words[m->symlinks]);
+	rj_put_str(o, "cache", cache_words[m->cache]);
+}
+
+json_t *vm_mounts_to_json(const struct vm_record *r)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; list && i < r->num_mounts; i++) {
+		const struct vm_mount *m = &r->mounts[i];
+		json_t *o = json_object();
+
+		rj_put_str(o, "source", m->source);
+		rj_put_str(o, "target", m->target);
+		vm_mount_format(o, m);
+		rj_put_bool(o, "cow", m->cow);
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+/* One of the words; the first when absent. */
+static unsigned get_word(struct rj *j, const char *member, const char *const *words)
+{
+	char word[16];
+
+	rj_str_into(j, member, word, sizeof(word));
+	for (unsigned i = 0; word[0] && words[i]; i++)
+		if (streq(word, words[i]))
+			return i;
+	if (word[0])
+		rj_fail(j, member, "not one of the words it may be");
+	return 0;
+}
+
+static void get_mount(struct rj *j, struct vm_mount *m)
+{
+	m->source = rj_str(j, "source", true);
+	m->target = rj_str(j, "target", true);
+	m->read_only = rj_bool(j, "read_only");
+	m->cow = rj_bool(j, "cow");
+	m->read_only = m->read_only && !m->cow; /* of cow: the source is, what the guest sees is not */
+	m->ids = (enum sm_fs_ids)get_word(j, "ids", ids_words);
+	m->symlinks = (enum sm_fs_symlinks)get_word(j, "symlinks", symlinks_words);
+	m->cache = (enum sm_fs_cache)get_word(j, "cache", cache_words);
+	if (!j->member && (m->source[0] != '/' || m->target[0] != '/'))
+		rj_fail(j, "mounts", "not absolute");
+}
+
+void vm_mounts_from_json(struct rj *j, struct vm_record *r)
+{
+	json_t *list = json_object_get(j->object, "mounts");
+	size_t n = json_array_size(list);
+
+	if (!list)
+		return;
+	if (!json_is_array(list) || n > VM_MAX_MOUNTS) {
+		rj_fail(j, "mounts", "not a list of at most 64");
+		return;
+	}
+	r->mounts = calloc(n + 1, sizeof(*r->mounts));
+	if (!r->mounts) {
+		rj_fail(j, "mounts", NULL);
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		struct rj one = {.object = json_array_get(list, i)};
+
+		r->num_mounts = (unsigned)i + 1;
+		get_mount(&one, &r->mounts[i]);
+		if (one.member)
+			rj_fail(j, one.member, one.why);
+	}
+}
+
+void vm_mounts_done(struct vm_record *r)
+{
+	for (unsigned i = 0; i < r->num_mounts; i++) {
+		free(r->mounts[i].source);
+		free(r->mounts[i].target);
+	}
+	free(r->mounts);
+	r->mounts = NULL;
+	r->num_mounts = 0;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Directories of the host in a VM: from what the caller asked for to what the record holds. Here, on the host, sources
+ * are made absolute and looked at; what a link on their way leads to is decided at each start, by the keeper.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "lib/lib.h"
+
+/* The path without "." and empty parts, and with ".." taken as the name before it; NULL: no memory. */
+static char *clean_path(const char *path)
+{
+	char *out = malloc(strlen(path) + 2), *end = out;
+
+	if (!out)
+		return NULL;
+	while (*path) {
+		size_t n = strcspn(path, "/");
+
+		if (n == 2 && memcmp(path, "..", 2) == 0) {
+			while (end > out && *--end != '/')
+				continue;
+		} else if (n && !(n == 1 && *path == '.')) {
+			*end++ = '/';
+			memcpy(end, path, n);
+			end += n;
+		}
+		path += n + (path[n] == '/');
+	}
+	if (end == out)
+		*end++ = '/';
+	*end = '\0';
+	return out;
+}
+
+static int set_target(struct vm_mount *m, const char *target, struct sm_error *err)
+{
+	if (!target || target[0] != '/')
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "mount target \"%s\" is not absolute",
+				 target ? target : "");
+	m->target = clean_path(target);
+	if (!m->target)
+		return error_sys(err, ENOMEM, "mount on %s", target);
+	if (streq(m->target, "/"))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "nothing can be mounted on / of the VM");
+	if (streq(m->target, "/proc") || str_starts(m->target, "/proc/"))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "nothing can be mounted in /proc of the VM: %s",
+				 m->target);
+	return 0;
+}
+
+/* The last part of a relative source may be a link; the directories before it are where the caller stands. */
+static int set_source(struct vm_mount *m, const char *source, struct sm_error *err)
+{
+	_free_ char *cwd = NULL;
+
+	if (!source || !*source)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "mount on %s: no source given", m->target);
+	if (source[0] == '/') {
+		m->source = strdup(source);
+	} else {
+		cwd = getcwd(NULL, 0);
+		if (!cwd)
+			return error_sys(err, errno, "working directory");
+		if (asprintf(&m->source, "%s/%s", streq(cwd, "/") ? "" : cwd, source) < 0)
+			m->source = NULL;
+	}
+	return m->source ? 0 : error_sys(err, ENOMEM, "mount %s", source);
+}
+
+static int missing_source(const struct vm_mount *m, const struct sm_mount *asked, struct sm_error *err)
+{
+	if (!strchr(asked->source, '/'))
+		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT,
+				 "there is no directory \"%s\" here; write ./%s to have it made", asked->source,
+				 asked->source);
+	if (!asked->create || asked->cow || asked->read_only)
+		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "cannot share %s: no such file or directory",
+				 m->source);
+	if (mkdir(m->source, 0755) < 0)
+		return error_set(err, SM_ERROR_NOT_FOUND, errno, "cannot share %s: it is missing, and making it: %s",
+				 m->source, strerror(errno));
+	return 0;
+}
+
+static int check_source(const struct vm_mount *m, const struct sm_mount *asked, struct sm_error *err)
+{
+	struct stat st;
+
+	if (stat(m->source, &st) < 0) {
+		if (errno == ENOENT)
+			return missing_source(m, asked, err);
+		return error_set(err, SM_ERROR_INVALID, errno, "cannot share %s: %s", m->source, strerror(errno));
+	}
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "cannot share %s: neither a directory nor a file",
+				 m->source);
+	if (m->cow && !S_ISDIR(st.st_mode))
+		return error_set(err, SM_ERROR_INVALID, ENOTDIR, "cannot share %s with cow: it is no directory",
+				 m->source);
+	return 0;
+}
+
+static int add(struct vm_record *r, const struct sm_mount *asked, struct sm_error *err)
+{
+	struct vm_mount *m = &r->mounts[r->num_mounts++];
+	int e = set_target(m, asked->target, err);
+
+	if (e == 0)
+		e = set_source(m, asked->source, err);
+	if (e < 0)
+		return e;
+	m->cow = asked->cow;
+	m->read_only = asked->read_only;
+	m->ids = asked->ids;
+	m->symlinks = asked->symlinks;
+	m->cache = asked->cache;
+	if (m->symlinks == SM_FS_SYMLINKS_FOLLOW)
+		return error_set(err, SM_ERROR_INVALID, EOPNOTSUPP, "mount %s: following links is not there yet",
+				 m->source);
+	return check_source(m, asked, err);
+}
+
+static unsigned depth(const char *path)
+{
+	unsigned n = 0;
+
+	for (; *path; path++)
+		n += *path == '/';
+	return n;
+}
+
+/* Outer ones first, else as they were given; few enough for the simplest sort that keeps equal ones in order. */
+static void sort(struct vm_mount *v, unsigned n)
+{
+	for (unsigned i = 1; i < n; i++) {
+		struct vm_mount m = v[i];
+		unsigned at = i;
+
+		for (; at > 0 && depth(v[at - 1].target) > depth(m.target); at--)
+			v[at] = v[at - 1];
+		v[at] = m;
+	}
+}
+
+int mounts_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+{
+	const char *at = (const char *)o->mounts;
+
+	if (!o->num_mounts)
+		return 0;
+	if (o->num_mounts > VM_MAX_MOUNTS)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "%zu mounts are too many: at most %d", o->num_mounts,
+				 VM_MAX_MOUNTS);
+	r->mounts = calloc(o->num_mounts, sizeof(*r->mounts));
+	if (!r->mounts)
+		return error_sys(err, ENOMEM, "mounts");
+	for (size_t i = 0; i < o->num_mounts; i++, at += o->mounts[0].size) {
+		struct sm_mount one = OPTIONS_GET(struct sm_mount, (const struct sm_mount *)(const void *)at);
+		int e = add(r, &one, err);
+
+		if (e < 0)
+			return e;
+		for (size_t k = 0; k < i; k++)
+			if (streq(r->mounts[k].target, r->mounts[i].target))
+				return error_set(err, SM_ERROR_INVALID, EINVAL, "two mounts on %s",
+						 r->mounts[i].target);
+	}
+	sort(r->mounts, r->num_mounts);
+	return 0;
+}

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+# Directories of the host in a VM (-v), as the VM and the host see them.
+
+# share NAME: an empty directory on the host, in $share.
+share() {
+	share=$SM_TMP/$1
+	mkdir -p "$share"
+}
+
+test_both_ways() {
+	# what either side writes the other reads, and the host's files are the user's own
+	share s
+	echo from-host >"$share/a"
+	mkdir "$share/dir"
+	out run_box -v "$share:/data" box sh -c 'cat /data/a; echo from-guest >/data/b; mkdir /data/dir/x; echo deep >/data/dir/x/y; mount | grep -c " on /data type virtiofs "; ls -ln /data/a | awk "{ print \$3, \$4 }"'
+	is "guest" "$out" "from-host
+1
+0 0"
+	is "host" "$(cat "$share/b" "$share/dir/x/y")" "from-guest
+deep"
+	is "owner" "$(stat -c %u:%g "$share/b")" "$(id -u):$(id -g)"
+}
+
+test_host_edits_are_seen() {
+	# a change that the host makes while the VM runs is seen within the cache time; contents at the next open
+	share s
+	echo one >"$share/f"
+	vm edits -v "$share:/data" -- sh -c 'cat /data/f; touch /data/ready; while :; do sleep 100; done'
+	until_true 60 test -e "$share/ready"
+	echo two-longer >"$share/f"
+	is "contents" "$($sm exec edits cat /data/f)" two-longer
+	rm "$share/f"
+	echo new >"$share/g"
+	until_true 20 bash -c "[ \"\$($sm exec edits ls /data | xargs)\" = 'g ready' ]"
+	is "new file" "$($sm exec edits cat /data/g)" new
+	$sm rm -f edits >/dev/null
+}
+
+test_read_only() {
+	# :ro holds against the VM's root, and against a remount
+	share s
+	echo keep >"$share/a"
+	out run_box -v "$share:/data:ro" box sh -c 'cat /data/a; touch /data/new || echo no-new; echo x >>/data/a || echo no-write; rm /data/a || echo no-rm; mount -o remount,rw /data; touch /data/new2 || echo still-not'
+	is "guest" "$out" "keep
+no-new
+no-write
+no-rm
+still-not"
+	is "host" "$(ls "$share") $(cat "$share/a")" "a keep"
+}
+
+test_cow() {
+	# :cow: the VM changes what it likes, the host's directory stays as it was, and a kept VM finds its changes again
+	share s
+	mkdir "$share/d"
+	echo host >"$share/a"
+	echo host >"$share/d/b"
+	local before
+	before=$(cd "$share" && find . -printf '%p %m %s %T@\n' | sort)
+	out run_box --name cow -v "$share:/data:cow" box sh -c 'if [ -e /data/new ]; then cat /data/new /data/a; ls /data/d; exit; fi; echo vm >/data/a; rm /data/d/b; echo vm >/data/new; cat /data/a'
+	is "guest" "$out" vm
+	is "host" "$(cd "$share" && find . -printf '%p %m %s %T@\n' | sort)" "$before"
+	out $sm start -a cow
+	is "again" "$out" "vm
+vm"
+	is "host" "$(cd "$share" && find . -printf '%p %m %s %T@\n' | sort)" "$before"
+	$sm rm cow >/dev/null
+}
+
+test_file() {
+	# a single file can be mounted, also over one of the image's, and stays the host's file
+	share s
+	echo '127.0.0.1 from-the-host' >"$share/hosts"
+	echo data >"$share/f"
+	out run_box -v "$share/hosts:/etc/hosts:ro" -v "$share/f:/srv/new/name" box sh -c 'cat /etc/hosts; cat /srv/new/name; echo more >>/srv/new/name; echo x >>/etc/hosts || echo refused'
+	is "guest" "$out" "127.0.0.1 from-the-host
+data
+refused"
+	is "host" "$(cat "$share/f")" "data
+more"
+	is "beside" "$(ls "$share" | xargs)" "f hosts"
+}
+
+test_several_and_nested() {
+	# several mounts, inner ones inside outer ones whatever their order, each with its own device number
+	mkdir -p one/sub two three
+	echo 1 >one/f
+	echo 2 >two/f
+	echo 3 >three/f
+	out run_box -v "$SM_TMP/three:/data/sub/deep" -v ./two:/data/sub -v one:/data -v three:/srv/three:ro box sh -c \
+		'cat /data/f /data/sub/f /data/sub/deep/f /srv/three/f; stat -c %d /data /data/sub /data/sub/deep / | sort -u | wc -l; mv /data/f /data/sub/g && echo moved'
+	is "guest" "$out" "1
+2
+3
+3
+4
+moved"
+	[ -d two/deep ] || fail "the mount point was not made in the outer mount"
+	is "moved" "$(cat two/g)" 1
+}
+
+test_links_stay_inside() {
+	# links that lead out of the directory are the VM's own business: nothing of the host is read or written through them
+	share s
+	echo secret >"$SM_TMP/secret"
+	ln -s "$SM_TMP/secret" "$share/out"
+	ln -s ../secret "$share/up"
+	ln -s /etc/passwd "$share/passwd"
+	out run_box -v "$share:/data" box sh -c 'cat /data/out /data/up 2>/dev/null || echo dangling; readlink /data/up; grep -c Alice /data/passwd; ln -s /etc/shadow /data/mine; echo pwned 2>/dev/null >/data/out || echo none'
+	is "guest" "$out" "dangling
+../secret
+1
+none"
+	is "secret" "$(cat "$SM_TMP/secret")" secret
+	is "link" "$(readlink "$share/mine")" /etc/shadow
+	out run_box -v "$share:/data:links=deny" box sh -c 'cat /data/up 2>&1; ln -s a /data/new 2>&1'  || true
+	[ ! -L "$share/new" ] || fail "a link was made"
+}
+
+test_ownership() {
+	# owners and modes that the VM sets are shown to it again, in the next VM too; on the host all is the user's
+	share s
+	out run_box -v "$share:/data" box sh -c 'touch /data/f /data/g && chown 1000:50 /data/f 2>/dev/null && chmod 4751 /data/f && su alice -c "echo a >/tmp/x" && stat -c "%u:%g %a" /data/f || echo no-attributes'
+	[ "$out" != no-attributes ] || skip "the file system of $share has no user attributes"
+	is "guest" "$out" "1000:50 4751"
+	is "host" "$(stat -c '%u:%g %a' "$share/f")" "$(id -u):$(id -g) 751"
+	out run_box -v "$share:/data" box sh -c 'stat -c "%u:%g %a" /data/f; stat -c "%u:%g" /data/g; mknod /data/null c 1 3; stat -c %F /data/null'
+	is "again" "$out" "1000:50 4751
+0:0
+character special file"
+	is "device" "$(stat -c %F "$share/null")" "regular empty file"
+}
+
+test_ids_same() {
+	# ids=same: numbers are the same on both sides, for root
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	share s
+	out run_box -v "$share:/data:ids=same" box sh -c 'touch /data/f; chown 1234:4321 /data/f; mkdir /data/d; chown alice /data/d; su alice -c "touch /data/d/x"'
+	is "host" "$(stat -c %u:%g "$share/f") $(stat -c %u "$share/d/x")" "1234:4321 1000"
+}
+
+limit_many_files=240
+test_many_files() {
+	# some thousand small files, made, listed, read and deleted in the VM
+	share s
+	local n
+	n=$(scaled 500 20000)
+	out run_box -v "$share:/data" box sh -c "i=0; while [ \$i -lt $n ]; do echo \$i >/data/f\$i; i=\$((i + 1)); done; ls /data | wc -l; cat /data/f* | wc -l"
+	is "guest" "$out" "$n
+$n"
+	is "host" "$(ls "$share" | wc -l) $(cat "$share/f$((n - 1))")" "$n $((n - 1))"
+	out run_box -v "$share:/data" box sh -c 'rm -r /data/*; ls /data | wc -l'
+	is "left" "$(ls "$share" | wc -l)" 0
+}
+
+test_file_semantics() {
+	# open files that were deleted, appending, renames over files and of directories, truncation, sparse files
+	share s
+	out run_box -v "$share:/data" box sh -c '
+		cd /data; exec 3<>gone; echo kept >&3; rm gone; ls | wc -l; cat /proc/self/fd/3; exec 3>&-
+		echo a >x; echo b >>x; echo c >y; mv y x2; mv x2 x; cat x
+		mkdir -p d/e; echo deep >d/e/f; mv d z; cat z/e/f; rmdir z 2>/dev/null || echo not-empty
+		dd if=/dev/zero of=sparse bs=1 count=1 seek=10M 2>/dev/null; stat -c %s sparse
+		echo 0123456789 >t; dd if=/dev/null of=t bs=1 seek=4 2>/dev/null; cat t; echo
+		ln x hard; stat -c %h x; mkfifo p; (echo through >p &); cat p'
+	is "guest" "$out" "0
+kept
+c
+deep
+not-empty
+10485761
+0123
+2
+through"
+	is "host" "$(stat -c %s "$share/sparse") $(stat -c %h "$share/hard")" "10485761 2"
+}
+
+test_kept_vm() {
+	# a kept VM has its mount again when it is started again; a source that is gone is told
+	share s
+	out run_box --name kept -v "$share:/data" box sh -c 'echo again >>/data/log; cat /data/log'
+	is "first" "$out" again
+	out $sm start -a kept
+	is "second" "$out" "again
+again"
+	is "inspect" "$($sm inspect kept | jq -r '.[0].mounts[0] | "\(.source) \(.target) \(.read_only)"')" "$share /data false"
+	is "ps" "$(field kept '.mounts[0].target')" /data
+	mv "$share" "$share.away"
+	out -125 $sm start -a kept
+	has "message" "$err" "cannot share $share: No such file or directory"
+	$sm rm kept >/dev/null
+}
+
+test_missing_source() {
+	# a source that is missing is made if its parent is there; else, and for ro, the error names it
+	out run_box -v ./made:/data box sh -c 'echo x >/data/f'
+	is "made" "$(cat made/f)" x
+	out -125 run_box -v ./no/such:/data box true
+	has "message" "$err" 'cannot share .*/no/such'
+	out -125 run_box -v ./absent:/data:ro box true
+	has "message" "$err" 'cannot share .*/absent: no such file'
+	[ ! -e absent ] || fail "made"
+	out -125 run_box -v absent:/data box true
+	has "message" "$err" 'no directory "absent" here'
+	out -125 run_box -v /dev/null:/data box true
+	has "message" "$err" 'neither a directory nor a file'
+}
+
+test_bad_syntax() {
+	# mistakes in -v are told before anything starts
+	share s
+	out -125 run_box -v /a box true
+	has "message" "$err" "wants SRC:DST"
+	out -125 run_box -v "$share:data" box true
+	has "message" "$err" "'data' is not an absolute path"
+	out -125 run_box -v "$share:/data:rx" box true
+	has "message" "$err" "no such option: 'rx'"
+	out -125 run_box -v "$share:/" box true
+	has "message" "$err" "mounted on /"
+	out -125 run_box -v "$share:/proc/x" box true
+	has "message" "$err" "in /proc"
+	out -125 run_box -v "$share:/a" -v "$share:/a/." box true
+	has "message" "$err" "two mounts on /a"
+	out -125 run_box -v "$share:/etc/passwd" box true
+	has "message" "$err" "/etc/passwd is a file in the VM, but a directory on the host"
+}
+
+test_seal_with_mounts() {
+	# with directories shared, every thread of the monitor is under a filter, and none but the file server has capabilities
+	share s
+	vm sealed -v "$share:/data" -- sleep 1000
+	until_true 60 test "$(field sealed .state)" = running
+	local pid
+	pid=$(field sealed .monitor_pid)
+	out beside sh -c "cat /proc/$pid/task/*/status"
+	is "filters" "$(grep -E '^Seccomp:' <<<"$out" | sort -u | xargs)" "Seccomp: 2"
+	is "privileges" "$(grep -E '^NoNewPrivs:' <<<"$out" | sort -u | xargs)" "NoNewPrivs: 1"
+	is "capabilities" "$(awk '/^Name:/ { n = $2 } /^CapPrm:/ { if (n != "fs" && $2 !~ /^0*$/) print n, $2 }' <<<"$out")" ""
+	# DAC_OVERRIDE, FOWNER and FSETID at most
+	is "the server's" "$(awk '/^Name:/ { n = $2 } /^CapPrm:/ { if (n == "fs" && $2 !~ /^0*(1a)?$/) print n, $2 }' <<<"$out")" ""
+	$sm rm -f sealed >/dev/null
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* -v SRC:DST[:OPTIONS] as docker spells it, and what is not. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cli/mounts.h"
+
+static int parse(const char *text, struct cli_mounts *m)
+{
+	struct cli cli = {0};
+	const char *v[] = {text, NULL};
+	struct opt_list list = {v, 1};
+
+	return cli_mounts_parse(&cli, &list, m);
+}
+
+static void test_good(void **state)
+{
+	struct cli_mounts m;
+
+	assert_int_equal(parse("./a:/b", &m), 0);
+	assert_int_equal(m.n, 1);
+	assert_string_equal(m.v[0].source, "./a");
+	assert_string_equal(m.v[0].target, "/b");
+	assert_true(m.v[0].create && !m.v[0].read_only && !m.v[0].cow);
+	assert_int_equal(m.v[0].cache, SM_FS_CACHE_AUTO);
+	assert_int_equal(m.v[0].ids, SM_FS_IDS_CALLER);
+	cli_mounts_free(&m);
+	assert_int_equal(parse("/a:/b:ro,cache=none,ids=same,links=deny", &m), 0);
+	assert_true(m.v[0].read_only);
+	assert_int_equal(m.v[0].cache, SM_FS_CACHE_NONE);
+	assert_int_equal(m.v[0].ids, SM_FS_IDS_SAME);
+	assert_int_equal(m.v[0].symlinks, SM_FS_SYMLINKS_DENY);
+	cli_mounts_free(&m);
+	assert_int_equal(parse("/a:/b:cow,cache=always", &m), 0);
+	assert_true(m.v[0].cow);
+	assert_int_equal(m.v[0].cache, SM_FS_CACHE_ALWAYS);
+	cli_mounts_free(&m);
+	assert_int_equal(parse("/a:/b:rw,z,cached", &m), 0); /* docker's, without effect */
+	assert_false(m.v[0].read_only);
+	cli_mounts_free(&m);
+}
+
+static void test_bad(void **state)
+{
+	static const char *const bad[] = {"",
+					  "/a",
+					  ":/b",
+					  "/a:",
+					  "/a:b",
+					  "/a:/b:",
+					  "/a:/b:rx",
+					  "/a:/b:ro,",
+					  "/a:/b:ro:x",
+					  "/a:/b:ro,cow",
+					  "/a:/b:cache=now",
+					  "/a:/b:ids="};
+	int kept = dup(2), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	dup2(null, 2); /* the errors are told */
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct cli_mounts m;
+		int r = parse(bad[i], &m);
+
+		cli_mounts_free(&m);
+		if (r == 0) {
+			dup2(kept, 2);
+			fail_msg("accepted: '%s'", bad[i]);
+		}
+	}
+	dup2(kept, 2);
+	close(kept);
+	close(null);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
