@@ -70,7 +70,12 @@ static int make_layers(const char *lower, const char *upper, const char *work, s
 static int mount_cow(unsigned i, const char *lower, char *ret, size_t size, struct sm_error *err)
 {
 	char upper[64], work[64], options[256];
+	_fd_ int fd =
+		open(lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* makes the submount, which overlayfs would not */
 	int r;
+
+	if (fd < 0)
+		return error_sys(err, errno, "open a directory of the host");
 
 	snprintf(upper, sizeof(upper), COW "/%u/upper", i);
 	snprintf(work, sizeof(work), COW "/%u/work", i);

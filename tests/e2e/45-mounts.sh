@@ -22,12 +22,13 @@ deep"
 }
 
 test_host_edits_are_seen() {
-	# a change that the host makes while the VM runs is seen within the cache time; contents at the next open
+	# a change that the host makes while the VM runs is seen once the cache time is over
 	share s
 	echo one >"$share/f"
 	vm edits -v "$share:/data" -- sh -c 'cat /data/f; touch /data/ready; while :; do sleep 100; done'
 	until_true 60 test -e "$share/ready"
 	echo two-longer >"$share/f"
+	sleep 1.2
 	is "contents" "$($sm exec edits cat /data/f)" two-longer
 	rm "$share/f"
 	echo new >"$share/g"
@@ -113,7 +114,7 @@ test_links_stay_inside() {
 none"
 	is "secret" "$(cat "$SM_TMP/secret")" secret
 	is "link" "$(readlink "$share/mine")" /etc/shadow
-	out run_box -v "$share:/data:links=deny" box sh -c 'cat /data/up 2>&1; ln -s a /data/new 2>&1'  || true
+	out -1 run_box -v "$share:/data:links=deny" box sh -c 'cat /data/up; ln -s a /data/new'
 	[ ! -L "$share/new" ] || fail "a link was made"
 }
 
