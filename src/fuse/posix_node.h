@@ -155,8 +155,6 @@ void posix_show(struct posix_fs *fs, struct posix_node *node, int fd, struct sta
 int posix_keep(struct posix_fs *fs, int fd, const struct stat *shown);
 /* The mode that the host's file gets when the peer wants `mode`. */
 mode_t posix_host_mode(const struct posix_fs *fs, mode_t mode);
-/* True for the attribute's own name, which the peer neither sees nor sets. */
-bool posix_private_xattr(const char *name);
 /* True when a change of the file right after `st` was taken could not leave the same times behind. */
 bool posix_times_tell(const struct posix_fs *fs, const struct stat *st);
 

@@ -23,11 +23,6 @@
 #define TEXT_MAX 80
 #define TICK_NS 11000000 /* a little more than at 100 Hz */
 
-bool posix_private_xattr(const char *name)
-{
-	return streq(name, ATTRIBUTE);
-}
-
 struct posix_proc posix_proc_path(int fd)
 {
 	struct posix_proc p;

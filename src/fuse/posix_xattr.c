@@ -11,6 +11,8 @@
 #include "base/util.h"
 #include "fuse/posix_node.h"
 
+#define OURS "user.supermachine."
+
 /* /proc/self/fd/N of a symbolic link would be followed: links have no attributes here. */
 static int pin_unless_link(struct posix_fs *fs, uint64_t id, struct posix_node **ret)
 {
@@ -24,23 +26,58 @@ static int pin_unless_link(struct posix_fs *fs, uint64_t id, struct posix_node *
 }
 
 /*
- * What the peer may touch. In FUSE_POSIX_CALLER mode security.* and trusted.* would act on the host (file capabilities,
- * overlays): they are refused; the private attribute does not exist for the peer.
+ * What the peer may touch, and under which name the host keeps it. In FUSE_POSIX_CALLER mode security.* and trusted.*
+ * would act on the host (file capabilities, overlays): they are refused. Names of our own get one more dot, so that a
+ * peer that is such a server itself has its private attribute, and not ours.
  */
-static int check_name(const struct posix_fs *fs, const char *name, int hidden)
+struct host_name {
+	char text[XATTR_NAME_MAX + 1];
+};
+
+static int host_name(const struct posix_fs *fs, const char *name, struct host_name *ret)
 {
-	if (posix_private_xattr(name))
-		return -hidden;
-	if (fs->options.ids == FUSE_POSIX_CALLER && !str_starts(name, "user."))
-		return -EOPNOTSUPP;
+	const char *rest = name;
+
+	ret->text[0] = '\0';
+	if (fs->options.ids == FUSE_POSIX_CALLER) {
+		if (!str_starts(name, "user."))
+			return -EOPNOTSUPP;
+		if (str_starts(name, OURS)) {
+			strcpy(ret->text, OURS ".");
+			rest = name + strlen(OURS);
+		}
+	}
+	if (strlen(ret->text) + strlen(rest) > XATTR_NAME_MAX)
+		return -ERANGE;
+	strcat(ret->text, rest);
 	return 0;
+}
+
+/* A name of the host's list as the peer has it, written at `to` (not behind `name`): its length, 0 when it sees none.
+ */
+static size_t peer_name(const struct posix_fs *fs, const char *name, char *to)
+{
+	size_t len = strlen(name) + 1;
+
+	if (fs->options.ids == FUSE_POSIX_CALLER) {
+		if (!str_starts(name, "user.") || (str_starts(name, OURS) && !str_starts(name, OURS ".")))
+			return 0;
+		if (str_starts(name, OURS ".")) {
+			memmove(to, OURS, strlen(OURS));
+			memmove(to + strlen(OURS), name + strlen(OURS) + 1, len - strlen(OURS) - 1);
+			return len - 1;
+		}
+	}
+	memmove(to, name, len);
+	return len;
 }
 
 ssize_t posix_getxattr(struct sm_fs_backend *be, uint64_t id, const char *name, void *value, size_t size)
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *node;
-	int r = check_name(fs, name, ENODATA), fd;
+	struct host_name host;
+	int r = host_name(fs, name, &host), fd;
 	ssize_t n;
 
 	if (r < 0)
@@ -48,7 +85,7 @@ ssize_t posix_getxattr(struct sm_fs_backend *be, uint64_t id, const char *name, 
 	fd = pin_unless_link(fs, id, &node);
 	if (fd < 0)
 		return fd;
-	n = getxattr(posix_proc_path(fd).path, name, value, size);
+	n = getxattr(posix_proc_path(fd).path, host.text, value, size);
 	n = n < 0 ? -errno : n;
 	posix_fd_put(fs, node);
 	return n;
@@ -62,10 +99,8 @@ static size_t filter_list(const struct posix_fs *fs, char *list, size_t len)
 	for (size_t at = 0; at < len;) {
 		size_t one = strnlen(list + at, len - at) + 1;
 
-		if (at + one <= len && check_name(fs, list + at, 1) == 0) {
-			memmove(list + kept, list + at, one);
-			kept += one;
-		}
+		if (at + one <= len)
+			kept += peer_name(fs, list + at, list + kept);
 		at += one;
 	}
 	return kept;
@@ -97,14 +132,15 @@ int posix_setxattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, uin
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *node;
-	int r = fs->options.read_only ? -EROFS : check_name(fs, name, EPERM), fd;
+	struct host_name host;
+	int r = fs->options.read_only ? -EROFS : host_name(fs, name, &host), fd;
 
 	if (r < 0)
 		return r;
 	fd = pin_unless_link(fs, id, &node);
 	if (fd < 0)
 		return fd;
-	r = setxattr(posix_proc_path(fd).path, name, value, size, flags) < 0 ? -errno : 0;
+	r = setxattr(posix_proc_path(fd).path, host.text, value, size, flags) < 0 ? -errno : 0;
 	posix_fd_put(fs, node);
 	return r;
 }
@@ -113,14 +149,15 @@ int posix_removexattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, 
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *node;
-	int r = fs->options.read_only ? -EROFS : check_name(fs, name, ENODATA), fd;
+	struct host_name host;
+	int r = fs->options.read_only ? -EROFS : host_name(fs, name, &host), fd;
 
 	if (r < 0)
 		return r;
 	fd = pin_unless_link(fs, id, &node);
 	if (fd < 0)
 		return fd;
-	r = removexattr(posix_proc_path(fd).path, name) < 0 ? -errno : 0;
+	r = removexattr(posix_proc_path(fd).path, host.text) < 0 ? -errno : 0;
 	posix_fd_put(fs, node);
 	return r;
 }

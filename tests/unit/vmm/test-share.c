@@ -236,6 +236,7 @@ static int deed_attributes(struct scene *s)
 				     .size = 100};
 	struct fuse_setxattr_in sx = {.size = 1};
 	struct fuse_getxattr_in gx = {.size = 4096};
+	struct fuse_getattr_in ga = {0};
 	uint8_t value[] = "user.x\0v";
 	int r;
 
@@ -251,6 +252,14 @@ static int deed_attributes(struct scene *s)
 	TRY(call(s, FUSE_REMOVEXATTR, s->node, NULL, 0, "user.x"));
 	sa = (struct fuse_setattr_in){.valid = FATTR_UID | FATTR_GID, .uid = 1000, .gid = 1000};
 	TRY(call(s, FUSE_SETATTR, s->node, &sa, sizeof(sa), NULL));
+	/* A peer's attribute of the name that ours has is the peer's alone. */
+	TRY(call2(s, FUSE_SETXATTR, s->node, &sx, sizeof(sx), "user.supermachine.stat\0v", 24));
+	TRY(call(s, FUSE_GETXATTR, s->node, &gx, sizeof(gx), "user.supermachine.stat"));
+	TRY(*(const char *)payload(s) == 'v' ? 0 : -EIO);
+	TRY(call(s, FUSE_LISTXATTR, s->node, &gx, sizeof(gx), NULL));
+	TRY(strcmp(payload(s), "user.supermachine.stat") ? -EIO : 0);
+	TRY(call(s, FUSE_GETATTR, s->node, &ga, sizeof(ga), NULL));
+	TRY(((const struct fuse_attr_out *)payload(s))->attr.uid == 1000 ? 0 : -EIO);
 	return 0;
 }
 
