@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-balloon. See balloon.h. Inflated pages come as arrays of 4 KiB frame numbers, and neighbours are joined so
- * that a run of frames costs one call; reported ranges come as the buffers themselves. Both are released when they are
- * whole pages of RAM: a buffer in a window, or one that is not page-aligned, is left alone.
+ * virtio-balloon. See balloon.h. Inflated pages come as arrays of 4 KiB frame numbers in any order; they are sorted and
+ * neighbours joined, so that a run of frames costs one call; reported ranges come as the buffers themselves. Both are
+ * released when they are whole pages of RAM: a buffer in a window, or one that is not page-aligned, is left alone.
  */
 #include "virtio/balloon.h"
 
@@ -57,11 +57,38 @@ static void release_frames(struct balloon *b, uint64_t first, uint64_t count)
 	b->inflated += count * PAGE;
 }
 
+/* Not qsort: from a kilobyte on, the C library's asks the system for its memory, which a sealed process may not. */
+static void sort(uint32_t *v, size_t n)
+{
+	for (size_t gap = n / 2; gap; gap /= 2)
+		for (size_t i = gap; i < n; i++) {
+			uint32_t x = v[i];
+			size_t k = i;
+
+			for (; k >= gap && v[k - gap] > x; k -= gap)
+				v[k] = v[k - gap];
+			v[k] = x;
+		}
+}
+
+/* Gives back n frames, in whatever order they came, neighbours at once. */
+static void release_list(struct balloon *b, uint32_t *frames, size_t n)
+{
+	size_t start = 0;
+
+	sort(frames, n);
+	for (size_t i = 1; i <= n; i++) {
+		if (i < n && frames[i] - frames[i - 1] <= 1)
+			continue;
+		release_frames(b, frames[start], frames[i - 1] - frames[start] + 1ULL);
+		start = i;
+	}
+}
+
 static int inflate(struct virtio_device *dev, unsigned queue, struct virtq_chain *chain)
 {
 	struct balloon *b = (struct balloon *)dev;
 	uint32_t frames[FRAMES_AT_ONCE];
-	uint64_t first = 0, count = 0;
 
 	if (chain->num_write || chain->len_read % sizeof(frames[0]) || chain->len_read > FRAMES_MAX * sizeof(frames[0]))
 		return -EPROTO;
@@ -70,26 +97,10 @@ static int inflate(struct virtio_device *dev, unsigned queue, struct virtq_chain
 
 		if (virtq_chain_read(chain, off, frames, len) < 0)
 			break;
-		for (size_t i = 0; i < len / sizeof(frames[0]); i++) {
-			uint64_t frame = le32toh(frames[i]);
-
-			if (count && frame == first + count) {
-				count++;
-				continue;
-			}
-			if (count && frame + 1 == first) {
-				first--;
-				count++;
-				continue;
-			}
-			if (count)
-				release_frames(b, first, count);
-			first = frame;
-			count = 1;
-		}
+		for (size_t i = 0; i < len / sizeof(frames[0]); i++)
+			frames[i] = le32toh(frames[i]);
+		release_list(b, frames, len / sizeof(frames[0]));
 	}
-	if (count)
-		release_frames(b, first, count);
 	return 0;
 }
 

@@ -233,10 +233,10 @@ static void test_balloon_inflate(void **state)
 	driver_config(&d, 0, config, sizeof(config));
 	assert_int_equal(config[0], 5);
 	assert_int_equal(config[1], 3);
-	/* Three neighbours, downwards as Linux allocates them, then one alone: two calls. */
+	/* Three neighbours, in some order, then one alone: two calls. */
 	memset(driver_at(&d, RAM_BASE + 0x200000), 0x55, 0x10000);
 	for (unsigned i = 0; i < 3; i++)
-		put32(&d, A + 4 * i, frame + 2 - i);
+		put32(&d, A + 4 * i, frame + (i + 1) % 3);
 	put32(&d, A + 12, frame + 8);
 	assert_int_equal(exchange(&d, 0, &buf, 1), 0);
 	assert_int_equal(rel.calls, 2);
