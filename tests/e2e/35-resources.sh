@@ -94,8 +94,8 @@ test_large_image() {
 		has "part at $m MiB" "$out" "^$(dd if=large bs=1M skip=$m count=4 status=none | sha256sum | cut -d' ' -f1)"
 	done
 	has "length" "$out" "^$((2176 << 20))$"
-	out $sm run -m 128M large sh -c 'dd if=/large bs=1M of=/dev/null 2>&1 | grep -o "^[0-9]* bytes"'
-	is "read whole" "$out" "$((2176 << 20)) bytes"
+	out $sm run -m 128M large dd if=/large bs=1M of=/dev/null
+	has "read whole" "$err" '^2176\+0 records out'
 	# with enough memory it is mapped instead of read
 	out $sm run -m 1G large sh -c 'ls /sys/block; dd if=/large bs=1M skip=1100 count=4 2>/dev/null | sha256sum'
 	has "as a mapped window" "$out" '^pmem0$'
