@@ -143,9 +143,11 @@ static bool has_keeper(const char *dir)
 	       access(path, X_OK) == 0;
 }
 
+/* The helpers: where the caller says; beside this program (a build's folder), or in the tree it was installed in,
+ * wherever that has been put; else where they were configured to be. */
 static char *find_libexec(const char *given)
 {
-	char exe[PATH_MAX];
+	char exe[PATH_MAX], tree[PATH_MAX + 32];
 	ssize_t n;
 
 	if (!given || !*given)
@@ -158,6 +160,9 @@ static char *find_libexec(const char *given)
 		dirname(exe);
 		if (has_keeper(exe))
 			return strdup(exe);
+		snprintf(tree, sizeof(tree), "%s/../libexec/supermachine", exe);
+		if (has_keeper(tree))
+			return realpath(tree, NULL);
 	}
 	return strdup(SM_LIBEXECDIR);
 }
