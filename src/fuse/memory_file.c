@@ -330,6 +330,17 @@ int64_t memory_lseek(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_
 
 /* ---------------------------------------------------------------------------------- extended attributes */
 
+/* The namespaces that Linux knows, but for system (access control lists), which nobody here would obey. */
+static int check_xattr_name(const char *name)
+{
+	static const char *const prefixes[] = {"user.", "trusted.", "security."};
+
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
+		if (str_starts(name, prefixes[i]))
+			return name[strlen(prefixes[i])] ? 0 : -EINVAL;
+	return -EOPNOTSUPP;
+}
+
 static struct memory_xattr **find_xattr(struct memory_node *node, const char *name)
 {
 	struct memory_xattr **x = &node->xattrs;
@@ -362,6 +373,8 @@ ssize_t memory_getxattr(struct sm_fs_backend *be, uint64_t id, const char *name,
 	struct memory_node *node;
 	ssize_t n = -ESTALE;
 
+	if (check_xattr_name(name) < 0)
+		return check_xattr_name(name);
 	pthread_mutex_lock(&fs->lock);
 	node = memory_find_locked(fs, id);
 	if (node) {
@@ -435,6 +448,8 @@ int memory_setxattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, ui
 	struct memory_node *node;
 	int r = -ESTALE;
 
+	if (check_xattr_name(name) < 0)
+		return check_xattr_name(name);
 	pthread_mutex_lock(&fs->lock);
 	node = memory_find_locked(fs, id);
 	if (node)
@@ -449,6 +464,8 @@ int memory_removexattr(struct sm_fs_backend *be, const struct sm_fs_caller *who,
 	struct memory_node *node;
 	int r = -ESTALE;
 
+	if (check_xattr_name(name) < 0)
+		return check_xattr_name(name);
 	pthread_mutex_lock(&fs->lock);
 	node = memory_find_locked(fs, id);
 	if (node) {

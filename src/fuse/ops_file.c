@@ -94,7 +94,7 @@ ssize_t op_create(struct fuse_request *rq)
 	int r;
 
 	if (!name)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	if (!rq->s->ops->create)
 		return -ENOSYS;
 	rq->who.umask = in.umask;

@@ -44,7 +44,7 @@ ssize_t op_lookup(struct fuse_request *rq)
 	int r;
 
 	if (!name)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	mark = watch_begin(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->lookup(rq->s->be, &rq->who, rq->h.nodeid, name, &e);
 	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
@@ -194,7 +194,7 @@ ssize_t op_symlink(struct fuse_request *rq)
 	int r;
 
 	if (!target)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	if (!*target)
 		return -ENOENT;
 	if (strlen(target) > MAX_LINK_TARGET)
@@ -215,7 +215,7 @@ ssize_t op_mknod(struct fuse_request *rq)
 	int r;
 
 	if (!name)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	if (rq->s->watch && S_ISCHR(in.mode) && in.rdev == WATCH_PROBE_RDEV)
 		return -EEXIST;
 	if (!rq->s->ops->mknod)
@@ -235,7 +235,7 @@ ssize_t op_mkdir(struct fuse_request *rq)
 	int r;
 
 	if (!name)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	if (!rq->s->ops->mkdir)
 		return -EROFS;
 	rq->who.umask = in.umask;
@@ -251,7 +251,7 @@ static ssize_t remove_name(struct fuse_request *rq,
 	int r;
 
 	if (!name)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	r = remove ? remove(rq->s->be, &rq->who, rq->h.nodeid, name) : -EROFS;
 	if (r == 0)
 		watch_removed(rq->s->watch, rq->h.nodeid, name);
@@ -274,7 +274,7 @@ static ssize_t rename_to(struct fuse_request *rq, uint64_t new_parent, uint32_t 
 	int r;
 
 	if (!new_name)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
 		return -EINVAL;
 	if (!rq->s->ops->rename)
@@ -309,7 +309,7 @@ ssize_t op_link(struct fuse_request *rq)
 	int r;
 
 	if (!name)
-		return rq->args.bad ? -EPROTO : -EINVAL;
+		return request_no_name(rq);
 	if (!rq->s->ops->link)
 		return -EROFS;
 	mark = begin_making(rq);

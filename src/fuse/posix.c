@@ -173,7 +173,7 @@ static int set_owner_same(struct posix_node *node, int path_fd, uint32_t set, co
 
 	if (set & (SM_FS_SET_UID | SM_FS_SET_GID) && fchownat(path_fd, "", uid, gid, AT_EMPTY_PATH) < 0)
 		return -errno;
-	if (set & (SM_FS_SET_MODE | SM_FS_SET_KILL_SUIDGID))
+	if (set & SM_FS_SET_MODE || (set & SM_FS_SET_KILL_SUIDGID && !S_ISLNK(node->type)))
 		return host_chmod(node, path_fd, shown->st_mode & 07777);
 	return 0;
 }
@@ -189,7 +189,12 @@ static int set_owner_kept(struct posix_fs *fs, struct posix_node *node, int path
 		return set & SM_FS_SET_MODE ? -EOPNOTSUPP : 0;
 	if (set & SM_FS_SET_MODE)
 		r = host_chmod(node, path_fd, posix_host_mode(fs, shown->st_mode));
-	return r < 0 ? r : posix_keep(fs, path_fd, shown);
+	if (r == 0)
+		r = posix_keep(fs, path_fd, shown);
+	/* What is kept may be what was kept: the change time has to move all the same. */
+	if (r == 0 && fchownat(path_fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) < 0)
+		r = -errno;
+	return r;
 }
 
 static int set_owner(struct posix_fs *fs, struct posix_node *node, int path_fd, uint32_t set, const struct stat *in)

@@ -85,6 +85,16 @@ int posix_fsyncdir(struct sm_fs_backend *be, uint64_t id, uint64_t fh, bool data
 	return fsync(dirfd(open_dir_of(fh)->dir)) < 0 ? -errno : 0;
 }
 
+/* Where types are kept beside empty files (posix_stat.c), the peer has to ask for those. */
+static uint32_t listed_type(const struct posix_fs *fs, int path_fd, const struct dirent *de)
+{
+	struct stat st;
+
+	if (fs->options.ids == FUSE_POSIX_SAME || de->d_type != DT_REG)
+		return de->d_type;
+	return fstatat(path_fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size == 0 ? DT_UNKNOWN : DT_REG;
+}
+
 /* One entry; false when the listing ends here. An entry that vanished meanwhile, or may not be looked at, is listed
  * without attributes. */
 static bool list_one(struct posix_fs *fs, struct posix_node *node, int path_fd, const struct dirent *de, bool plus,
@@ -93,7 +103,8 @@ static bool list_one(struct posix_fs *fs, struct posix_node *node, int path_fd, 
 	struct sm_fs_entry e = {0};
 	bool dots = streq(de->d_name, ".") || streq(de->d_name, "..");
 	bool known = plus && !dots && posix_find(fs, node, path_fd, de->d_name, &e) == 0;
-	bool added = add(arg, de->d_name, de->d_ino, de->d_type, (uint64_t)de->d_off, known ? &e : NULL);
+	uint32_t type = known ? IFTODT(e.attr.st_mode) : listed_type(fs, path_fd, de);
+	bool added = add(arg, de->d_name, de->d_ino, type, (uint64_t)de->d_off, known ? &e : NULL);
 
 	if (known && !added)
 		posix_node_forget(fs, e.nodeid, 1);

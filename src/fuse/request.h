@@ -27,6 +27,7 @@ struct fuse_request {
 	struct fuse_session *s;
 	struct fuse_in_header h;
 	struct sm_fs_caller who;
+	bool long_name;	    /* request_name has found one of more than 255 bytes */
 	struct cursor args; /* what follows the header; for WRITE only its fixed part */
 	const struct iovec *in, *out;
 	int num_in, num_out;
@@ -44,6 +45,8 @@ typedef ssize_t (*fuse_handler)(struct fuse_request *rq);
 bool request_arg(struct fuse_request *rq, void *p, size_t size);
 /* A file name: NUL-terminated, not empty, no '/', not "." or "..", at most 255 bytes; NULL otherwise. */
 const char *request_name(struct fuse_request *rq);
+/* The error when there was none. */
+ssize_t request_no_name(const struct fuse_request *rq);
 /* The backend's handle behind a peer's one, pinned until the request is done (at most two a request): 0 or -EBADF. */
 int request_handle(struct fuse_request *rq, uint64_t handle, uint64_t nodeid, bool is_dir, uint64_t *ret_fh) MUST_CHECK;
 /* Writes a whole fixed-size reply: its length, or -EIO when the peer left no room. */

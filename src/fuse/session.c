@@ -169,7 +169,13 @@ const char *request_name(struct fuse_request *rq)
 
 	if (!name || !*name || streq(name, ".") || streq(name, "..") || strchr(name, '/'))
 		return NULL;
-	return strlen(name) <= 255 ? name : NULL;
+	rq->long_name = strlen(name) > 255; /* the kernel passes up to 1024 bytes on */
+	return rq->long_name ? NULL : name;
+}
+
+ssize_t request_no_name(const struct fuse_request *rq)
+{
+	return rq->args.bad ? -EPROTO : rq->long_name ? -ENAMETOOLONG : -EINVAL;
 }
 
 size_t request_room(const struct fuse_request *rq)
