@@ -5,7 +5,7 @@ ASAN ?= build-asan
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 
-.PHONY: all deps demo check check-long unit unit-asan e2e fuzz bench format check-format check-rooms install clean
+.PHONY: all deps demo check check-long unit unit-asan conformance e2e fuzz bench format check-format check-rooms install clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j $(JOBS) --quiet
@@ -36,11 +36,15 @@ check-long:
 	@tools/check --long
 
 unit: all
-	@meson test -C $(BUILD) --no-rebuild --print-errorlogs
+	@meson test -C $(BUILD) --no-rebuild --no-suite conformance --print-errorlogs
 
 unit-asan: $(ASAN)/build.ninja
 	@ninja -C $(ASAN) -j $(JOBS)
-	@meson test -C $(ASAN) --no-rebuild --print-errorlogs
+	@meson test -C $(ASAN) --no-rebuild --no-suite conformance --print-errorlogs
+
+# The file server against ext4, by the conformance program.
+conformance: all
+	@tests/conformance/run
 
 e2e: all
 	@tests/e2e/run

@@ -126,10 +126,10 @@ static void test_names_that_leave_the_directory_are_refused(void **state)
 	}
 	memset(longest, 'a', 257);
 	longest[257] = 0;
-	assert_int_equal(call(p, FUSE_LOOKUP, 1, NULL, 0, longest + 1), -EINVAL); /* 256 bytes */
-	assert_int_equal(call(p, FUSE_LOOKUP, 1, NULL, 0, longest + 2), 0);	  /* 255: absent, and cached so */
-	assert_int_equal(call(p, FUSE_LOOKUP, 1, "abc", 3, NULL), -EINVAL);	  /* no NUL */
-	assert_int_equal(call(p, FUSE_LOOKUP, 1, NULL, 0, NULL), -EINVAL);	  /* nothing at all */
+	assert_int_equal(call(p, FUSE_LOOKUP, 1, NULL, 0, longest + 1), -ENAMETOOLONG); /* 256 bytes */
+	assert_int_equal(call(p, FUSE_LOOKUP, 1, NULL, 0, longest + 2), 0);		/* 255: absent, and cached so */
+	assert_int_equal(call(p, FUSE_LOOKUP, 1, "abc", 3, NULL), -EINVAL);		/* no NUL */
+	assert_int_equal(call(p, FUSE_LOOKUP, 1, NULL, 0, NULL), -EINVAL);		/* nothing at all */
 }
 
 static void test_wrong_handles_are_ebadf_and_the_right_one_still_works(void **state)
