@@ -156,22 +156,29 @@ test_limits() {
 limit_killed_loads=300
 test_killed_loads() {
 	# a load killed at any moment: the next one succeeds, and prune leaves no garbage
-	local n i pid
+	local n i pid rc delay whole hit=0
 	n=$(scaled 8 50)
 	mkdir big
-	for i in 1 2 3 4; do head -c 3000000 /dev/urandom >big/$i; done
+	for i in 1 2 3 4; do head -c 12000000 /dev/urandom >big/$i; done
 	"$SM_TOP/tests/lib/mkimage" --layer big,gzip --layer big,zstd --tag latest biglay >/dev/null
-	out $sm prune -a
 	local store=$SUPERMACHINE_HOME/data
 	[ -d "$store" ] || store=$SUPERMACHINE_HOME
+	whole=$EPOCHREALTIME
+	out $sm load --name killed oci:biglay
+	whole=$(awk -v a="$whole" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')
+	out $sm rmi killed
+	out $sm prune -a
 	find "$store" -type f | sort >before
 	for i in $(seq "$n"); do
+		delay=$(awk -v t="$whole" -v r=$RANDOM 'BEGIN { print t * r / 32768 }')
 		$sm load --name killed oci:biglay >/dev/null 2>&1 &
-		pid=$!
-		sleep "0.$(printf %03d $((RANDOM % 250)))"
+		pid=$! rc=0
+		sleep "$delay"
 		kill -9 $pid 2>/dev/null || true
-		wait $pid 2>/dev/null || true
+		wait $pid 2>/dev/null || rc=$?
+		[ $rc -ne 137 ] || hit=$((hit + 1))
 	done
+	[ $hit -ge $((n / 4)) ] || fail "only $hit of $n loads were still running when they were killed"
 	out $sm load --name killed oci:biglay
 	$sm inspect killed --export-erofs k.erofs
 	fsck.erofs k.erofs >/dev/null

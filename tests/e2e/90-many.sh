@@ -22,8 +22,8 @@ test_at_once() {
 # home on the host (the machine's, where there is one).
 footprint() {
 	find "$SUPERMACHINE_HOME" | wc -l
+	vm_processes
 	beside sh -c '
-		cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\0" "\n" | grep -cE "supermachine-(keeper|vmm)$"
 		awk "{ print \$1 }" /proc/sys/fs/file-nr
 		sync; echo 3 >/proc/sys/vm/drop_caches 2>/dev/null
 		awk "/^MemTotal/ { t = \$2 } /^(MemFree|Buffers|Cached|SReclaimable):/ { t -= \$2 } END { print int(t / 1024) }" /proc/meminfo'
