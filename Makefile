@@ -5,7 +5,7 @@ ASAN ?= build-asan
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 
-.PHONY: all deps demo check check-long unit unit-asan conformance e2e fuzz bench format check-format check-rooms install clean
+.PHONY: all deps demo check check-long unit unit-asan conformance stress e2e fuzz bench format check-format check-rooms install clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j $(JOBS) --quiet
@@ -45,6 +45,10 @@ unit-asan: $(ASAN)/build.ninja
 # The file server against ext4, by the conformance program.
 conformance: all
 	@tests/conformance/run
+
+# Random operations, an adversary, fio, SQLite and git on mounts of the file server.
+stress: all
+	@tests/conformance/stress
 
 e2e: all
 	@tests/e2e/run
