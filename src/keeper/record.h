@@ -10,6 +10,7 @@
  *	top		the private writable disk layer over the shared template; an empty file is a fresh one
  *	log, log.1	what the command printed (log.h)
  *	console, console.1	what the guest's kernel printed
+ *	stats		the monitor's counters at its end, of a kept VM (vmm/stats.h)
  *	vmm.log, keeper.log	what the programs had to complain about
  *
  * All JSON files are replaced whole (temporary name, fsync, rename). A string that is not UTF-8 is stored as

@@ -191,7 +191,8 @@ int virtq_pop(struct virtqueue *vq, struct virtq_chain *chain)
 		return r;
 	chain->read = chain->iov;
 	chain->write = chain->iov + chain->num_read;
-	vq->last_avail++;
+	/* virtq_pending may look from another thread. */
+	__atomic_store_n(&vq->last_avail, (uint16_t)(vq->last_avail + 1), __ATOMIC_RELAXED);
 	return 1;
 }
 
