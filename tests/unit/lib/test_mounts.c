@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Directories of the host for a VM: what the record gets of what was asked for, and what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fileio.h"
+#include "base/util.h"
+#include "lib/lib.h"
+
+static int setup(void **state)
+{
+	static char dir[64];
+
+	strcpy(dir, "/tmp/sm-mounts-XXXXXX");
+	*state = dir;
+	if (!mkdtemp(dir) || chdir(dir) < 0 || mkdir("d", 0755) < 0)
+		return -1;
+	return write_file_atomic_at(AT_FDCWD, "f", "x", 1, 0644);
+}
+
+static int teardown(void **state)
+{
+	return chdir("/") | remove_tree_at(AT_FDCWD, *state);
+}
+
+static int add(struct vm_record *r, const struct sm_mount *v, size_t n, struct sm_error *err)
+{
+	struct sm_vm_options o = SM_VM_OPTIONS_INIT;
+
+	*r = (struct vm_record){0};
+	o.mounts = v;
+	o.num_mounts = n;
+	return mounts_from_options(r, &o, err);
+}
+
+static struct sm_mount mount_of(const char *source, const char *target)
+{
+	struct sm_mount m = SM_MOUNT_INIT;
+
+	m.source = source;
+	m.target = target;
+	return m;
+}
+
+static void test_targets_are_cleaned(void **state)
+{
+	static const char *const cases[][2] = {{"/a", "/a"},	      {"//a//b/", "/a/b"}, {"/a/./b/.", "/a/b"},
+					       {"/a/../b", "/b"},     {"/../../a", "/a"},  {"/a/..b", "/a/..b"},
+					       {"/a/b/../../c", "/c"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct sm_mount m = mount_of("d", cases[i][0]);
+		struct vm_record r;
+
+		assert_int_equal(add(&r, &m, 1, NULL), 0);
+		assert_string_equal(r.mounts[0].target, cases[i][1]);
+		vm_record_done(&r);
+	}
+}
+
+static void refused(struct sm_mount m, int code, const char *says)
+{
+	struct sm_error err = {0};
+	struct vm_record r;
+	int e = add(&r, &m, 1, &err);
+
+	if (e != -code || !strstr(err.message, says))
+		fail_msg("%s on %s: %d \"%s\", not \"%s\"", m.source, m.target, e, err.message, says);
+	vm_record_done(&r);
+}
+
+static void test_refusals(void **state)
+{
+	struct sm_mount m;
+
+	refused(mount_of("d", "/"), EINVAL, "on /");
+	refused(mount_of("d", "/a/.."), EINVAL, "on /");
+	refused(mount_of("d", "/proc"), EINVAL, "/proc");
+	refused(mount_of("d", "/a/../proc/self"), EINVAL, "/proc");
+	refused(mount_of("d", "relative"), EINVAL, "not absolute");
+	refused(mount_of("", "/a"), EINVAL, "no source");
+	refused(mount_of("/dev/null", "/a"), EINVAL, "neither");
+	refused(mount_of("f/x", "/a"), ENOTDIR, "cannot share");
+	refused(mount_of("./missing", "/a"), ENOENT, "cannot share");
+	m = mount_of("missing", "/a");
+	m.create = true;
+	refused(m, ENOENT, "write ./missing");
+	m = mount_of("./no/such", "/a");
+	m.create = true;
+	refused(m, ENOENT, "cannot share");
+	m = mount_of("f", "/a");
+	m.cow = true;
+	refused(m, ENOTDIR, "no directory");
+	m = mount_of("d", "/a");
+	m.symlinks = SM_FS_SYMLINKS_FOLLOW;
+	refused(m, EOPNOTSUPP, "following");
+}
+
+static void test_sources(void **state)
+{
+	struct sm_mount v[2] = {mount_of("d", "/a"), mount_of("./new", "/b")};
+	struct vm_record r;
+	char want[96];
+
+	v[1].create = true;
+	assert_int_equal(add(&r, v, 2, NULL), 0);
+	snprintf(want, sizeof(want), "%s/d", (char *)*state);
+	assert_string_equal(r.mounts[0].source, want);
+	assert_int_equal(access("new", F_OK), 0);
+	vm_record_done(&r);
+}
+
+static void test_order_and_doubles(void **state)
+{
+	struct sm_mount v[4] = {mount_of("d", "/x/y/z"), mount_of("d", "/x"), mount_of("f", "/a/b"),
+				mount_of("d", "/x/y")};
+	struct sm_mount twice[2] = {mount_of("d", "/a"), mount_of("f", "/b/../a/")};
+	struct sm_mount many[VM_MAX_MOUNTS + 1] = {0};
+	struct sm_error err = {0};
+	struct vm_record r;
+
+	assert_int_equal(add(&r, v, 4, NULL), 0);
+	assert_string_equal(r.mounts[0].target, "/x");
+	assert_string_equal(r.mounts[1].target, "/a/b");
+	assert_string_equal(r.mounts[2].target, "/x/y");
+	assert_string_equal(r.mounts[3].target, "/x/y/z");
+	vm_record_done(&r);
+	assert_int_equal(add(&r, twice, 2, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "two mounts on /a"));
+	vm_record_done(&r);
+	assert_int_equal(add(&r, many, VM_MAX_MOUNTS + 1, &err), -EINVAL);
+	vm_record_done(&r);
+}
+
+/* A program that was built with a larger struct: the stride is the first one's size. */
+static void test_stride(void **state)
+{
+	struct {
+		struct sm_mount m;
+		uint64_t more[3];
+	} v[2] = {{.m = mount_of("d", "/a")}, {.m = mount_of("f", "/b")}};
+	struct vm_record r;
+
+	v[0].m.size = v[1].m.size = sizeof(v[0]);
+	assert_int_equal(add(&r, &v[0].m, 2, NULL), 0);
+	assert_int_equal(r.num_mounts, 2);
+	assert_string_equal(r.mounts[1].target, "/b");
+	vm_record_done(&r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_targets_are_cleaned, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sources, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_order_and_doubles, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stride, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
