@@ -138,6 +138,9 @@ static int check(struct cli *cli, const struct mount_values *v, bool memory, int
 	if (v->symlinks && streq(v->symlinks, "follow"))
 		return cli_usage(cli, "use --symlinks opaque: this host resolves links itself, as in any directory",
 				 "--symlinks follow: not there yet");
+	if (v->ids && streq(v->ids, "caller") && geteuid() != 0)
+		return cli_usage(cli, "use --ids same",
+				 "--ids caller shows your files as root's: of use to root alone, here on the host");
 	if (!memory && count < 2)
 		return cli_usage(cli, usage, "the mount point is missing");
 	if (memory && (v->cache || v->symlinks || v->ids))
