@@ -699,7 +699,8 @@ struct sm_fs_ops {
 	/** NULL: -EOPNOTSUPP, the peer copies through its cache. */
 	ssize_t (*copy_file_range)(struct sm_fs_backend *be, uint64_t nodeid_in, uint64_t fh_in, uint64_t offset_in,
 				   uint64_t nodeid_out, uint64_t fh_out, uint64_t offset_out, uint64_t length);
-	/** A shared mapping for a DAX window. NULL: -EOPNOTSUPP. (SETUPMAPPING, REMOVEMAPPING) */
+	/** A shared mapping for a DAX window. NULL: -EOPNOTSUPP. (SETUPMAPPING, REMOVEMAPPING) Also asked, with length
+	 * and protection 0, for the descriptor through which the host's kernel may move an open file's data itself. */
 	int (*dax_map)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, uint64_t offset, uint64_t length,
 		       int protection, struct sm_fs_map *ret);
 	void (*dax_unmap)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t offset, uint64_t length);
@@ -707,6 +708,8 @@ struct sm_fs_ops {
 	 * -errno. With it the peer may cache names and attributes for as long as nobody else changes them. NULL: they
 	 * are valid for as long as each answer says. */
 	int (*watch)(struct sm_fs_backend *be, uint64_t nodeid, int inotify_fd, uint32_t mask);
+	/** When the file was made; -EOPNOTSUPP where that is not known. NULL: it never is. (STATX) */
+	int (*birth)(struct sm_fs_backend *be, uint64_t nodeid, struct timespec *ret);
 };
 
 /** What the library knows of a backend. Not copied: it must live as long as a server uses it. */

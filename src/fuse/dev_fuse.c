@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "fuse/dev_mount.h"
+#include "fuse/newer.h"
 #include "fuse/dev_notify.h"
 
 #define MAX_THREADS 16
@@ -117,6 +118,19 @@ NO_ASAN_FRAME static void *worker_run(void *arg)
 	return NULL;
 }
 
+static int open_backing(void *arg, int fd)
+{
+	struct newer_backing_map map = {.fd = fd};
+	int id = ioctl(((struct fuse_dev *)arg)->fd, NEWER_IOC_BACKING_OPEN, &map);
+
+	return id < 0 ? -errno : id;
+}
+
+static void close_backing(void *arg, uint32_t id)
+{
+	ioctl(((struct fuse_dev *)arg)->fd, NEWER_IOC_BACKING_CLOSE, &id); /* gone with the mount, if that is gone */
+}
+
 static unsigned thread_count(const struct fuse_dev_options *o)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -162,10 +176,13 @@ int fuse_dev_mount(struct sm_fs_backend *backend, const char *mountpoint, const 
 {
 	struct fuse_dev_options o = options ? *options : (struct fuse_dev_options){0};
 	struct fuse_dev *dev = calloc(1, sizeof(*dev));
+	struct fuse_backing_port port = {.open = open_backing, .close = close_backing, .arg = dev};
 	int r;
 
 	if (!dev)
 		return error_sys(err, ENOMEM, "mount on %s", mountpoint);
+	if (geteuid() == 0) /* the kernel wants CAP_SYS_ADMIN for it */
+		o.session.backing = &port;
 	dev->fd = -1;
 	dev->gone_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = dev->gone_fd < 0 ? error_sys(err, errno, "mount on %s", mountpoint) : 0;
@@ -215,7 +232,7 @@ struct fuse_dev *fuse_dev_unmount(struct fuse_dev *dev)
 		dev_unmount(dev->mountpoint);
 	dev_notify_stop(dev->notify);
 	end_workers(dev);
-	fd_close(dev->fd); /* the last one: whoever still has files open gets ENOTCONN */
+	dev->fd = fd_close(dev->fd); /* the last one: whoever still has files open gets ENOTCONN */
 	fd_close(dev->gone_fd);
 	fuse_session_free(dev->session);
 	free(dev->mountpoint);

@@ -16,6 +16,8 @@
 #include "base/cleanup.h"
 #include "fuse/watch.h"
 
+#define GATHER_MS 4
+
 struct dev_notify {
 	struct watch *watch;
 	int fd, stop_fd;
@@ -56,6 +58,9 @@ static void *run(void *arg)
 	/* The time limit is for what the session's own requests made stale. */
 	while (poll(p, 2, 1000) >= 0 || errno == EINTR) {
 		if (p[0].revents)
+			break;
+		/* Events come in flocks, of the peer's own changes too: one awakening for all of a few milliseconds. */
+		if (p[1].revents && poll(p, 1, GATHER_MS) > 0)
 			break;
 		if (watch_step(n->watch, on_stale, n) < 0)
 			break;

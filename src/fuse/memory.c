@@ -95,6 +95,7 @@ static struct memory_node *node_new(struct memory_fs *fs, uint32_t mode, uint32_
 	node->st = (struct stat){
 		.st_ino = node->id, .st_mode = mode, .st_uid = uid, .st_gid = gid, .st_blksize = PAGES_SIZE};
 	memory_touch(node, true, true, true);
+	node->birth = node->st.st_ctim;
 	bucket = node_bucket(fs, node->id);
 	node->hash_next = *bucket;
 	*bucket = node;
@@ -689,10 +690,24 @@ static void memory_destroy(struct sm_fs_backend *be)
 	pthread_mutex_unlock(&fs->lock);
 }
 
+static int memory_birth(struct sm_fs_backend *be, uint64_t id, struct timespec *ret)
+{
+	struct memory_fs *fs = memory_fs_of(be);
+	struct memory_node *node;
+
+	pthread_mutex_lock(&fs->lock);
+	node = memory_find_locked(fs, id);
+	if (node)
+		*ret = node->birth;
+	pthread_mutex_unlock(&fs->lock);
+	return node ? 0 : -ESTALE;
+}
+
 static const struct sm_fs_ops memory_ops = {
 	.size = sizeof(memory_ops),
 	.destroy = memory_destroy,
 	.lookup = memory_lookup,
+	.birth = memory_birth,
 	.forget = memory_forget,
 	.getattr = memory_getattr,
 	.setattr = memory_setattr,

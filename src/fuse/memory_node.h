@@ -34,7 +34,8 @@ struct memory_node {
 	struct memory_node *hash_next;
 	uint64_t id, refs; /* refs: lookups that the peer has not forgotten */
 	uint32_t opens;
-	struct stat st;		    /* st_size, st_nlink, times, ...: always current; st_blocks is filled when asked */
+	struct stat st; /* st_size, st_nlink, times, ...: always current; st_blocks is filled when asked */
+	struct timespec birth;
 	struct memory_node *parent; /* directories; not counted: a directory has one name */
 	struct memory_dirent *first, *last;
 	uint64_t next_cookie, num_entries;

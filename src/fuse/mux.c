@@ -417,6 +417,13 @@ static int mux_watch(struct sm_fs_backend *be, uint64_t nodeid, int inotify_fd, 
 	return c && c->ops.watch ? c->ops.watch(c->be, nodeid, inotify_fd, mask) : -EOPNOTSUPP;
 }
 
+static int mux_birth(struct sm_fs_backend *be, uint64_t nodeid, struct timespec *ret)
+{
+	const struct child *c = route(be, &nodeid);
+
+	return c && c->ops.birth ? c->ops.birth(c->be, nodeid, ret) : -EOPNOTSUPP;
+}
+
 /* --------------------------------------------------------------------------------------------- directories */
 
 static int mux_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t nodeid,
@@ -549,6 +556,7 @@ static const struct sm_fs_ops mux_ops = {
 	.dax_map = mux_dax_map,
 	.dax_unmap = mux_dax_unmap,
 	.watch = mux_watch,
+	.birth = mux_birth,
 };
 
 /* Functions that no child has are absent here too: the session then tells the peer never to ask. */

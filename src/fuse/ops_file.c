@@ -10,10 +10,12 @@
 
 #define INC(s, member, n) __atomic_fetch_add(&(s)->stats.member, (n), __ATOMIC_RELAXED)
 
-static void backend_release(struct fuse_session *s, uint64_t nodeid, uint64_t fh)
+void session_release(struct fuse_session *s, uint64_t nodeid, uint64_t fh, bool flock_release, uint64_t owner)
 {
+	if (s->features & NEWER_PASSTHROUGH)
+		backing_closed(s->backing, nodeid);
 	if (s->ops->release)
-		s->ops->release(s->be, nodeid, fh, false, 0);
+		s->ops->release(s->be, nodeid, fh, flock_release, owner);
 }
 
 static uint32_t fopen_flags(uint32_t flags)
@@ -28,15 +30,66 @@ static uint32_t fopen_flags(uint32_t flags)
 	return out;
 }
 
+/* Where the kernel can move the data itself, it is told from where; the page cache is then the file's own. */
+static void pass_through(struct fuse_session *s, uint64_t nodeid, uint64_t fh, struct fuse_open_out *out)
+{
+	struct sm_fs_map map = {.fd = -1};
+
+	if (!(s->features & NEWER_PASSTHROUGH))
+		return;
+	if (s->ops->dax_map(s->be, nodeid, fh, 0, 0, 0, &map) < 0)
+		map.fd = -1;
+	out->padding = backing_opened(s->backing, nodeid, map.fd);
+	if (out->padding)
+		out->open_flags = (out->open_flags & FOPEN_NOFLUSH) | NEWER_FOPEN_PASSTHROUGH;
+}
+
 /* Enters what the backend opened into the table; on failure it is released again. */
 static int publish(struct fuse_request *rq, uint64_t nodeid, const struct sm_fs_open *o, struct fuse_open_out *out)
 {
 	int r = handles_add(&rq->s->handles, nodeid, o->fh, false, &out->fh);
 
-	if (r < 0)
-		backend_release(rq->s, nodeid, o->fh);
 	out->open_flags = fopen_flags(o->flags);
+	pass_through(rq->s, nodeid, o->fh, out);
+	if (r < 0)
+		session_release(rq->s, nodeid, o->fh, false, 0);
 	return r;
+}
+
+/*
+ * What the backend is asked to open. A peer that caches writes reads what it is about to write a part of, and keeps
+ * track of the end itself.
+ */
+static uint32_t backend_flags(const struct fuse_session *s, uint32_t flags)
+{
+	if (!(s->features & FUSE_WRITEBACK_CACHE))
+		return flags;
+	if ((flags & O_ACCMODE) == O_WRONLY)
+		flags = (flags & ~(uint32_t)O_ACCMODE) | O_RDWR;
+	return flags & ~(uint32_t)O_APPEND;
+}
+
+/* The peer asks for set-id bits to go with the old contents (KILLPRIV_V2). */
+static void kill_suidgid(struct fuse_request *rq, uint64_t nodeid, uint32_t flags, uint32_t open_flags)
+{
+	struct stat none = {0}, now;
+	uint64_t valid;
+
+	/* The truncation is made: nothing can be done if this fails. */
+	if (flags & O_TRUNC && open_flags & FUSE_OPEN_KILL_SUIDGID && rq->s->ops->setattr &&
+	    rq->s->ops->setattr(rq->s->be, &rq->who, nodeid, false, 0, SM_FS_SET_KILL_SUIDGID, &none, &now, &valid) < 0)
+		return;
+}
+
+static int open_node(struct fuse_request *rq, uint32_t flags, struct sm_fs_open *ret)
+{
+	uint32_t wanted = backend_flags(rq->s, flags);
+	int r;
+
+	if (!rq->s->ops->open)
+		return 0;
+	r = rq->s->ops->open(rq->s->be, &rq->who, rq->h.nodeid, wanted, ret);
+	return r == -EACCES && wanted != flags ? rq->s->ops->open(rq->s->be, &rq->who, rq->h.nodeid, flags, ret) : r;
 }
 
 ssize_t op_open(struct fuse_request *rq)
@@ -44,14 +97,15 @@ ssize_t op_open(struct fuse_request *rq)
 	struct fuse_open_in in;
 	struct fuse_open_out out = {0};
 	struct sm_fs_open o = {0};
-	int r = 0;
+	int r;
 
 	if (!request_arg(rq, &in, sizeof(in)))
 		return -EPROTO;
 	if (rq->s->options.read_only && ((in.flags & O_ACCMODE) != O_RDONLY || in.flags & O_TRUNC))
 		return -EROFS;
-	if (rq->s->ops->open)
-		r = rq->s->ops->open(rq->s->be, &rq->who, rq->h.nodeid, in.flags, &o);
+	r = open_node(rq, in.flags, &o);
+	if (r == 0)
+		kill_suidgid(rq, rq->h.nodeid, in.flags, in.open_flags);
 	if (r == 0 && in.flags & O_TRUNC)
 		watch_changed(rq->s->watch, rq->h.nodeid);
 	if (r == 0)
@@ -76,7 +130,7 @@ static ssize_t reply_created(struct fuse_request *rq, const struct sm_fs_entry *
 
 		r = handles_remove(&rq->s->handles, out.open.fh, e->nodeid, false, &fh);
 		if (r == 0)
-			backend_release(rq->s, e->nodeid, fh);
+			session_release(rq->s, e->nodeid, fh, false, 0);
 		r = -EIO;
 	}
 	if (rq->s->ops->forget)
@@ -100,9 +154,11 @@ ssize_t op_create(struct fuse_request *rq)
 	rq->who.umask = in.umask;
 	watch_changed(rq->s->watch, rq->h.nodeid);
 	mark = watch_begin(rq->s->watch, rq->h.nodeid);
-	r = rq->s->ops->create(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode & 07777, in.flags, &e, &o);
+	r = rq->s->ops->create(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode & 07777, backend_flags(rq->s, in.flags),
+			       &e, &o);
 	if (r < 0)
 		return r;
+	kill_suidgid(rq, e.nodeid, in.flags, in.open_flags);
 	watch_entry(rq->s->watch, &mark, name, &e);
 	return reply_created(rq, &e, &o);
 }
@@ -119,7 +175,8 @@ ssize_t op_tmpfile(struct fuse_request *rq)
 	if (!rq->s->ops->tmpfile)
 		return -EOPNOTSUPP;
 	rq->who.umask = in.umask;
-	r = rq->s->ops->tmpfile(rq->s->be, &rq->who, rq->h.nodeid, in.mode & 07777, in.flags, &e, &o);
+	r = rq->s->ops->tmpfile(rq->s->be, &rq->who, rq->h.nodeid, in.mode & 07777, backend_flags(rq->s, in.flags), &e,
+				&o);
 	return r < 0 ? r : reply_created(rq, &e, &o);
 }
 
@@ -241,9 +298,8 @@ ssize_t op_release(struct fuse_request *rq)
 	if (!request_arg(rq, &in, sizeof(in)))
 		return -EPROTO;
 	r = handles_remove(&rq->s->handles, in.fh, rq->h.nodeid, false, &fh);
-	if (r == 0 && rq->s->ops->release)
-		rq->s->ops->release(rq->s->be, rq->h.nodeid, fh, in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK,
-				    in.lock_owner);
+	if (r == 0)
+		session_release(rq->s, rq->h.nodeid, fh, in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK, in.lock_owner);
 	return r;
 }
 
@@ -365,10 +421,10 @@ ssize_t op_lseek(struct fuse_request *rq)
 	return request_reply(rq, &out, sizeof(out));
 }
 
-ssize_t op_copy_file_range(struct fuse_request *rq)
+/* The count copied, or -errno. */
+static ssize_t copy_range(struct fuse_request *rq, uint64_t max)
 {
 	struct fuse_copy_file_range_in in;
-	struct fuse_write_out out = {0};
 	uint64_t from, to;
 	ssize_t n;
 	int r;
@@ -380,7 +436,7 @@ ssize_t op_copy_file_range(struct fuse_request *rq)
 		r = request_handle(rq, in.fh_out, in.nodeid_out, false, &to);
 	if (r < 0)
 		return r;
-	in.len = MIN(in.len, (uint64_t)INT32_MAX & ~4095ULL); /* the reply counts in 32 bits */
+	in.len = MIN(in.len, max);
 	if (in.flags || in.off_in > (uint64_t)INT64_MAX - in.len || in.off_out > (uint64_t)INT64_MAX - in.len)
 		return -EINVAL;
 	if (!rq->s->ops->copy_file_range)
@@ -388,8 +444,21 @@ ssize_t op_copy_file_range(struct fuse_request *rq)
 	watch_changed(rq->s->watch, in.nodeid_out);
 	n = rq->s->ops->copy_file_range(rq->s->be, rq->h.nodeid, from, in.off_in, in.nodeid_out, to, in.off_out,
 					in.len);
-	if (n < 0)
-		return n;
-	out.size = (uint32_t)n;
-	return request_reply(rq, &out, sizeof(out));
+	return n > (ssize_t)in.len ? -EIO : n;
+}
+
+ssize_t op_copy_file_range(struct fuse_request *rq)
+{
+	ssize_t n = copy_range(rq, (uint64_t)INT32_MAX & ~4095ULL); /* the reply counts in 32 bits */
+	struct fuse_write_out out = {.size = (uint32_t)n};
+
+	return n < 0 ? n : request_reply(rq, &out, sizeof(out));
+}
+
+ssize_t op_copy_file_range_64(struct fuse_request *rq)
+{
+	ssize_t n = copy_range(rq, (uint64_t)INT64_MAX & ~4095ULL);
+	struct newer_copy_file_range_out out = {.bytes_copied = (uint64_t)n};
+
+	return n < 0 ? n : request_reply(rq, &out, sizeof(out));
 }

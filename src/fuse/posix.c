@@ -113,6 +113,18 @@ static int posix_getattr(struct sm_fs_backend *be, uint64_t id, bool has_fh, uin
 	return 0;
 }
 
+static int posix_birth(struct sm_fs_backend *be, uint64_t id, struct timespec *ret)
+{
+	struct posix_kept kept = {0};
+	struct posix_seen seen;
+	int r = posix_node_see(posix_fs_of(be), id, &seen, &kept);
+
+	if (r < 0 || !seen.birth)
+		return r < 0 ? r : -EOPNOTSUPP;
+	*ret = (struct timespec){.tv_sec = seen.birth / 1000000000, .tv_nsec = seen.birth % 1000000000};
+	return 0;
+}
+
 static int set_size(struct posix_fs *fs, struct posix_node *node, int path_fd, bool has_fh, uint64_t fh, off_t size)
 {
 	_fd_ int fd = -1;
@@ -431,4 +443,5 @@ const struct sm_fs_ops posix_ops = {
 	.copy_file_range = posix_copy_file_range,
 	.dax_map = posix_dax_map,
 	.watch = posix_watch,
+	.birth = posix_birth,
 };

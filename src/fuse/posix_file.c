@@ -232,15 +232,16 @@ ssize_t posix_copy_file_range(struct sm_fs_backend *be, uint64_t id_in, uint64_t
 int posix_dax_map(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, uint64_t len, int prot,
 		  struct sm_fs_map *ret)
 {
-	struct posix_fs *fs = posix_fs_of(be);
-	int flags = fcntl(posix_file_of(fh)->fd, F_GETFL), allowed = PROT_READ;
+	int fd = posix_file_of(fh)->fd, flags = fcntl(fd, F_GETFL), allowed = PROT_READ;
 
 	if (flags < 0)
 		return -errno;
-	if (!fs->options.read_only && (flags & O_ACCMODE) == O_RDWR)
+	if ((flags & O_ACCMODE) == O_WRONLY)
+		allowed = 0;
+	else if (!posix_fs_of(be)->options.read_only && (flags & O_ACCMODE) == O_RDWR)
 		allowed |= PROT_WRITE;
-	if ((flags & O_ACCMODE) == O_WRONLY || prot & ~allowed)
+	if (prot & ~allowed)
 		return -EACCES;
-	*ret = (struct sm_fs_map){.fd = posix_file_of(fh)->fd, .offset = off, .length = len, .protection = allowed};
+	*ret = (struct sm_fs_map){.fd = fd, .offset = off, .length = len, .protection = allowed};
 	return 0;
 }

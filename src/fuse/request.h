@@ -6,7 +6,9 @@
 #include <linux/fuse.h>
 
 #include "base/cursor.h"
+#include "fuse/backing.h"
 #include "fuse/handles.h"
+#include "fuse/newer.h"
 #include "fuse/session.h"
 #include "fuse/watch.h"
 
@@ -16,8 +18,9 @@ struct fuse_session {
 	struct sm_fs_ops own_ops;    /* the backend's, as far as its header knew them */
 	struct fuse_session_options options;
 	struct fuse_handles handles;
-	struct watch *watch; /* NULL: none */
-	uint64_t features;   /* agreed INIT flags; written by INIT alone */
+	struct watch *watch;	 /* NULL: none */
+	struct backing *backing; /* NULL: data always comes through here */
+	uint64_t features;	 /* agreed INIT flags; written by INIT alone */
 	uint32_t minor;
 	int state;			 /* enum session_state, atomic */
 	struct fuse_session_stats stats; /* atomic members */
@@ -56,6 +59,9 @@ ssize_t request_put(struct fuse_request *rq, size_t offset, const void *p, size_
 /* Room for payload, in bytes. */
 size_t request_room(const struct fuse_request *rq);
 
+/* An open file of the backend's is given up. */
+void session_release(struct fuse_session *s, uint64_t nodeid, uint64_t fh, bool flock_release, uint64_t owner);
+
 void attr_from_stat(struct fuse_attr *a, const struct stat *st, bool submount);
 void entry_out_from(struct fuse_entry_out *out, const struct sm_fs_entry *e);
 void set_valid(uint64_t ns, uint64_t *ret_s, uint32_t *ret_ns);
@@ -65,6 +71,7 @@ ssize_t op_lookup(struct fuse_request *rq);
 ssize_t op_forget(struct fuse_request *rq);
 ssize_t op_batch_forget(struct fuse_request *rq);
 ssize_t op_getattr(struct fuse_request *rq);
+ssize_t op_statx(struct fuse_request *rq);
 ssize_t op_setattr(struct fuse_request *rq);
 ssize_t op_readlink(struct fuse_request *rq);
 ssize_t op_symlink(struct fuse_request *rq);
@@ -96,6 +103,7 @@ ssize_t op_setlkw(struct fuse_request *rq);
 ssize_t op_fallocate(struct fuse_request *rq);
 ssize_t op_lseek(struct fuse_request *rq);
 ssize_t op_copy_file_range(struct fuse_request *rq);
+ssize_t op_copy_file_range_64(struct fuse_request *rq);
 /* ops_dir.c */
 ssize_t op_opendir(struct fuse_request *rq);
 ssize_t op_readdir(struct fuse_request *rq);

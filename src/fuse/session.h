@@ -15,6 +15,7 @@
 #define FUSE_SESSION_H
 
 #include "base/error.h"
+#include "fuse/backing.h"
 #include "supermachine.h"
 
 #define FUSE_SESSION_MAX_WRITE (1u << 20)
@@ -29,6 +30,9 @@ struct fuse_session_options {
 	bool read_only;	      /* every changing request is answered -EROFS without asking the backend */
 	/* Watch what the peer caches, where the backend can (watch.h). The door has to run fuse_session_watch. */
 	bool watch;
+	/* Lets the kernel move file data itself where the backend gives descriptors (dax_map); NULL: it does not.
+	 * Copied. */
+	const struct fuse_backing_port *backing;
 };
 
 /* What there is to measure. Monotonic counters. */
