@@ -17,7 +17,7 @@ struct entry {
 struct backing {
 	struct fuse_backing_port port;
 	pthread_mutex_t lock; /* guards all below */
-	bool refused;	      /* the kernel will not do it for us: no privilege, or a file system that stacks too deep */
+	bool refused; /* the kernel will not do it for us: no privilege, or a file system that stacks too deep */
 	struct entry *entries[BUCKETS];
 };
 

@@ -12,7 +12,7 @@
 #define NEWER_PASSTHROUGH (1ULL << 37)		/* 7.40 */
 
 /* Opcodes */
-#define NEWER_OP_STATX 52u	       /* 7.39 */
+#define NEWER_OP_STATX 52u		/* 7.39 */
 #define NEWER_OP_COPY_FILE_RANGE_64 53u /* 7.45 */
 
 /* An open file whose data the kernel moves itself: fuse_open_out.padding is then the backing id. */

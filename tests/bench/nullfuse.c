@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The least a FUSE server can do, for bench-devfuse: answers GETATTR and LOOKUP with the same bytes each time, valid for
- * no time at all, with as many threads as asked for on cloned descriptors. What a real server takes longer, it takes itself.
+ * The least a FUSE server can do, for bench-devfuse: answers GETATTR and LOOKUP with the same bytes each time, valid
+ *for no time at all, with as many threads as asked for on cloned descriptors. What a real server takes longer, it takes
+ *itself.
  *
  *	nullfuse THREADS MOUNTPOINT		serves until unmounted
  *	nullfuse fstat THREADS SECONDS FILE	calls fstat on FILE from so many threads and prints calls a second
