@@ -19,7 +19,9 @@
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/log.h"
 #include "base/util.h"
+#include "guest/refresh.h"
 
 #define TAG "supermachine"
 #define SHARES "/shares"
@@ -112,9 +114,22 @@ static int open_one(unsigned i, const struct proto_mount *m, int *ret, struct sm
 	return 0;
 }
 
+/* From here on the host may say what changed. Without that the kernel asks again by itself, only less often. */
+static void follow_changes(struct agent *a)
+{
+	_fd_ int base = open(SHARES, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = base < 0 ? -errno : refresh_start(base, a->proc_fd);
+
+	if (r < 0)
+		log_warn("agent", "changes of the host's directories will be seen late: %s", strerror(-r));
+}
+
 int shares_open(struct agent *a, const struct proto_setup *s, struct shares *ret, struct sm_error *err)
 {
 	int r = s->mounts && s->mounts[0] ? mount_device(err) : 0;
+
+	if (r == 0 && s->mounts && s->mounts[0])
+		follow_changes(a);
 
 	for (char **text = s->mounts; text && *text && r == 0; text++) {
 		struct proto_mount m;

@@ -212,8 +212,9 @@ static int accept_fd(struct vsock *v, uint32_t port)
 {
 	int pair[2];
 
-	if (v->expect_fd >= 0 && v->expect_port == port)
-		return TAKE_FD(v->expect_fd);
+	for (unsigned i = 0; i < VIRTIO_VSOCK_MAX_EXPECTED; i++)
+		if (v->expected[i].fd >= 0 && v->expected[i].port == port)
+			return TAKE_FD(v->expected[i].fd);
 	if (!v->options.connect || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
 	if (v->options.connect(v->options.arg, port, pair[1]) < 0) {
@@ -419,7 +420,8 @@ static void vsock_free(struct virtio_device *dev)
 	while (v->all)
 		vsock_conn_free(v->all);
 	loop_remove(v->timer);
-	fd_close(v->expect_fd);
+	for (unsigned i = 0; i < VIRTIO_VSOCK_MAX_EXPECTED; i++)
+		fd_close(v->expected[i].fd);
 	free(v);
 }
 
@@ -451,7 +453,8 @@ int virtio_vsock_new(struct mem *mem, struct loop *loop, const struct virtio_vso
 	v->options = *options;
 	v->max = options->max_connections ? options->max_connections : 4096;
 	v->next_port = FIRST_PORT;
-	v->expect_fd = -1;
+	for (unsigned i = 0; i < VIRTIO_VSOCK_MAX_EXPECTED; i++)
+		v->expected[i].fd = -1;
 	v->dev = (struct virtio_device){
 		.ops = &ops,
 		.name = options->name,
@@ -492,10 +495,16 @@ int virtio_vsock_expect(struct virtio_device *dev, uint32_t port, int fd)
 {
 	struct vsock *v = (struct vsock *)dev;
 
-	fd_close(v->expect_fd);
-	v->expect_fd = fd;
-	v->expect_port = port;
-	return 0;
+	for (unsigned i = 0; i < VIRTIO_VSOCK_MAX_EXPECTED; i++) {
+		if (v->expected[i].fd >= 0 && v->expected[i].port != port)
+			continue;
+		fd_close(v->expected[i].fd);
+		v->expected[i].fd = fd;
+		v->expected[i].port = port;
+		return 0;
+	}
+	fd_close(fd);
+	return -ENOSPC;
 }
 
 void virtio_vsock_stats(struct virtio_device *dev, struct virtio_vsock_stats *ret)

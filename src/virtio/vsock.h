@@ -34,8 +34,9 @@ int virtio_vsock_new(struct mem *mem, struct loop *loop, const struct virtio_vso
  */
 int virtio_vsock_join(struct virtio_device *dev, uint32_t guest_port, int fd) MUST_CHECK;
 
-/* The guest's first connection to host port `port` is joined to fd (taken over); later ones go to `connect`. One port.
- */
+#define VIRTIO_VSOCK_MAX_EXPECTED 2
+/* The guest's first connection to host port `port` is joined to fd (taken over in every case); later ones go to
+ * `connect`. -ENOSPC: as many ports are expected already. */
 int virtio_vsock_expect(struct virtio_device *dev, uint32_t port, int fd) MUST_CHECK;
 
 struct virtio_vsock_stats {

@@ -77,8 +77,10 @@ struct vsock {
 	struct vsock_conn *all, *ready_head, *ready_tail;
 	unsigned count, max;
 	uint32_t next_port;
-	int expect_fd; /* -1: none */
-	uint32_t expect_port;
+	struct {
+		int fd; /* -1: none */
+		uint32_t port;
+	} expected[VIRTIO_VSOCK_MAX_EXPECTED];
 	struct virtio_vsock_hdr strays[VSOCK_STRAYS];
 	unsigned stray_head, stray_count;
 	bool event_pending;	   /* TRANSPORT_RESET */

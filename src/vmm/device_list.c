@@ -17,6 +17,7 @@
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 #include "vmm/control.h"
+#include "vmm/share_watch.h"
 #include "vmm/seal.h"
 #include "vmm/vm.h"
 
@@ -125,10 +126,13 @@ static int add_vsock(struct vm *vm, struct sm_error *err)
 	if (r < 0)
 		return error_sys(err, -r, "vsock");
 	r = devices_add(vm, SLOT_VSOCK, dev, err);
-	if (r < 0 || vm->cfg->vsock_agent < 0)
+	if (r < 0)
 		return r;
-	r = virtio_vsock_expect(dev, VMM_AGENT_PORT, vm->cfg->vsock_agent);
-	return r < 0 ? error_sys(err, -r, "vsock: agent") : 0;
+	if (vm->cfg->vsock_agent >= 0)
+		r = virtio_vsock_expect(dev, VMM_AGENT_PORT, vm->cfg->vsock_agent);
+	if (r == 0 && vm->share_watch_fd >= 0)
+		r = virtio_vsock_expect(dev, SHARE_WATCH_PORT, TAKE_FD(vm->share_watch_fd));
+	return r < 0 ? error_sys(err, -r, "vsock") : 0;
 }
 
 static void on_console(void *arg, const void *p, size_t len)
@@ -159,6 +163,14 @@ static void on_server_thread(void *arg)
 	vm_seal_server(arg);
 }
 
+/* Who tells the guest what others change in these directories. */
+static int start_watch(struct vm *vm, struct sm_error *err)
+{
+	struct watch *watch = vm->share && vm->cfg->has_vsock ? share_watched(vm->share) : NULL;
+
+	return watch ? share_watch_start(vm, watch, &vm->share_watch, &vm->share_watch_fd, err) : 0;
+}
+
 /* Its threads, if it has any, inherit the capabilities to serve files; this thread and all later ones do without. */
 static int add_fs(struct vm *vm, struct sm_error *err)
 {
@@ -169,9 +181,17 @@ static int add_fs(struct vm *vm, struct sm_error *err)
 	if (vm->share)
 		o.serve = on_request;
 	r = virtio_fs_new(&vm->mem, vm->loop, &o, &dev);
-	if (r == 0 && vm->share && vm->cfg->seal)
+	if (r < 0)
+		return error_sys(err, -r, "fs");
+	r = devices_add(vm, SLOT_FS, dev, err);
+	if (r == 0)
+		r = start_watch(vm, err);
+	if (r == 0 && vm->share && vm->cfg->seal) {
 		r = seal_capabilities(0);
-	return r < 0 ? error_sys(err, -r, "fs") : devices_add(vm, SLOT_FS, dev, err);
+		if (r < 0)
+			error_sys(err, -r, "fs");
+	}
+	return r;
 }
 
 static int add_rng(struct vm *vm, struct sm_error *err)

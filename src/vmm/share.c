@@ -16,6 +16,7 @@
 #include "fuse/session.h"
 #include "virtio/fs.h"
 #include "vmm/landlock.h"
+#include "vmm/share_watch.h"
 
 #define SECOND_NS 1000000000ULL
 #define NODE_FDS 4096U /* at most, of each share */
@@ -100,13 +101,14 @@ static int open_one(struct share *s, const struct vmm_fs_config *fs, unsigned nu
 static int join(struct share *s, struct sm_error *err)
 {
 	struct fuse_mux_child children[VMM_MAX_FS];
+	struct fuse_session_options o = {.watch = true}; /* of mounts whose answers hold for a moment at all */
 	int r;
 
 	for (unsigned i = 0; i < s->count; i++)
 		children[i] = (struct fuse_mux_child){s->backends[i], s->names[i]};
 	r = fuse_mux_new(children, s->count, &s->mux);
 	if (r == 0)
-		r = fuse_session_new(s->mux, NULL, &s->session);
+		r = fuse_session_new(s->mux, &o, &s->session);
 	return r < 0 ? error_sys(err, -r, "shared directories") : 0;
 }
 
@@ -139,6 +141,11 @@ struct share *share_free(struct share *s)
 	return NULL;
 }
 
+struct watch *share_watched(struct share *s)
+{
+	return fuse_session_watch(s->session);
+}
+
 int share_confine(const struct vmm_config *cfg, struct sm_error *err)
 {
 	struct landlock_share shares[VMM_MAX_FS];
@@ -157,7 +164,8 @@ ssize_t share_serve(void *arg, const struct iovec *in, int num_in, const struct 
 
 const int *const *share_syscalls(void)
 {
-	static const int *const lists[] = {virtio_fs_worker_syscalls, virtq_syscalls, fuse_posix_syscalls, NULL};
+	static const int *const lists[] = {virtio_fs_worker_syscalls, virtq_syscalls, fuse_posix_syscalls,
+					   share_watch_syscalls, NULL};
 
 	return lists;
 }

@@ -25,6 +25,9 @@ uint64_t share_capabilities(const struct vmm_config *cfg);
 /* Opens what the configuration names. cfg->num_fs is not 0. */
 int share_new(const struct vmm_config *cfg, struct share **ret, struct sm_error *err) MUST_CHECK;
 struct share *share_free(struct share *s); /* NULL allowed; returns NULL */
+/* What watches them for changes of others; NULL: nothing can. */
+struct watch;
+struct watch *share_watched(struct share *s);
 int share_confine(const struct vmm_config *cfg, struct sm_error *err) MUST_CHECK;
 
 /* For struct virtio_fs_options; arg is the share. */

@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "vmm/control.h"
 #include "vmm/seal.h"
+#include "vmm/share_watch.h"
 
 #define HUGE_PAGE (2 * MIB)
 #define WINDOW_ALIGN GIB
@@ -193,7 +194,7 @@ int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 	memset(vm, 0, sizeof(*vm));
 	vm->start_ns = time_now_ns();
 	vm->cfg = cfg;
-	vm->kvm = vm->fd = vm->finished = -1;
+	vm->kvm = vm->fd = vm->finished = vm->share_watch_fd = -1;
 	for (unsigned i = 0; i < VMM_MAX_CPUS; i++)
 		vm->vcpus[i].fd = -1;
 	pthread_mutex_init(&vm->lock, NULL);
@@ -378,6 +379,8 @@ void vm_done(struct vm *vm)
 {
 	stop_vcpus(vm);
 	devices_done(vm);
+	vm->share_watch = share_watch_stop(vm->share_watch);
+	vm->share_watch_fd = fd_close(vm->share_watch_fd);
 	vm->share = share_free(vm->share);
 	for (unsigned i = 0; i < vm->cfg->cpus; i++)
 		vcpu_close(&vm->vcpus[i]);

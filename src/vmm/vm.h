@@ -73,6 +73,8 @@ struct vm {
 	struct console console;
 	struct devices devices;
 	struct share *share; /* NULL: no directories are shared */
+	struct share_watch *share_watch;
+	int share_watch_fd; /* the guest's end, until its vsock device has it; -1 */
 	struct arch_vm arch;
 	struct vcpu vcpus[VMM_MAX_CPUS];
 	uint64_t window_faults; /* metric: KVM_RUN failures that window_repair explained */

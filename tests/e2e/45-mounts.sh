@@ -37,6 +37,22 @@ test_host_edits_are_seen() {
 	$sm rm -f edits >/dev/null
 }
 
+test_host_edits_are_seen_at_once() {
+	# where the directory can be watched, each change of the host is seen when it happens, though all is cached for long
+	share=/dev/shm/sm-e2e-watch.$$ # on a file system of the side where VMs run: only that side sees its events
+	mkdir -p "$share" && beside mkdir -p "$share"
+	beside sh -c "echo 0 >$share/f"
+	vm watched -v "$share:/data" -- sh -c 'cat /data/f; touch /data/ready; while :; do read s </data/f; [ "$s" = "$o" ] || echo "saw $s"; o=$s; usleep 5000; done'
+	until_true 60 beside test -e "$share/ready"
+	beside sh -c "cd $share; for i in 1 2 3 4 5 6 7 8; do sleep 0.4; echo \$i >n; mv n f; done; sleep 1; rm -rf $share"
+	rmdir "$share" 2>/dev/null || true
+	# With answers that hold for a second it would see every third.
+	local seen
+	seen=$($sm logs watched | grep -c '^saw [1-8]$')
+	[ "$seen" -ge 6 ] || fail "of 8 changes it saw $seen: $($sm logs watched | xargs)"
+	$sm rm -f watched >/dev/null
+}
+
 test_read_only() {
 	# :ro holds against the VM's root, and against a remount
 	share s

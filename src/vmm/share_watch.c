@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tells the guest what others changed in its directories. See share_watch.h. */
+#include "vmm/share_watch.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "fuse/watch.h"
+#include "vmm/vm.h"
+
+#define STACK_SIZE (256 * KIB)
+#define PENDING_MAX (256 * KIB)
+#define PATH_LIMIT 4095 /* of guest/refresh.h: 4096 with the kind */
+#define ANYTHING 8	/* REFRESH_ALL */
+
+struct share_watch {
+	struct vm *vm;
+	struct watch *watch;
+	int fd, stop_fd;
+	pthread_t thread;
+	/* the thread's own */
+	struct buf pending; /* records on their way; the first may be sent in part */
+	size_t sent;
+	bool lost; /* more than fits: everything is to be taken for changed */
+};
+
+const int share_watch_syscalls[] = {SYS_poll, SYS_ppoll, SYS_read, SYS_sendto, SYS_sendmsg, SYS_inotify_add_watch,
+				    SYS_inotify_rm_watch, SYS_inotify_init1, SYS_dup3, SYS_fstatfs, -1};
+
+static void put_record(struct share_watch *s, uint8_t what, const char *path)
+{
+	size_t len = strlen(path);
+
+	if (s->lost || len > PATH_LIMIT || s->pending.len + len + 5 > PENDING_MAX ||
+	    buf_reserve(&s->pending, len + 5) < 0) {
+		s->lost = true;
+		return;
+	}
+	buf_put_u32(&s->pending, (uint32_t)len + 1);
+	buf_put_u8(&s->pending, what);
+	buf_put(&s->pending, path, len);
+}
+
+static void on_stale(void *arg, const struct watch_stale *stale)
+{
+	struct share_watch *s = arg;
+
+	if (stale->path)
+		put_record(s, (uint8_t)stale->what, stale->path);
+	else
+		s->lost = true; /* nobody knows where it is: a name that was moved meanwhile, say */
+}
+
+/* Sends what the stream takes. False: the guest's end is gone. */
+static bool flush(struct share_watch *s)
+{
+	while (s->sent < s->pending.len) {
+		ssize_t n = send(s->fd, s->pending.data + s->sent, s->pending.len - s->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN;
+		s->sent += (size_t)n;
+	}
+	s->pending.len = s->sent = 0;
+	if (s->lost) {
+		s->lost = false;
+		put_record(s, ANYTHING, "");
+		return flush(s);
+	}
+	return true;
+}
+
+static void *run(void *arg)
+{
+	struct share_watch *s = arg;
+	struct pollfd p[3] = {{.fd = s->stop_fd, .events = POLLIN},
+			      {.fd = watch_fd(s->watch), .events = POLLIN},
+			      {.fd = s->fd}};
+
+	pthread_setname_np(pthread_self(), "watch");
+	vm_seal_server(s->vm);
+	/* The time limit is for what the guest's own requests made stale. */
+	while (poll(p, 3, 1000) >= 0 || errno == EINTR) {
+		if (p[0].revents || watch_step(s->watch, on_stale, s) < 0 || !flush(s))
+			break;
+		p[2].events = s->pending.len ? POLLOUT : 0;
+	}
+	return NULL;
+}
+
+static int start_thread(struct share_watch *s)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	int r;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = -pthread_create(&s->thread, &attr, run, s);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return r;
+}
+
+int share_watch_start(struct vm *vm, struct watch *watch, struct share_watch **ret, int *ret_guest,
+		      struct sm_error *err)
+{
+	struct share_watch *s = calloc(1, sizeof(*s));
+	int pair[2] = {-1, -1};
+	int r = s ? 0 : -ENOMEM;
+
+	if (r == 0) {
+		*s = (struct share_watch){.vm = vm, .watch = watch, .fd = -1, .stop_fd = eventfd(0, EFD_CLOEXEC)};
+		watch_paths(watch);
+		if (s->stop_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+			r = -errno;
+		s->fd = pair[0];
+	}
+	if (r == 0)
+		r = start_thread(s);
+	if (r < 0) {
+		fd_close(pair[1]);
+		if (s) {
+			fd_close(s->fd);
+			fd_close(s->stop_fd);
+		}
+		free(s);
+		return error_sys(err, -r, "watch of shared directories");
+	}
+	*ret = s;
+	*ret_guest = pair[1];
+	return 0;
+}
+
+struct share_watch *share_watch_stop(struct share_watch *s)
+{
+	if (!s)
+		return NULL;
+	eventfd_write(s->stop_fd, 1);
+	pthread_join(s->thread, NULL);
+	buf_done(&s->pending);
+	close(s->fd);
+	close(s->stop_fd);
+	free(s);
+	return NULL;
+}
