@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,12 +264,15 @@ static bool poll_locked(struct fs_pool *p)
 	p->busy++;
 	until = time_now_ns() + p->poll_ns;
 	pthread_mutex_unlock(&p->lock);
-	do
+	for (;;) {
 		for (unsigned i = 0; i < 32 && !found; i++) {
 			__builtin_ia32_pause();
 			found = virtq_pending(vq);
 		}
-	while (!found && __atomic_load_n(&p->running, __ATOMIC_RELAXED) && time_now_ns() < until);
+		if (found || !__atomic_load_n(&p->running, __ATOMIC_RELAXED) || time_now_ns() >= until)
+			break;
+		sched_yield(); /* the CPU goes first to whom our interrupt woke */
+	}
 	pthread_mutex_lock(&p->lock);
 	if (!--p->busy)
 		pthread_cond_broadcast(&p->quiet);
