@@ -36,8 +36,9 @@ struct share_watch {
 	bool lost; /* more than fits: everything is to be taken for changed */
 };
 
-const int share_watch_syscalls[] = {SYS_poll, SYS_ppoll, SYS_read, SYS_sendto, SYS_sendmsg, SYS_inotify_add_watch,
-				    SYS_inotify_rm_watch, SYS_inotify_init1, SYS_dup3, SYS_fstatfs, -1};
+const int share_watch_syscalls[] = {
+	SYS_poll,	   SYS_ppoll, SYS_read,	   SYS_sendto, SYS_sendmsg, SYS_inotify_add_watch, SYS_inotify_rm_watch,
+	SYS_inotify_init1, SYS_dup3,  SYS_fstatfs, -1};
 
 static void put_record(struct share_watch *s, uint8_t what, const char *path)
 {
@@ -67,7 +68,8 @@ static void on_stale(void *arg, const struct watch_stale *stale)
 static bool flush(struct share_watch *s)
 {
 	while (s->sent < s->pending.len) {
-		ssize_t n = send(s->fd, s->pending.data + s->sent, s->pending.len - s->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n =
+			send(s->fd, s->pending.data + s->sent, s->pending.len - s->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -87,9 +89,8 @@ static bool flush(struct share_watch *s)
 static void *run(void *arg)
 {
 	struct share_watch *s = arg;
-	struct pollfd p[3] = {{.fd = s->stop_fd, .events = POLLIN},
-			      {.fd = watch_fd(s->watch), .events = POLLIN},
-			      {.fd = s->fd}};
+	struct pollfd p[3] = {
+		{.fd = s->stop_fd, .events = POLLIN}, {.fd = watch_fd(s->watch), .events = POLLIN}, {.fd = s->fd}};
 
 	pthread_setname_np(pthread_self(), "watch");
 	vm_seal_server(s->vm);

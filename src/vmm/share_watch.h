@@ -15,8 +15,8 @@ struct vm;
 struct share_watch;
 struct watch;
 
-/* *ret_guest: the guest's end of the stream, to be expected at SHARE_WATCH_PORT. The thread seals itself (as a server of
- * vm) before anything else. */
+/* *ret_guest: the guest's end of the stream, to be expected at SHARE_WATCH_PORT. The thread seals itself (as a server
+ * of vm) before anything else. */
 int share_watch_start(struct vm *vm, struct watch *watch, struct share_watch **ret, int *ret_guest,
 		      struct sm_error *err) MUST_CHECK;
 struct share_watch *share_watch_stop(struct share_watch *s); /* NULL allowed; returns NULL */
