@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any request bytes in any order against a session over the memory backend: nothing crashes, leaks or hangs. The input
- * is a list of requests: u16 length, u8 flags (how the request is split into iovecs, how much room its reply has),
- * bytes. A valid INIT comes first unless the input's first byte is odd.
+ * Any request bytes in any order against a session: nothing crashes, leaks or hangs. The input is a list of requests:
+ * u16 length, u8 flags (how the request is split into iovecs, how much room its reply has), bytes. Its first byte: bit
+ * 0: no valid INIT comes first; bit 1: over the posix backend on a scratch directory (bit 2: FUSE_POSIX_SAME), beside
+ * which nothing may change, instead of the memory backend.
  */
+#include <dirent.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cursor.h"
+#include "base/fileio.h"
 #include "fuse/memory.h"
+#include "fuse/posix.h"
 #include "fuse/session.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -26,9 +35,60 @@ static void serve(struct fuse_session *s, const uint8_t *bytes, size_t len, uint
 		abort();
 }
 
+/* A scratch directory with the tree to be served and a file beside it; the same in every run of this process. */
+static const char *scratch(void)
+{
+	static char dir[] = "/tmp/sm-fuzz-session.XXXXXX";
+	static bool made;
+	char path[64];
+
+	if (!made && !mkdtemp(dir))
+		abort();
+	made = true;
+	snprintf(path, sizeof(path), "%s/tree", dir);
+	if (mkdir(path, 0755) < 0)
+		abort();
+	snprintf(path, sizeof(path), "%s/beside", dir);
+	if (write_file_atomic_at(AT_FDCWD, path, "untouched", 9, 0644) < 0)
+		abort();
+	return dir;
+}
+
+static void check_scratch(const char *dir)
+{
+	char path[64], text[16] = {0};
+	int fd, names = 0;
+	struct dirent *de;
+	DIR *d = opendir(dir);
+
+	while (d && (de = readdir(d)))
+		names++;
+	snprintf(path, sizeof(path), "%s/beside", dir);
+	fd = open(path, O_RDONLY | O_NOFOLLOW);
+	if (names != 4 || fd < 0 || read(fd, text, sizeof(text)) != 9 || memcmp(text, "untouched", 9))
+		abort();
+	close(fd);
+	closedir(d);
+	if (remove_tree_at(AT_FDCWD, dir) < 0 || mkdir(dir, 0700) < 0)
+		abort();
+}
+
+static struct sm_fs_backend *make_backend(uint8_t kind, const char *dir)
+{
+	struct fuse_memory_options m = {.max_bytes = 1 << 20, .max_nodes = 256};
+	struct fuse_posix_options p = {
+		.ids = kind & 4 ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER, .max_fds = 4, .max_open = 16, .valid_ns = 1};
+	struct sm_fs_backend *be;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/tree", dir ? dir : "");
+	if ((kind & 2 ? fuse_posix_new(path, &p, &be, NULL) : fuse_memory_new(&m, &be)) < 0)
+		abort();
+	return be;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct fuse_memory_options o = {.max_bytes = 1 << 20, .max_nodes = 256};
 	struct {
 		struct fuse_in_header h;
 		struct fuse_init_in in;
@@ -36,13 +96,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		  .in = {.major = 7, .minor = 38, .flags = FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_DO_READDIRPLUS}};
 	static uint8_t reply[8192];
 	struct cursor c = cursor_of(data, size);
-	struct sm_fs_backend *be;
+	uint8_t kind = cursor_u8(&c);
+	const char *dir = kind & 2 ? scratch() : NULL;
+	struct sm_fs_backend *be = make_backend(kind, dir);
 	struct fuse_session *s;
 
-	if (fuse_memory_new(&o, &be) < 0 ||
-	    fuse_session_new(be, &(struct fuse_session_options){.max_handles = 64}, &s) < 0)
+	if (fuse_session_new(be, &(struct fuse_session_options){.max_handles = 64, .watch = kind & 8}, &s) < 0)
 		abort();
-	if (!(cursor_u8(&c) & 1))
+	if (!(kind & 1))
 		serve(s, (uint8_t *)&init, sizeof(init), 0, reply);
 	while (!c.bad && c.left) {
 		size_t len = cursor_u16(&c);
@@ -62,6 +123,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 	}
 	fuse_session_free(s);
-	fuse_memory_free(be);
+	if (dir) {
+		fuse_posix_free(be);
+		check_scratch(dir);
+	} else {
+		fuse_memory_free(be);
+	}
 	return 0;
 }
