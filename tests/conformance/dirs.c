@@ -154,9 +154,9 @@ static void fill(unsigned from, unsigned to)
 
 static void many(void)
 {
-	static const unsigned sizes[] = {1, 10, 100, 127, 128, 129, 500, 1500};
+	static const unsigned sizes[] = {1, 10, 100, 127, 128, 129, 400, 900};
 	unsigned have = 0, twice, n;
-	unsigned char seen[2000];
+	unsigned char seen[1000];
 	DIR *d;
 
 	for (size_t i = 0; i < COUNT(sizes); i++) {
@@ -217,7 +217,7 @@ static void seeking(void)
 /* What was there all the time is listed exactly once, whatever else comes and goes. */
 static void changing(void)
 {
-	enum { STAY = 350, COME = 350 };
+	enum { STAY = 250, COME = 250 };
 	unsigned char seen[STAY] = {0};
 	unsigned twice = 0, missed = 0, round = 0;
 	char name[16];
