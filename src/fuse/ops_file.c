@@ -30,6 +30,18 @@ static uint32_t fopen_flags(uint32_t flags)
 	return out;
 }
 
+/*
+ * Writing to such a file drops the bits. The kernel leaves that to us (KILLPRIV_V2), so the data has to come through
+ * here: what it moves itself it writes with the server's privileges, which keep them.
+ */
+static bool has_set_id(struct fuse_session *s, uint64_t nodeid, uint64_t fh)
+{
+	struct stat st = {0};
+	uint64_t valid;
+
+	return s->ops->getattr(s->be, nodeid, true, fh, &st, &valid) < 0 || st.st_mode & (S_ISUID | S_ISGID);
+}
+
 /* Where the kernel can move the data itself, it is told from where; the page cache is then the file's own. */
 static void pass_through(struct fuse_session *s, uint64_t nodeid, uint64_t fh, struct fuse_open_out *out)
 {
@@ -37,7 +49,7 @@ static void pass_through(struct fuse_session *s, uint64_t nodeid, uint64_t fh, s
 
 	if (!(s->features & NEWER_PASSTHROUGH))
 		return;
-	if (s->ops->dax_map(s->be, nodeid, fh, 0, 0, 0, &map) < 0)
+	if (has_set_id(s, nodeid, fh) || s->ops->dax_map(s->be, nodeid, fh, 0, 0, 0, &map) < 0)
 		map.fd = -1;
 	out->padding = backing_opened(s->backing, nodeid, map.fd);
 	if (out->padding)
