@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The memory backend's tree: nodes, names, directories, renames. See memory_node.h. */
+/* The memory backend's operations on names and directories. See memory_node.h. */
 #include "fuse/memory.h"
 
 #include <dirent.h>
@@ -19,200 +19,6 @@
 #define DEFAULT_NODES (1ULL << 20)
 #define DEFAULT_VALID_NS (86400ULL * 1000000000ULL)
 
-void memory_touch(struct memory_node *node, bool atime, bool mtime, bool ctime)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (atime)
-		node->st.st_atim = now;
-	if (mtime)
-		node->st.st_mtim = now;
-	if (ctime)
-		node->st.st_ctim = now;
-}
-
-void memory_stat_locked(const struct memory_node *node, struct stat *ret)
-{
-	*ret = node->st;
-	ret->st_blocks = (blkcnt_t)(node->pages.present * (PAGES_SIZE / 512));
-}
-
-/* ------------------------------------------------------------------------------------------- the two tables */
-
-static struct memory_node **node_bucket(struct memory_fs *fs, uint64_t id)
-{
-	return &fs->nodes[id * 0x9e3779b97f4a7c15ULL % fs->num_buckets];
-}
-
-struct memory_node *memory_find_locked(struct memory_fs *fs, uint64_t id)
-{
-	struct memory_node *node = *node_bucket(fs, id);
-
-	while (node && node->id != id)
-		node = node->hash_next;
-	return node;
-}
-
-/* FNV-1a over the parent's id and the name. */
-static struct memory_dirent **name_bucket(struct memory_fs *fs, const struct memory_node *parent, const char *name)
-{
-	uint64_t hash = 0xcbf29ce484222325ULL ^ parent->id * 0x9e3779b97f4a7c15ULL;
-
-	for (; *name; name++)
-		hash = (hash ^ (uint8_t)*name) * 0x100000001b3ULL;
-	return &fs->names[hash % fs->num_buckets];
-}
-
-static struct memory_dirent *find_name(struct memory_fs *fs, const struct memory_node *parent, const char *name)
-{
-	struct memory_dirent *d = *name_bucket(fs, parent, name);
-
-	while (d && (d->parent != parent || !streq(d->name, name)))
-		d = d->hash_next;
-	return d;
-}
-
-/* Enough buckets for the most nodes there may be, but no more than 2^17: the tables are small beside the nodes. */
-static int make_tables(struct memory_fs *fs)
-{
-	fs->num_buckets = MIN(fs->options.max_nodes, 1ULL << 17);
-	fs->nodes = calloc(fs->num_buckets, sizeof(struct memory_node *));
-	fs->names = calloc(fs->num_buckets, sizeof(struct memory_dirent *));
-	return fs->nodes && fs->names ? 0 : -ENOMEM;
-}
-
-/* ---------------------------------------------------------------------------------------- nodes and names */
-
-static struct memory_node *node_new(struct memory_fs *fs, uint32_t mode, uint32_t uid, uint32_t gid)
-{
-	struct memory_node *node = calloc(1, sizeof(*node)), **bucket;
-
-	if (!node)
-		return NULL;
-	node->id = fs->next_id++;
-	node->next_cookie = 3; /* 1 and 2 stand for . and .. */
-	node->st = (struct stat){
-		.st_ino = node->id, .st_mode = mode, .st_uid = uid, .st_gid = gid, .st_blksize = PAGES_SIZE};
-	memory_touch(node, true, true, true);
-	node->birth = node->st.st_ctim;
-	bucket = node_bucket(fs, node->id);
-	node->hash_next = *bucket;
-	*bucket = node;
-	fs->num_nodes++;
-	return node;
-}
-
-static void node_free(struct memory_fs *fs, struct memory_node *node)
-{
-	struct memory_node **at = node_bucket(fs, node->id);
-
-	while (*at != node)
-		at = &(*at)->hash_next;
-	*at = node->hash_next;
-	fs->num_nodes--;
-	fs->used_pages -= node->pages.present;
-	pages_done(&node->pages);
-	memory_xattrs_done(node);
-	free(node->target);
-	free(node);
-}
-
-void memory_drop_locked(struct memory_fs *fs, struct memory_node *node)
-{
-	if (!node->st.st_nlink && !node->refs && !node->opens && node->id != SM_FS_ROOT)
-		node_free(fs, node);
-}
-
-static int name_add(struct memory_fs *fs, struct memory_node *parent, const char *name, struct memory_node *node)
-{
-	struct memory_dirent *d = calloc(1, sizeof(*d) + strlen(name) + 1), **bucket;
-
-	if (!d)
-		return -ENOMEM;
-	memcpy(d->name, name, strlen(name) + 1);
-	d->parent = parent;
-	d->node = node;
-	d->cookie = parent->next_cookie++;
-	bucket = name_bucket(fs, parent, name);
-	d->hash_next = *bucket;
-	*bucket = d;
-	d->prev = parent->last;
-	if (d->prev)
-		d->prev->next = d;
-	else
-		parent->first = d;
-	parent->last = d;
-	parent->num_entries++;
-	memory_touch(parent, false, true, true);
-	return 0;
-}
-
-static void name_remove(struct memory_fs *fs, struct memory_dirent *d)
-{
-	struct memory_dirent **at = name_bucket(fs, d->parent, d->name);
-	struct memory_node *parent = d->parent;
-
-	while (*at != d)
-		at = &(*at)->hash_next;
-	*at = d->hash_next;
-	*(d->prev ? &d->prev->next : &parent->first) = d->next;
-	*(d->next ? &d->next->prev : &parent->last) = d->prev;
-	parent->num_entries--;
-	memory_touch(parent, false, true, true);
-	free(d);
-}
-
-/* Counts links: a directory counts itself and its parent's name; its parent gains one for "..". */
-static void link_node(struct memory_node *parent, struct memory_node *node)
-{
-	if (S_ISDIR(node->st.st_mode)) {
-		node->parent = parent;
-		parent->st.st_nlink++;
-		node->st.st_nlink = 2;
-	} else {
-		node->st.st_nlink++;
-	}
-	memory_touch(node, false, false, true);
-}
-
-static void unlink_node(struct memory_fs *fs, struct memory_node *parent, struct memory_node *node)
-{
-	if (S_ISDIR(node->st.st_mode)) {
-		parent->st.st_nlink--;
-		node->st.st_nlink = 0;
-		node->parent = NULL;
-	} else {
-		node->st.st_nlink--;
-	}
-	memory_touch(node, false, false, true);
-	memory_drop_locked(fs, node);
-}
-
-static void fill_entry(struct memory_fs *fs, struct memory_node *node, struct sm_fs_entry *ret)
-{
-	node->refs++;
-	*ret = (struct sm_fs_entry){
-		.nodeid = node->id,
-		.entry_valid_ns = fs->options.valid_ns,
-		.attr_valid_ns = fs->options.valid_ns,
-	};
-	memory_stat_locked(node, &ret->attr);
-}
-
-/* A directory that still has a name (or is the root), or an error. */
-static int find_dir(struct memory_fs *fs, uint64_t id, struct memory_node **ret)
-{
-	struct memory_node *node = memory_find_locked(fs, id);
-
-	if (!node)
-		return -ESTALE;
-	if (!S_ISDIR(node->st.st_mode))
-		return -ENOTDIR;
-	*ret = node;
-	return node->st.st_nlink ? 0 : -ENOENT;
-}
-
 /* ------------------------------------------------------------------------------------------- operations */
 
 static int memory_lookup(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent_id, const char *name,
@@ -223,12 +29,12 @@ static int memory_lookup(struct sm_fs_backend *be, const struct sm_fs_caller *wh
 	int r;
 
 	pthread_mutex_lock(&fs->lock);
-	r = find_dir(fs, parent_id, &parent);
+	r = memory_find_dir(fs, parent_id, &parent);
 	if (r == 0) {
-		struct memory_dirent *d = find_name(fs, parent, name);
+		struct memory_dirent *d = memory_find_name(fs, parent, name);
 
 		if (d)
-			fill_entry(fs, d->node, ret);
+			memory_fill_entry(fs, d->node, ret);
 		else /* nobody but the peer makes names here: it may remember that this one is absent */
 			*ret = (struct sm_fs_entry){.entry_valid_ns = fs->options.valid_ns};
 	}
@@ -257,11 +63,11 @@ static int make_locked(struct memory_fs *fs, const struct sm_fs_caller *who, uin
 {
 	struct memory_node *parent, *node;
 	uint32_t gid = who->gid;
-	int r = find_dir(fs, parent_id, &parent);
+	int r = memory_find_dir(fs, parent_id, &parent);
 
 	if (r < 0)
 		return r;
-	if (find_name(fs, parent, name))
+	if (memory_find_name(fs, parent, name))
 		return -EEXIST;
 	if (fs->num_nodes >= fs->options.max_nodes)
 		return -ENOSPC;
@@ -269,15 +75,15 @@ static int make_locked(struct memory_fs *fs, const struct sm_fs_caller *who, uin
 		gid = parent->st.st_gid;
 		mode |= S_ISDIR(mode) ? S_ISGID : 0;
 	}
-	node = node_new(fs, mode, who->uid, gid);
+	node = memory_node_new(fs, mode, who->uid, gid);
 	if (!node)
 		return -ENOMEM;
-	r = name_add(fs, parent, name, node);
+	r = memory_name_add(fs, parent, name, node);
 	if (r < 0) {
-		node_free(fs, node);
+		memory_node_free(fs, node);
 		return r;
 	}
-	link_node(parent, node);
+	memory_link_node(parent, node);
 	*ret = node;
 	return 0;
 }
@@ -299,7 +105,7 @@ static int make(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64
 		node->target = copy;
 		node->st.st_size = copy ? (off_t)strlen(copy) : 0;
 		copy = NULL;
-		fill_entry(fs, node, ret);
+		memory_fill_entry(fs, node, ret);
 	}
 	pthread_mutex_unlock(&fs->lock);
 	free(copy);
@@ -360,15 +166,15 @@ static int memory_tmpfile(struct sm_fs_backend *be, const struct sm_fs_caller *w
 	int r;
 
 	pthread_mutex_lock(&fs->lock);
-	r = find_dir(fs, parent_id, &parent);
+	r = memory_find_dir(fs, parent_id, &parent);
 	if (r == 0 && fs->num_nodes >= fs->options.max_nodes)
 		r = -ENOSPC;
 	if (r == 0) {
-		node = node_new(fs, S_IFREG | (mode & 07777 & ~who->umask), who->uid,
-				parent->st.st_mode & S_ISGID ? parent->st.st_gid : who->gid);
+		node = memory_node_new(fs, S_IFREG | (mode & 07777 & ~who->umask), who->uid,
+				       parent->st.st_mode & S_ISGID ? parent->st.st_gid : who->gid);
 		if (node) {
 			node->opens++;
-			fill_entry(fs, node, ret);
+			memory_fill_entry(fs, node, ret);
 			*ret_open = (struct sm_fs_open){.flags = SM_FS_OPEN_KEEP_CACHE | SM_FS_OPEN_NOFLUSH};
 		}
 		r = node ? 0 : -ENOMEM;
@@ -386,18 +192,18 @@ static int memory_link(struct sm_fs_backend *be, const struct sm_fs_caller *who,
 
 	pthread_mutex_lock(&fs->lock);
 	node = memory_find_locked(fs, id);
-	r = node ? find_dir(fs, parent_id, &parent) : -ESTALE;
+	r = node ? memory_find_dir(fs, parent_id, &parent) : -ESTALE;
 	if (r == 0 && S_ISDIR(node->st.st_mode))
 		r = -EPERM;
 	if (r == 0 && node->st.st_nlink >= UINT16_MAX)
 		r = -EMLINK;
-	if (r == 0 && find_name(fs, parent, name))
+	if (r == 0 && memory_find_name(fs, parent, name))
 		r = -EEXIST;
 	if (r == 0)
-		r = name_add(fs, parent, name, node);
+		r = memory_name_add(fs, parent, name, node);
 	if (r == 0) {
-		link_node(parent, node);
-		fill_entry(fs, node, ret);
+		memory_link_node(parent, node);
+		memory_fill_entry(fs, node, ret);
 	}
 	pthread_mutex_unlock(&fs->lock);
 	return r;
@@ -411,8 +217,8 @@ static int remove_name(struct sm_fs_backend *be, uint64_t parent_id, const char 
 	int r;
 
 	pthread_mutex_lock(&fs->lock);
-	r = find_dir(fs, parent_id, &parent);
-	d = r == 0 ? find_name(fs, parent, name) : NULL;
+	r = memory_find_dir(fs, parent_id, &parent);
+	d = r == 0 ? memory_find_name(fs, parent, name) : NULL;
 	if (r == 0 && !d)
 		r = -ENOENT;
 	if (r == 0 && S_ISDIR(d->node->st.st_mode) != want_dir)
@@ -421,8 +227,8 @@ static int remove_name(struct sm_fs_backend *be, uint64_t parent_id, const char 
 		r = -ENOTEMPTY;
 	if (r == 0) {
 		node = d->node;
-		name_remove(fs, d);
-		unlink_node(fs, parent, node);
+		memory_name_remove(fs, d);
+		memory_unlink_node(fs, parent, node);
 	}
 	pthread_mutex_unlock(&fs->lock);
 	return r;
@@ -505,7 +311,7 @@ static int move_name(struct memory_fs *fs, const struct sm_fs_caller *who, struc
 {
 	struct memory_node *parent = from->parent, *node = from->node, *old = to ? to->node : NULL;
 	char name[NAME_MAX + 1];
-	int r = to ? 0 : name_add(fs, new_parent, new_name, node);
+	int r = to ? 0 : memory_name_add(fs, new_parent, new_name, node);
 
 	if (r < 0)
 		return r;
@@ -515,10 +321,10 @@ static int move_name(struct memory_fs *fs, const struct sm_fs_caller *who, struc
 		new_parent->st.st_nlink++;
 		node->parent = new_parent;
 	}
-	name_remove(fs, from);
+	memory_name_remove(fs, from);
 	if (to) {
 		repoint(to, node);
-		unlink_node(fs, new_parent, old);
+		memory_unlink_node(fs, new_parent, old);
 	}
 	memory_touch(node, false, false, true);
 	return flags & RENAME_WHITEOUT ? leave_whiteout(fs, who, parent, name) : 0;
@@ -529,16 +335,16 @@ static int rename_locked(struct memory_fs *fs, const struct sm_fs_caller *who, u
 {
 	struct memory_node *parent, *new_parent;
 	struct memory_dirent *from, *to;
-	int r = find_dir(fs, parent_id, &parent);
+	int r = memory_find_dir(fs, parent_id, &parent);
 
 	if (r == 0)
-		r = find_dir(fs, new_parent_id, &new_parent);
+		r = memory_find_dir(fs, new_parent_id, &new_parent);
 	if (r < 0)
 		return r;
 	if (flags & RENAME_EXCHANGE && flags & (RENAME_NOREPLACE | RENAME_WHITEOUT))
 		return -EINVAL;
-	from = find_name(fs, parent, name);
-	to = find_name(fs, new_parent, new_name);
+	from = memory_find_name(fs, parent, name);
+	to = memory_find_name(fs, new_parent, new_name);
 	if (!from)
 		return -ENOENT;
 	if (to && to->node == from->node && !(flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)))
@@ -590,7 +396,7 @@ static int memory_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *w
 	int r;
 
 	pthread_mutex_lock(&fs->lock);
-	r = find_dir(fs, id, &node);
+	r = memory_find_dir(fs, id, &node);
 	if (r == 0)
 		node->opens++;
 	pthread_mutex_unlock(&fs->lock);
@@ -628,7 +434,7 @@ static void list_locked(struct memory_fs *fs, struct memory_node *dir, uint64_t 
 		struct sm_fs_entry e;
 
 		if (plus)
-			fill_entry(fs, d->node, &e);
+			memory_fill_entry(fs, d->node, &e);
 		if (!add(arg, d->name, d->node->id, (uint32_t)IFTODT(d->node->st.st_mode), d->cookie,
 			 plus ? &e : NULL)) {
 			d->node->refs -= plus; /* it was not added: the reference is ours again */
@@ -645,7 +451,7 @@ static int memory_readdir(struct sm_fs_backend *be, const struct sm_fs_caller *w
 	int r;
 
 	pthread_mutex_lock(&fs->lock);
-	r = find_dir(fs, id, &dir);
+	r = memory_find_dir(fs, id, &dir);
 	if (r == 0)
 		list_locked(fs, dir, offset, plus, add, arg);
 	pthread_mutex_unlock(&fs->lock);
@@ -752,10 +558,10 @@ int fuse_memory_new(const struct fuse_memory_options *options, struct sm_fs_back
 	fs->options.max_nodes = fs->options.max_nodes ? fs->options.max_nodes : DEFAULT_NODES;
 	fs->options.valid_ns = fs->options.valid_ns ? fs->options.valid_ns : DEFAULT_VALID_NS;
 	fs->next_id = SM_FS_ROOT;
-	if (make_tables(fs) < 0)
+	if (memory_make_tables(fs) < 0)
 		goto fail;
-	root = node_new(fs, S_IFDIR | (fs->options.root_mode ? fs->options.root_mode : 0755), fs->options.uid,
-			fs->options.gid);
+	root = memory_node_new(fs, S_IFDIR | (fs->options.root_mode ? fs->options.root_mode : 0755), fs->options.uid,
+			       fs->options.gid);
 	if (!root)
 		goto fail;
 	root->st.st_nlink = 2;
@@ -782,7 +588,7 @@ struct sm_fs_backend *fuse_memory_free(struct sm_fs_backend *be)
 	}
 	for (uint64_t i = 0; fs->nodes && i < fs->num_buckets; i++)
 		while (fs->nodes[i])
-			node_free(fs, fs->nodes[i]);
+			memory_node_free(fs, fs->nodes[i]);
 	free(fs->names);
 	free(fs->nodes);
 	pthread_mutex_destroy(&fs->lock);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Nodes and names of the memory backend: shared by memory.c (the tree) and memory_file.c (contents, attributes).
- * Internal to the room.
+ * Nodes and names of the memory backend: shared by memory.c (operations on names), memory_tree.c (the tables) and
+ * memory_file.c (contents, attributes). Internal to the room.
  *
  * One mutex guards the whole file system; functions that need it held end in _locked. A node lives while it has a name,
  * a lookup reference or an open handle. Node ids are never used again.
@@ -63,6 +63,18 @@ void memory_touch(struct memory_node *node, bool atime, bool mtime, bool ctime);
 void memory_stat_locked(const struct memory_node *node, struct stat *ret);
 /* Frees the node if nothing holds it any more. */
 void memory_drop_locked(struct memory_fs *fs, struct memory_node *node);
+
+/* memory_tree.c; all but make_tables with the lock held */
+struct memory_dirent *memory_find_name(struct memory_fs *fs, const struct memory_node *parent, const char *name);
+int memory_make_tables(struct memory_fs *fs);
+struct memory_node *memory_node_new(struct memory_fs *fs, uint32_t mode, uint32_t uid, uint32_t gid);
+void memory_node_free(struct memory_fs *fs, struct memory_node *node);
+int memory_name_add(struct memory_fs *fs, struct memory_node *parent, const char *name, struct memory_node *node);
+void memory_name_remove(struct memory_fs *fs, struct memory_dirent *d);
+void memory_link_node(struct memory_node *parent, struct memory_node *node);
+void memory_unlink_node(struct memory_fs *fs, struct memory_node *parent, struct memory_node *node);
+void memory_fill_entry(struct memory_fs *fs, struct memory_node *node, struct sm_fs_entry *ret);
+int memory_find_dir(struct memory_fs *fs, uint64_t id, struct memory_node **ret);
 
 /* memory_file.c, entered in the operations table of memory.c */
 int memory_getattr(struct sm_fs_backend *be, uint64_t id, bool has_fh, uint64_t fh, struct stat *ret,
