@@ -25,7 +25,7 @@
 #include "oci/source.h"
 
 #define CHUNK_SIZE (256 * 1024)
-#define NUM_CHUNKS 4
+#define NUM_CHUNKS 8
 #define READ_SIZE (128 * 1024)
 
 struct chunk {
