@@ -84,7 +84,8 @@ test_large_image() {
 	# an image 16 times as large as the guest's memory runs, with its content right
 	box
 	local m
-	truncate -s 2176M large
+	# Holes make no window: with the full counts it is all data, and the image a disk instead.
+	if [ "$SM_SCALE" -gt 1 ]; then yes 'not a hole' | head -c 2176M >large; else truncate -s 2176M large; fi
 	for m in 0 1100 2172; do head -c 4M /dev/urandom | dd of=large bs=1M seek=$m conv=notrunc status=none; done
 	tar -S --format=pax -cf large.tar large
 	"$SM_TOP/tests/lib/mkimage" --layer "$SM_SHARED/root" --layer large.tar --tag latest --env PATH=/bin lay >/dev/null
@@ -94,6 +95,8 @@ test_large_image() {
 		has "part at $m MiB" "$out" "^$(dd if=large bs=1M skip=$m count=4 status=none | sha256sum | cut -d' ' -f1)"
 	done
 	has "length" "$out" "^$((2176 << 20))$"
+	out $sm run -m 128M large ls /sys/block
+	[ "$SM_SCALE" -eq 1 ] || lacks "as a disk" "$out" '^pmem0$'
 	out $sm run -m 128M large dd if=/large bs=1M of=/dev/null
 	has "read whole" "$err" '^2176\+0 records out'
 	# with enough memory it is mapped instead of read

@@ -28,8 +28,8 @@ footprint() {
 		sync; echo 3 >/proc/sys/vm/drop_caches 2>/dev/null
 		awk "/^MemTotal/ { t = \$2 } /^(MemFree|Buffers|Cached|SReclaimable):/ { t -= \$2 } END { print int(t / 1024) }" /proc/meminfo'
 	local p n=0
-	for p in $(grep -lsF -e "$SUPERMACHINE_HOME" /proc/[0-9]*/cmdline | cut -d/ -f3); do
-		n=$((n + $(ls "/proc/$p/fd" 2>/dev/null | wc -l)))
+	for p in $(grep -lsF -e "$SUPERMACHINE_HOME" /proc/[0-9]*/cmdline | cut -d/ -f3 || true); do
+		n=$((n + $(ls "/proc/$p/fd" 2>/dev/null | wc -l || true))) # it may be gone
 	done
 	echo $n
 }
