@@ -190,6 +190,12 @@ static int set_owner_same(struct posix_node *node, int path_fd, uint32_t set, co
 	return 0;
 }
 
+/* Moves the change time and nothing else, as chown(2) to nobody does. */
+static int touch_ctime(int path_fd)
+{
+	return fchownat(path_fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
 /* FUSE_POSIX_CALLER: the permission bits reach the host, the rest is kept beside. */
 static int set_owner_kept(struct posix_fs *fs, struct posix_node *node, int path_fd, uint32_t set,
 			  const struct stat *shown)
@@ -204,9 +210,7 @@ static int set_owner_kept(struct posix_fs *fs, struct posix_node *node, int path
 	if (r == 0)
 		r = posix_keep(fs, path_fd, shown);
 	/* What is kept may be what was kept: the change time has to move all the same. */
-	if (r == 0 && fchownat(path_fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) < 0)
-		r = -errno;
-	return r;
+	return r < 0 ? r : touch_ctime(path_fd);
 }
 
 static int set_owner(struct posix_fs *fs, struct posix_node *node, int path_fd, uint32_t set, const struct stat *in)
@@ -248,6 +252,8 @@ static int set_all(struct posix_fs *fs, struct posix_node *node, int fd, bool ha
 		r = set_owner(fs, node, fd, set, in);
 	if (r == 0 && set & (SM_FS_SET_ATIME | SM_FS_SET_MTIME | SM_FS_SET_ATIME_NOW | SM_FS_SET_MTIME_NOW))
 		r = set_times(fd, set, in);
+	if (!set) /* the peer's own chown(2) to nobody */
+		r = touch_ctime(fd);
 	if (r == 0)
 		r = posix_see(fd, "", &seen);
 	if (r < 0)

@@ -250,6 +250,11 @@ static int act_chown(int fd)
 	return fchown(fd, geteuid(), getegid());
 }
 
+static int act_chown_nobody(int fd)
+{
+	return fchown(fd, (uid_t)-1, (gid_t)-1);
+}
+
 static void automatic_times(void)
 {
 	static const struct change changes[] = {
@@ -263,6 +268,7 @@ static void automatic_times(void)
 		{"open", act_open, false, false},
 		{"stat", act_stat, false, false},
 		{"write of nothing", act_write_nothing, false, false},
+		{"chown to nobody", act_chown_nobody, false, true},
 		{"open truncating", act_open_truncate, true, true},
 	};
 	int fd;

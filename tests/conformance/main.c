@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * conformance [-v] [-t] [-k TEXT] [--list] [--readonly] DIRECTORY: checks the file system that DIRECTORY is on against
- * POSIX and the Linux manual pages. Works in a new directory under DIRECTORY, which it removes.
+ * conformance [-v] [-t] [-x N] [-k TEXT] [--skip GROUP,...] [--list] [--readonly] DIRECTORY: checks the file system
+ * that DIRECTORY is on against POSIX and the Linux manual pages. Works in a new directory under DIRECTORY, which it
+ * removes.
  *
  * Prints each failed check (with -v every one: "ok NAME", "not ok NAME: why", "skip NAME: why"; with -t each group's
- * time), at the end "N passed, N failed, N skipped". Exit status 1 when something failed. --list: the groups.
+ * time), at the end "N passed, N failed, N skipped". Exit status 1 when something failed. -x: time limits times N.
+ * --list: the groups.
  * --readonly: DIRECTORY is on a read-only mount that holds `file`, `dir/` and `link` (to file): only that nothing can
  * be changed is checked.
  */
@@ -73,7 +75,7 @@ static void run_group(struct state *s, const struct checks *g, const char *base,
 		setpgid(0, 0);
 		umask(022);
 		state_enter(g->name);
-		alarm(g->limit ? g->limit : 20);
+		alarm((g->limit ? g->limit : 20) * (s->patience ? s->patience : 1));
 		g->run();
 		_exit(0);
 	}
@@ -95,6 +97,11 @@ static void run_group(struct state *s, const struct checks *g, const char *base,
 
 static bool wanted(const struct state *s, const struct checks *g)
 {
+	char name[64];
+
+	snprintf(name, sizeof(name), ",%s,", g->name);
+	if (strstr(s->skip, name))
+		return false;
 	return !s->only[0] || strstr(g->name, s->only) || strstr(s->only, g->name) || strchr(s->only, '-');
 }
 
@@ -121,7 +128,8 @@ static struct state *new_state(void)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: conformance [-v] [-t] [-k TEXT] [--list] [--readonly] DIRECTORY\n");
+	fprintf(stderr,
+		"usage: conformance [-v] [-t] [-x N] [-k TEXT] [--skip GROUP,...] [--list] [--readonly] DIRECTORY\n");
 	return 2;
 }
 
@@ -137,6 +145,10 @@ int main(int argc, char **argv)
 			s->verbose = true;
 		else if (strcmp(argv[i], "-t") == 0)
 			s->times = true;
+		else if (strcmp(argv[i], "--skip") == 0 && i + 1 < argc)
+			snprintf(s->skip, sizeof(s->skip), ",%s,", argv[++i]);
+		else if (strcmp(argv[i], "-x") == 0 && i + 1 < argc)
+			s->patience = (unsigned)atoi(argv[++i]);
 		else if (strcmp(argv[i], "--list") == 0)
 			list = true;
 		else if (strcmp(argv[i], "--readonly") == 0)

@@ -8,7 +8,9 @@
 struct state {
 	unsigned passed, failed, skipped; /* atomic: a mapping shared with all children */
 	bool verbose, times;
-	char only[128]; /* count and print checks with this in their name or group alone; "": all */
+	unsigned patience; /* time limits are multiplied by it; 0: 1 */
+	char skip[512];	   /* ",group,group,": left out */
+	char only[128];	   /* count and print checks with this in their name or group alone; "": all */
 };
 
 void state_set(struct state *s);
