@@ -788,8 +788,9 @@ SM_PUBLIC int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint,
  */
 SM_PUBLIC int sm_fs_wait(struct sm_fs_server *server, int cancel_fd, struct sm_error *err);
 /**
- * Unmounts (a mount in use goes on for those who have files open in it until they close them: they then get ENOTCONN),
- * ends the threads and frees the server. NULL is allowed; returns NULL. Not from a function of the backend.
+ * Unmounts at once, also while it is in use (what was written reaches the backend first; who still has files open gets
+ * ENOTCONN from then on, except for data that the kernel moves itself), ends the threads and frees the server. NULL is
+ * allowed; returns NULL. Not from a function of the backend.
  */
 SM_PUBLIC struct sm_fs_server *sm_fs_unmount(struct sm_fs_server *server);
 
