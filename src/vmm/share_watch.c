@@ -92,7 +92,7 @@ static void *run(void *arg)
 	struct pollfd p[3] = {
 		{.fd = s->stop_fd, .events = POLLIN}, {.fd = watch_fd(s->watch), .events = POLLIN}, {.fd = s->fd}};
 
-	pthread_setname_np(pthread_self(), "watch");
+	pthread_setname_np(pthread_self(), "fs"); /* one of the threads that serve files */
 	vm_seal_server(s->vm);
 	/* The time limit is for what the guest's own requests made stale. */
 	while (poll(p, 3, 1000) >= 0 || errno == EINTR) {
