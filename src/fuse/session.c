@@ -21,6 +21,7 @@ enum session_state { STATE_NEW, STATE_INIT, STATE_READY, STATE_ENDED };
 #define LEAST_MINOR 31u /* older kernels have other struct sizes */
 #define MAX_GATHER                                                                                                     \
 	139264u /* header + setxattr arguments + a 64 KiB value + a 64 KiB name list: nothing but WRITE is longer */
+#define MAX_FORGETS (FUSE_SESSION_MAX_WRITE + 65536u)
 #define GATHER_ON_STACK 4608u /* header, arguments and two names of 255 bytes, or a symlink's target of 4095 */
 
 #define INC(s, member, n) __atomic_fetch_add(&(s)->stats.member, (n), __ATOMIC_RELAXED)
@@ -431,6 +432,9 @@ static size_t gather_length(const struct fuse_request *rq)
 {
 	if (rq->h.opcode == FUSE_WRITE)
 		return MIN(rq->in_len, sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in));
+	/* The kernel packs as many of these as it finds room for in what /dev/fuse is read into. */
+	if (rq->h.opcode == FUSE_BATCH_FORGET)
+		return rq->in_len <= MAX_FORGETS ? rq->in_len : 0;
 	return rq->in_len <= MAX_GATHER ? rq->in_len : 0;
 }
 

@@ -219,6 +219,25 @@ static void test_forgetting_more_than_was_looked_up_is_harmless(void **state)
 	assert_int_equal(call(p, FUSE_RELEASE, node, &rel, sizeof(rel), NULL), 0);
 }
 
+/* A kernel whose cache is dropped sends as many in one request as the reader has room for. */
+static void test_sixty_thousand_forgets_at_once_are_heard(void **state)
+{
+	const uint32_t count = 60000;
+	struct peer *p = *state;
+	uint64_t fh, node = create(p, "f", &fh);
+	struct fuse_forget_one *all = calloc(count, sizeof(*all));
+	struct fuse_batch_forget_in in = {.count = count};
+	struct fuse_release_in rel = {.fh = fh};
+
+	assert_non_null(all);
+	all[count - 1] = (struct fuse_forget_one){.nodeid = node, .nlookup = 1};
+	assert_int_equal(call(p, FUSE_RELEASE, node, &rel, sizeof(rel), NULL), 0);
+	assert_int_equal(call(p, FUSE_UNLINK, 1, NULL, 0, "f"), 0);
+	assert_int_equal(call_parts(p, FUSE_BATCH_FORGET, 0, &in, sizeof(in), all, count * sizeof(*all), NULL, 0), 1);
+	assert_int_equal(call(p, FUSE_GETATTR, node, p->payload + 1000, sizeof(struct fuse_getattr_in), NULL), -ESTALE);
+	free(all);
+}
+
 static void test_readdirplus_lists_in_steps_and_counts_references(void **state)
 {
 	struct peer *p = *state;
@@ -289,6 +308,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_sizes_that_lie_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_reply_without_room_takes_no_reference, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forgetting_more_than_was_looked_up_is_harmless, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sixty_thousand_forgets_at_once_are_heard, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_readdirplus_lists_in_steps_and_counts_references, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_read_only_session_changes_nothing, setup, teardown),
 	};
