@@ -4,6 +4,7 @@
 #include "fuse/posix_node.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,6 +16,7 @@
 
 #define FIRST_BUCKETS (1u << 12)
 #define MAX_ANCESTORS 4096
+#define MANY_NODES (1u << 16)
 
 int posix_table_init(struct posix_fs *fs)
 {
@@ -204,6 +206,7 @@ static struct posix_node *node_new_locked(struct posix_fs *fs, const struct posi
 	grow_locked(fs);
 	link_locked(fs, node);
 	fs->num_nodes++;
+	fs->most_nodes = MAX(fs->most_nodes, fs->num_nodes);
 	return node;
 }
 
@@ -251,9 +254,19 @@ int posix_node_enter(struct posix_fs *fs, struct posix_node *parent, const char 
 	return r;
 }
 
+/* Few are left of very many: what they took is worth giving back to the host. */
+static bool shrunk_locked(struct posix_fs *fs)
+{
+	if (fs->most_nodes < MANY_NODES || fs->num_nodes > fs->most_nodes / 16)
+		return false;
+	fs->most_nodes = fs->num_nodes;
+	return true;
+}
+
 void posix_node_forget(struct posix_fs *fs, uint64_t id, uint64_t count)
 {
 	struct posix_node *node;
+	bool shrunk;
 
 	pthread_mutex_lock(&fs->lock);
 	node = posix_find_locked(fs, id);
@@ -261,7 +274,10 @@ void posix_node_forget(struct posix_fs *fs, uint64_t id, uint64_t count)
 		node->refs -= MIN(count, node->refs);
 		posix_drop_locked(fs, node);
 	}
+	shrunk = shrunk_locked(fs);
 	pthread_mutex_unlock(&fs->lock);
+	if (shrunk)
+		malloc_trim(0);
 }
 
 void posix_node_forget_all(struct posix_fs *fs)

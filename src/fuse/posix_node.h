@@ -88,7 +88,7 @@ struct posix_fs {
 	int proc_fd;	 /* /proc, -1: none */
 	pthread_mutex_t lock;
 	struct posix_node *root, **by_id, **by_key, *lru_first, *lru_last;
-	uint64_t num_buckets, num_nodes, next_id, num_fds, num_open, reopened;
+	uint64_t num_buckets, num_nodes, most_nodes, next_id, num_fds, num_open, reopened;
 };
 
 static inline struct posix_fs *posix_fs_of(struct sm_fs_backend *be)

@@ -35,14 +35,21 @@ static void serve(struct fuse_session *s, const uint8_t *bytes, size_t len, uint
 		abort();
 }
 
+static char scratch_dir[] = "/tmp/sm-fuzz-session.XXXXXX";
+
+static void remove_scratch(void)
+{
+	remove_tree_at(AT_FDCWD, scratch_dir);
+}
+
 /* A scratch directory with the tree to be served and a file beside it; the same in every run of this process. */
 static const char *scratch(void)
 {
-	static char dir[] = "/tmp/sm-fuzz-session.XXXXXX";
+	const char *dir = scratch_dir;
 	static bool made;
 	char path[64];
 
-	if (!made && !mkdtemp(dir))
+	if (!made && (!mkdtemp(scratch_dir) || atexit(remove_scratch)))
 		abort();
 	made = true;
 	snprintf(path, sizeof(path), "%s/tree", dir);
