@@ -16,6 +16,7 @@
 #include "virtio/pmem.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
+#include "proto/refresh.h"
 #include "vmm/control.h"
 #include "vmm/share_watch.h"
 #include "vmm/seal.h"
@@ -131,7 +132,7 @@ static int add_vsock(struct vm *vm, struct sm_error *err)
 	if (vm->cfg->vsock_agent >= 0)
 		r = virtio_vsock_expect(dev, VMM_AGENT_PORT, vm->cfg->vsock_agent);
 	if (r == 0 && vm->share_watch_fd >= 0)
-		r = virtio_vsock_expect(dev, SHARE_WATCH_PORT, TAKE_FD(vm->share_watch_fd));
+		r = virtio_vsock_expect(dev, REFRESH_PORT, TAKE_FD(vm->share_watch_fd));
 	return r < 0 ? error_sys(err, -r, "vsock") : 0;
 }
 

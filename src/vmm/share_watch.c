@@ -18,12 +18,16 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "fuse/watch.h"
+#include "proto/refresh.h"
 #include "vmm/vm.h"
 
 #define STACK_SIZE (256 * KIB)
 #define PENDING_MAX (256 * KIB)
-#define PATH_LIMIT 4095 /* of guest/refresh.h: 4096 with the kind */
-#define ANYTHING 8	/* REFRESH_ALL */
+
+/* What the watch finds is what the guest is told. */
+_Static_assert(WATCH_NAME == (int)REFRESH_NAME && WATCH_ATTR == (int)REFRESH_ATTR &&
+		       WATCH_CONTENTS == (int)REFRESH_CONTENTS,
+	       "two rooms' names for the same");
 
 struct share_watch {
 	struct vm *vm;
@@ -44,7 +48,7 @@ static void put_record(struct share_watch *s, uint8_t what, const char *path)
 {
 	size_t len = strlen(path);
 
-	if (s->lost || len > PATH_LIMIT || s->pending.len + len + 5 > PENDING_MAX ||
+	if (s->lost || len > REFRESH_MAX - 1 || s->pending.len + len + 5 > PENDING_MAX ||
 	    buf_reserve(&s->pending, len + 5) < 0) {
 		s->lost = true;
 		return;
@@ -80,7 +84,7 @@ static bool flush(struct share_watch *s)
 	s->pending.len = s->sent = 0;
 	if (s->lost) {
 		s->lost = false;
-		put_record(s, ANYTHING, "");
+		put_record(s, REFRESH_ALL, "");
 		return flush(s);
 	}
 	return true;

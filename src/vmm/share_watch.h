@@ -2,20 +2,18 @@
 /*
  * Coherence of shared directories: a thread that runs the session's watch (fuse/watch.h) and tells the guest's agent,
  * by a stream that the guest joins at a port of its own, what others changed on the host. The records are those of
- * guest/refresh.h. An agent that does not keep up is told that anything may have changed.
+ * proto/refresh.h. An agent that does not keep up is told that anything may have changed.
  */
 #ifndef VMM_SHARE_WATCH_H
 #define VMM_SHARE_WATCH_H
 
 #include "base/error.h"
 
-#define SHARE_WATCH_PORT 1025
-
 struct vm;
 struct share_watch;
 struct watch;
 
-/* *ret_guest: the guest's end of the stream, to be expected at SHARE_WATCH_PORT. The thread seals itself (as a server
+/* *ret_guest: the guest's end of the stream, to be expected at REFRESH_PORT. The thread seals itself (as a server
  * of vm) before anything else. */
 int share_watch_start(struct vm *vm, struct watch *watch, struct share_watch **ret, int *ret_guest,
 		      struct sm_error *err) MUST_CHECK;
