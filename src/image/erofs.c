@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/crc32c.h"
 #include "base/fileio.h"
 #include "base/util.h"
 #include "image/erofs_format.h"
@@ -451,7 +452,7 @@ static int write_super(struct writer *w, const uint8_t uuid[16])
 	buf_put_u32(&b, w->chunked ? EROFS_INCOMPAT_CHUNKED_FILE : 0);
 	buf_put_zero(&b, len - b.len);
 	if (b.error == 0) {
-		crc = erofs_crc32c(UINT32_MAX, b.data, len);
+		crc = crc32c(UINT32_MAX, b.data, len);
 		for (unsigned i = 0; i < 4; i++)
 			b.data[4 + i] = (uint8_t)(crc >> (8 * i));
 	}

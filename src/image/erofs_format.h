@@ -22,15 +22,4 @@
 #define EROFS_CHUNK_BASED 4U
 #define EROFS_HOLE UINT32_MAX
 
-/* CRC-32C, not inverted at the end, as the superblock's checksum wants it; of few bytes, so bit by bit. */
-static inline uint32_t erofs_crc32c(uint32_t crc, const uint8_t *p, uint32_t len)
-{
-	for (; len; p++, len--) {
-		crc ^= *p;
-		for (int i = 0; i < 8; i++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78U : 0);
-	}
-	return crc;
-}
-
 #endif

@@ -257,7 +257,7 @@ static void config_read(struct virtio_device *dev, uint32_t off, void *p, uint32
 	virtio_config_copy(p, off, len, &blk->config, sizeof(blk->config));
 }
 
-/* Nothing is in flight in a snapshot; a disk is only restored onto one of the same size. */
+/* Nothing is in flight in a snapshot. */
 static int save(struct virtio_device *dev, struct buf *out)
 {
 	struct blk *blk = (struct blk *)dev;
@@ -267,11 +267,16 @@ static int save(struct virtio_device *dev, struct buf *out)
 	return buf_put_u64(out, le64toh(blk->config.capacity));
 }
 
+/* A disk is restored onto one of the same size; an idle one onto any, and the driver is told the new size. */
 static int load(struct virtio_device *dev, struct cursor *in)
 {
 	struct blk *blk = (struct blk *)dev;
+	uint64_t was = cursor_u64(in), is = le64toh(blk->config.capacity);
 
-	return cursor_u64(in) == le64toh(blk->config.capacity) ? 0 : -ENOTSUP;
+	if (was && was != is)
+		return -ENOTSUP;
+	dev->config_changed = was != is;
+	return 0;
 }
 
 static void blk_free(struct virtio_device *dev)
@@ -338,7 +343,7 @@ int virtio_blk_new(struct mem *mem, struct loop *loop, const struct virtio_blk_o
 
 	if (!blk)
 		return error_sys(err, ENOMEM, "%s", options->name);
-	if (!options->chain || blk_chain_read_only(options->chain))
+	if (options->chain ? blk_chain_read_only(options->chain) : options->read_only)
 		features |= 1ULL << VIRTIO_BLK_F_RO;
 	else
 		features |= 1ULL << VIRTIO_BLK_F_DISCARD | 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;

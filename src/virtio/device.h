@@ -87,6 +87,7 @@ struct virtio_device {
 	struct loop *loop;
 	struct virtio_irq_port irq;
 	bool active;
+	bool config_changed; /* by a load: the driver hears of it once the guest runs */
 	bool broken; /* the guest broke the rules: DEVICE_NEEDS_RESET is shown, the device does nothing until reset */
 	uint64_t errors; /* metric: protocol errors by the guest */
 };

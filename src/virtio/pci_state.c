@@ -244,6 +244,9 @@ void virtio_pci_restart(struct virtio_pci *pci)
 
 	if (!dev->active)
 		return;
+	if (dev->config_changed)
+		dev->irq.config(dev->irq.arg);
+	dev->config_changed = false;
 	/* A kick or an interrupt that was in flight at the time of the snapshot is lost: make up for all of them. */
 	for (unsigned q = 0; q < dev->num_queues; q++) {
 		if (!dev->queues[q].ready)

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "base/buf.h"
+#include "base/cursor.h"
 #include "base/error.h"
 #include "vmm/x86_64/arch_vm.h"
 
@@ -27,8 +29,19 @@ int arch_vm_irqchip(struct vm *vm, struct sm_error *err) MUST_CHECK;
 int arch_vm_buses(struct vm *vm, struct sm_error *err) MUST_CHECK;
 /* Loads kernel, initramfs, tables and parameters into RAM. */
 int arch_vm_load(struct vm *vm, struct sm_error *err) MUST_CHECK;
-/* Identification and first registers of a vCPU; after arch_vm_load. */
+/* Reads what this host's KVM can do; before vCPUs are made, and before the seal. */
+int arch_vm_probe(struct vm *vm, struct sm_error *err) MUST_CHECK;
+/* Identification of a vCPU; after arch_vm_probe. */
+int arch_vcpu_identify(struct vcpu *vcpu, struct sm_error *err) MUST_CHECK;
+/* First registers of a vCPU that boots; after arch_vm_load. */
 int arch_vcpu_init(struct vcpu *vcpu, struct sm_error *err) MUST_CHECK;
+
+/*
+ * The machine and all its vCPUs in a snapshot: saved while they are outside the guest, loaded into vCPUs that are
+ * identified and have not run. SM_ERROR_UNSUPPORTED: another CPU; SM_ERROR_CORRUPT: not such a record.
+ */
+int arch_state_save(struct vm *vm, struct buf *out, struct sm_error *err) MUST_CHECK;
+int arch_state_load(struct vm *vm, struct cursor *in, struct sm_error *err) MUST_CHECK;
 
 /* Sends a message-signalled interrupt. With the device lock held. */
 void arch_signal_msi(struct vm *vm, uint64_t addr, uint32_t data);

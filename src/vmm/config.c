@@ -223,6 +223,12 @@ static int parse_blk(struct members *up, json_t *v, struct vmm_blk_config *blk)
 	top = take(&m, "top", false);
 	blk->read_only = take_bool(&m, "read_only", false);
 	strcpy(blk->serial, take_str(&m, "serial", false, sizeof(blk->serial) - 1));
+	blk->idle = take_bool(&m, "idle", false);
+	if (blk->idle) {
+		if (layers || concat || top)
+			fail(&m, "idle", "an idle disk has no files");
+		return leave(&m);
+	}
 	if (blk->read_only ? !!top : !top)
 		fail(&m, "top", blk->read_only ? "a read-only disk has none" : "missing");
 	if (concat && (layers || !blk->read_only || !json_array_size(concat)))
@@ -300,6 +306,34 @@ static int parse_shares(struct members *up, struct vmm_config *cfg)
 	return up->r;
 }
 
+static int parse_restore(struct members *up, struct vmm_config *cfg)
+{
+	json_t *v = take(up, "restore", false);
+	struct members m;
+
+	cfg->restore_state = cfg->restore_memory = -1;
+	if (!v || up->r)
+		return up->r;
+	m = enter(up, v, "restore");
+	cfg->restore_state = take_fd(&m, "state", true);
+	cfg->restore_memory = take_fd(&m, "memory", true);
+	return up->r = leave(&m);
+}
+
+/* What boots, unless it is restored. */
+static void parse_boot(struct members *m, struct vmm_config *cfg)
+{
+	bool boots = cfg->restore_state < 0;
+
+	cfg->kernel = take_fd(m, "kernel", boots);
+	cfg->initramfs = take_fd(m, "initramfs", false);
+	cfg->cmdline = strdup(take_str(m, "cmdline", false, MAX_CMDLINE));
+	if (!cfg->cmdline && !m->r)
+		m->r = error_sys(m->err, ENOMEM, "cmdline");
+	if (!boots && (cfg->kernel >= 0 || cfg->initramfs >= 0 || (cfg->cmdline && *cfg->cmdline)))
+		fail(m, "restore", "not together with kernel, initramfs or cmdline");
+}
+
 static int parse_root(struct members *m, struct vmm_config *cfg)
 {
 	take_int(m, "version", true, CONFIG_VERSION, CONFIG_VERSION);
@@ -310,11 +344,8 @@ static int parse_root(struct members *m, struct vmm_config *cfg)
 	if (cfg->memory % HUGE_PAGE)
 		fail(m, "memory", "not a multiple of 2 MiB");
 	cfg->cpus = (unsigned)take_int(m, "cpus", true, 1, VMM_MAX_CPUS);
-	cfg->kernel = take_fd(m, "kernel", true);
-	cfg->initramfs = take_fd(m, "initramfs", false);
-	cfg->cmdline = strdup(take_str(m, "cmdline", false, MAX_CMDLINE));
-	if (!cfg->cmdline && !m->r)
-		m->r = error_sys(m->err, ENOMEM, "cmdline");
+	parse_restore(m, cfg);
+	parse_boot(m, cfg);
 	cfg->control = take_fd(m, "control", true);
 	cfg->console = take_fd(m, "console", true);
 	cfg->kvm = take_fd(m, "kvm", false);

@@ -13,12 +13,16 @@
  *	  "kernel": 5,                      descriptor of a bzImage (vmlinuz) or ELF vmlinux
  *	  "initramfs": 6,
  *	  "cmdline": "quiet ...",           appended to the monitor's own
+ *	  "restore": { "state": 20, "memory": 21 },
+ *	                                    instead of kernel, initramfs and cmdline: a snapshot's files; memory, cpus,
+ *window size and the kinds of disks are those of the machine that it was made of
  *	  "control": 3,                     SOCK_SEQPACKET unix socket to the keeper, see below
  *	  "console": 7,                     output of the early serial port and of the virtio console (written, never
  *read) "kvm": 8,                         optional "window": { "size": 1073741824, "parts": [ { "fd": 9, "size":
  *4096000, "offset": 0 }, ... ] }, the image window (virtio-pmem), absent: none. offset: into the window "blk": [ {
  *"layers": [ { "fd": 10, "size": 4096 } ], "top": { "fd": 12, "size": 10737418240 }, "read_only": false, "serial":
  *"upper" } ], up to 8; layers: read-only, lowest first, may be empty; top: writable sparse file, absent when read_only.
+ *"idle": true instead of all that: a disk of size 0, on which a restore may put one;
  *"concat": [ { "fd", "size", "offset" } ] instead of layers: the image window's parts laid out as one read-only disk
  *	  "vsock": { "cid": 3, "agent": 13 },
  *	                                    agent: stream socket that the guest's first connection to host port 1024 is
@@ -38,7 +42,11 @@
  *disk; a disk's first, and its first for want of space (ENOSPC, EDQUOT) from the keeper: {"cmd":"stop"}: end now;
  *{"cmd":"pause"}, {"cmd":"resume"}; {"cmd":"stats"};
  *			 {"cmd":"connect","port":P} with one descriptor: join it to guest port P;
- *{"cmd":"balloon","target":BYTES} End of file on the control socket means the keeper died: the monitor ends at once.
+ *{"cmd":"balloon","target":BYTES}
+ *			 {"cmd":"snapshot"} with two empty files (state, memory), of a machine that shares no
+ *directories: answered by {"event":"snapshot","pause_ns":N,"memory_bytes":N} or {"event":"snapshot","error":"..."}; the
+ *machine goes on A restore that does not fit ends with reason "error" and a detail that begins with "restore: ". End of
+ *file on the control socket means the keeper died: the monitor ends at once.
  */
 #ifndef VMM_CONFIG_H
 #define VMM_CONFIG_H
@@ -68,6 +76,7 @@ struct vmm_blk_config {
 	unsigned num_concat;
 	struct vmm_file top; /* fd -1: none */
 	bool read_only;
+	bool idle;	 /* no files: a place for a disk that a restored machine may have */
 	char serial[21]; /* virtio-blk GET_ID: 20 bytes */
 };
 
@@ -83,7 +92,8 @@ struct vmm_config {
 	char name[64];
 	uint64_t memory;
 	unsigned cpus;
-	int kernel, initramfs, control, console, kvm;
+	int kernel, initramfs, control, console, kvm; /* kernel -1: restores */
+	int restore_state, restore_memory;	      /* -1: boots */
 	char *cmdline;
 	uint64_t window_size;
 	struct vmm_file *window;

@@ -139,8 +139,39 @@ static void serve_balloon(struct vm *vm, json_t *packet)
 		devices_balloon(vm, (uint64_t)bytes);
 }
 
-/* One command. fd: passed along or -1; taken over when used. */
-static void serve(struct vm *vm, json_t *packet, int *fd)
+/*
+ * The machine stands still for as long as this takes. Threads that serve shared directories go on between the state of
+ * a queue and that of the memory, so a machine that has them is not saved yet.
+ */
+static void serve_snapshot(struct vm *vm, const int fds[2])
+{
+	uint64_t start = time_now_ns(), bytes = 0;
+	struct sm_error err = {0};
+	struct buf b = {0};
+	int r;
+
+	if (fds[0] < 0 || fds[1] < 0)
+		r = error_set(&err, SM_ERROR_INVALID, EINVAL, "a snapshot needs two files");
+	else if (vm->share)
+		r = error_set(&err, SM_ERROR_UNSUPPORTED, ENOTSUP, "a machine that shares directories cannot be saved");
+	else {
+		vm_pause_locked(vm);
+		r = snapshot_save(vm, fds[0], fds[1], &bytes, &err);
+		vm_resume_locked(vm);
+	}
+	if (r < 0) {
+		buf_printf(&b, "{\"event\":\"snapshot\",\"error\":");
+		put_json_string(&b, err.message);
+		buf_put_u8(&b, '}');
+	} else {
+		buf_printf(&b, "{\"event\":\"snapshot\",\"pause_ns\":%llu,\"memory_bytes\":%llu}",
+			   (unsigned long long)(time_now_ns() - start), (unsigned long long)bytes);
+	}
+	send_event(vm->cfg->control, &b);
+}
+
+/* One command. fds: passed along or -1; taken over when used. */
+static void serve(struct vm *vm, json_t *packet, int fds[2])
 {
 	const char *cmd = json_string_value(json_object_get(packet, "cmd"));
 
@@ -155,9 +186,11 @@ static void serve(struct vm *vm, json_t *packet, int *fd)
 	else if (streq(cmd, "stats"))
 		control_stats(vm);
 	else if (streq(cmd, "connect"))
-		serve_connect(vm, packet, fd);
+		serve_connect(vm, packet, &fds[0]);
 	else if (streq(cmd, "balloon"))
 		serve_balloon(vm, packet);
+	else if (streq(cmd, "snapshot"))
+		serve_snapshot(vm, fds);
 	else
 		log_warn("vmm", "control: unknown command \"%.32s\"", cmd);
 }
@@ -166,7 +199,7 @@ static void on_packet(struct loop *loop, struct loop_source *src, uint32_t event
 {
 	struct vm *vm = arg;
 	char text[PACKET_MAX];
-	int fds[16], fd;
+	int fds[16], wanted[2] = {-1, -1};
 	size_t nfds = ARRAY_SIZE(fds);
 	ssize_t n = fd_recv(vm->cfg->control, text, sizeof(text), fds, &nfds);
 	json_t *packet;
@@ -175,13 +208,16 @@ static void on_packet(struct loop *loop, struct loop_source *src, uint32_t event
 		return;
 	if (n <= 0)
 		_exit(0); /* the keeper is gone: nobody is left to run for */
-	fd = nfds ? fds[0] : -1;
-	for (size_t i = 1; i < nfds; i++)
-		fd_close(fds[i]);
+	for (size_t i = 0; i < nfds; i++)
+		if (i < ARRAY_SIZE(wanted))
+			wanted[i] = fds[i];
+		else
+			fd_close(fds[i]);
 	packet = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
-	serve(vm, packet, &fd);
+	serve(vm, packet, wanted);
 	json_decref(packet);
-	fd_close(fd);
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+		fd_close(wanted[i]);
 }
 
 int control_attach(struct vm *vm, struct sm_error *err)

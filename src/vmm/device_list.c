@@ -92,14 +92,16 @@ static int add_blk(struct vm *vm, unsigned i, struct sm_error *err)
 				       .thread = on_disk_thread,
 				       .arg = d};
 	struct virtio_device *dev;
-	int r = open_chain(c, &o.chain, err);
+	int r = c->idle ? 0 : open_chain(c, &o.chain, err);
 
+	o.read_only = c->read_only;
 	*d = (struct devices_disk){.vm = vm, .number = i};
 	if (r < 0)
 		return error_wrap(err, r, "%s", blk_names[i]);
 	r = virtio_blk_new(&vm->mem, vm->loop, &o, &dev, err);
 	if (r < 0) {
-		blk_chain_free(o.chain);
+		if (o.chain)
+			blk_chain_free(o.chain);
 		return error_wrap(err, r, "%s", blk_names[i]);
 	}
 	return devices_add(vm, SLOT_BLK + i, dev, err);

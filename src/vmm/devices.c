@@ -198,6 +198,14 @@ int devices_bind(struct vm *vm, struct sm_error *err)
 	return 0;
 }
 
+void devices_restart(struct vm *vm)
+{
+	pci_host_refresh(&vm->pci);
+	for (unsigned s = 0; s < NUM_SLOTS; s++)
+		if (vm->devices.functions[s])
+			virtio_pci_restart(vm->devices.functions[s]->pci);
+}
+
 void devices_done(struct vm *vm)
 {
 	for (unsigned s = 0; s < NUM_SLOTS; s++) {

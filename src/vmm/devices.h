@@ -70,6 +70,9 @@ int devices_create(struct vm *vm, struct sm_error *err) MUST_CHECK;
 int devices_bind(struct vm *vm, struct sm_error *err) MUST_CHECK;
 void devices_done(struct vm *vm);
 
+/* After a snapshot was loaded, before the vCPUs run: makes up for kicks and interrupts that were under way. */
+void devices_restart(struct vm *vm);
+
 /* Puts a new device on the bus; takes it over in any case. */
 int devices_add(struct vm *vm, unsigned slot, struct virtio_device *dev, struct sm_error *err) MUST_CHECK;
 

@@ -104,6 +104,13 @@ int pci_host_add(struct pci_host *host, unsigned slot, struct virtio_pci *fn)
 	return 0;
 }
 
+void pci_host_refresh(struct pci_host *host)
+{
+	for (unsigned i = 0; i < PCI_HOST_SLOTS; i++)
+		if (host->slots[i])
+			refresh(host, i, 0);
+}
+
 void pci_host_ecam(void *arg, uint64_t off, uint8_t *data, unsigned len, bool write)
 {
 	struct pci_host *host = arg;

@@ -38,6 +38,9 @@ uint64_t pci_host_ecam_offset(unsigned slot);
 /* Puts fn at device number `slot` and places its BARs: 0, -EINVAL, -EEXIST or -ENOMEM. */
 int pci_host_add(struct pci_host *host, unsigned slot, struct virtio_pci *fn) MUST_CHECK;
 
+/* After functions were loaded from a snapshot. */
+void pci_host_refresh(struct pci_host *host);
+
 /* bus_fns; arg is the struct pci_host, the offset is into the ECAM area or the window. */
 void pci_host_ecam(void *arg, uint64_t off, uint8_t *data, unsigned len, bool write);
 void pci_host_mmio(void *arg, uint64_t off, uint8_t *data, unsigned len, bool write);

@@ -102,6 +102,7 @@ static const struct seal_rule loop_rules[] = {
 	ANY(recvfrom),
 	ANY(sendto),
 	ANY(shutdown),
+	ANY(ftruncate),
 	ANY(getrandom),
 	ANY(seccomp),		 /* a vCPU thread's further narrowing; it can only take away */
 	EQUAL(socketpair, 0, 1), /* AF_UNIX: a new stream for a guest's connection, handed to the keeper */
@@ -109,6 +110,15 @@ static const struct seal_rule loop_rules[] = {
 	EQUAL(fcntl, 1, 2),	 /* F_SETFD */
 	EQUAL(fcntl, 1, 3),	 /* F_GETFL */
 	EQUAL(fcntl, 1, 4),	 /* F_SETFL */
+};
+
+/* The event loop reads the state of a paused machine (x86_64/arch_state.c, vcpu_state.c). */
+static const struct seal_rule snapshot_rules[] = {
+	EQUAL(ioctl, 1, KVM_GET_CLOCK),	      EQUAL(ioctl, 1, KVM_GET_TSC_KHZ), EQUAL(ioctl, 1, KVM_GET_MP_STATE),
+	EQUAL(ioctl, 1, KVM_GET_REGS),	      EQUAL(ioctl, 1, KVM_GET_SREGS),	EQUAL(ioctl, 1, KVM_GET_XCRS),
+	EQUAL(ioctl, 1, KVM_GET_DEBUGREGS),   EQUAL(ioctl, 1, KVM_GET_LAPIC),	EQUAL(ioctl, 1, KVM_GET_MSRS),
+	EQUAL(ioctl, 1, KVM_GET_VCPU_EVENTS), EQUAL(ioctl, 1, KVM_GET_XSAVE),	EQUAL(ioctl, 1, KVM_GET_XSAVE2),
+	EQUAL(ioctl, 1, KVM_CHECK_EXTENSION),
 };
 
 struct program {
@@ -193,8 +203,10 @@ static void emit_machine(struct program *p, enum seal_kind kind, const int *cons
 	emit_rules(p, libc_rules, ARRAY_SIZE(libc_rules));
 	emit_rules(p, machine_rules, ARRAY_SIZE(machine_rules));
 	emit_own_process(p, kind);
-	if (kind != SEAL_VCPU)
+	if (kind != SEAL_VCPU) {
 		emit_rules(p, loop_rules, ARRAY_SIZE(loop_rules));
+		emit_rules(p, snapshot_rules, ARRAY_SIZE(snapshot_rules));
+	}
 	emit_lists(p, lists);
 }
 

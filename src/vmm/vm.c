@@ -6,11 +6,11 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,7 +20,6 @@
 #include "vmm/seal.h"
 #include "vmm/share_watch.h"
 
-#define HUGE_PAGE (2 * MIB)
 #define WINDOW_ALIGN GIB
 
 static int check_capabilities(struct vm *vm, struct sm_error *err)
@@ -69,26 +68,6 @@ static int open_kvm(struct vm *vm, struct sm_error *err)
 	return 0;
 }
 
-/* Private anonymous memory on huge pages: one fault where there would be 512, and each fault is dear under nesting. */
-static int map_ram(struct vm *vm, struct sm_error *err)
-{
-	size_t size = vm->cfg->memory;
-	uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			  -1, 0);
-	size_t skip;
-
-	if (p == MAP_FAILED)
-		return error_sys(err, errno, "guest memory of %zu MiB", size >> 20);
-	skip = align_up((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
-	if (skip)
-		munmap(p, skip);
-	munmap(p + skip + size, HUGE_PAGE - skip);
-	vm->ram = p + skip;
-	madvise(vm->ram, size, MADV_HUGEPAGE); /* where the host has none, small pages do */
-	madvise(vm->ram, size, MADV_DONTDUMP);
-	return 0;
-}
-
 static int add_region(struct vm *vm, struct mem_region region, struct sm_error *err)
 {
 	struct kvm_userspace_memory_region slot = {
@@ -111,15 +90,17 @@ static int map_memory(struct vm *vm, struct sm_error *err)
 {
 	uint64_t memory = vm->cfg->memory, low = arch_low_ram_end(memory), top = arch_high_ram_base();
 	struct mem_region r = {.kind = MEM_RAM, .writable = true, .size = low};
-	int ret = map_ram(vm, err);
+	int ret = ram_map(&vm->ram, memory, err);
 
+	if (ret == 0 && vm->snapshot)
+		ret = ram_load(&vm->ram, vm->cfg->restore_memory, &vm->snapshot->ram, err);
 	if (ret < 0)
 		return ret;
-	r.host = vm->ram;
+	r.host = vm->ram.host;
 	ret = add_region(vm, r, err);
 	if (!ret && memory > low) {
 		r.gpa = top;
-		r.host = vm->ram + low;
+		r.host = vm->ram.host + low;
 		r.size = memory - low;
 		top += r.size;
 		ret = add_region(vm, r, err);
@@ -187,6 +168,77 @@ static int open_share(struct vm *vm, struct sm_error *err)
 	return share_confine(vm->cfg, err);
 }
 
+/* vCPUs with registers to boot with. */
+static int boot(struct vm *vm, struct sm_error *err)
+{
+	int r = arch_vm_load(vm, err);
+
+	control_trace(vm, "loaded");
+	for (unsigned i = 0; r >= 0 && i < vm->cfg->cpus; i++)
+		r = arch_vcpu_init(&vm->vcpus[i], err);
+	return r;
+}
+
+static int restore(struct vm *vm, struct sm_error *err)
+{
+	int r = snapshot_load(vm, vm->snapshot, err);
+
+	snapshot_done(vm->snapshot);
+	free(vm->snapshot);
+	vm->snapshot = NULL;
+	vm->restored = true;
+	control_trace(vm, "restored");
+	return r;
+}
+
+static int open_snapshot(struct vm *vm, struct sm_error *err)
+{
+	struct snapshot *s;
+	int r;
+
+	if (vm->cfg->restore_state < 0)
+		return 0;
+	s = malloc(sizeof(*s));
+	if (!s)
+		return error_sys(err, ENOMEM, "snapshot");
+	r = snapshot_open(s, vm->cfg->restore_state, vm->cfg, err);
+	if (r < 0)
+		free(s);
+	else
+		vm->snapshot = s;
+	return r;
+}
+
+/* Says of a failure that it was a restore's: the keeper then knows that another start may do better. */
+static int as_restore(const struct vm *vm, int r, struct sm_error *err)
+{
+	return r < 0 && vm->cfg->restore_state >= 0 ? error_wrap(err, r, "restore") : r;
+}
+
+static int create(struct vm *vm, struct sm_error *err)
+{
+	int r = open_snapshot(vm, err);
+
+	r = r < 0 ? r : open_kvm(vm, err);
+	control_trace(vm, "kvm-vm");
+	r = r < 0 ? r : arch_vm_init(vm, err);
+	r = r < 0 ? r : map_memory(vm, err);
+	r = r < 0 ? r : open_share(vm, err);
+	r = r < 0 ? r : devices_create(vm, err);
+	r = r < 0 ? r : devices_bind(vm, err);
+	control_trace(vm, "devices");
+	r = r < 0 ? r : arch_vm_irqchip(vm, err);
+	r = r < 0 ? r : arch_vm_buses(vm, err);
+	control_trace(vm, "irqchip");
+	r = r < 0 ? r : arch_vm_probe(vm, err);
+	for (unsigned i = 0; r >= 0 && i < vm->cfg->cpus; i++) {
+		r = vcpu_open(vm, i, err);
+		r = r < 0 ? r : arch_vcpu_identify(&vm->vcpus[i], err);
+	}
+	control_trace(vm, "vcpus");
+	return r < 0 ? r : vm->snapshot ? restore(vm, err) : boot(vm, err);
+}
+
 int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 {
 	int r;
@@ -202,25 +254,7 @@ int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 	console_init(&vm->console, cfg->console);
 	vm->power = (struct power){.off = guest_off, .reset = guest_reset, .arg = vm};
 	r = make_loop(vm, err);
-	r = r < 0 ? r : open_kvm(vm, err);
-	control_trace(vm, "kvm-vm");
-	r = r < 0 ? r : arch_vm_init(vm, err);
-	r = r < 0 ? r : map_memory(vm, err);
-	r = r < 0 ? r : open_share(vm, err);
-	r = r < 0 ? r : devices_create(vm, err);
-	r = r < 0 ? r : devices_bind(vm, err);
-	control_trace(vm, "devices");
-	r = r < 0 ? r : arch_vm_irqchip(vm, err);
-	r = r < 0 ? r : arch_vm_buses(vm, err);
-	control_trace(vm, "irqchip");
-	r = r < 0 ? r : arch_vm_load(vm, err);
-	control_trace(vm, "loaded");
-	for (unsigned i = 0; r >= 0 && i < cfg->cpus; i++) {
-		r = vcpu_open(vm, i, err);
-		r = r < 0 ? r : arch_vcpu_init(&vm->vcpus[i], err);
-	}
-	control_trace(vm, "vcpus");
-	return r;
+	return as_restore(vm, r < 0 ? r : create(vm, err), err);
 }
 
 /* Until every vCPU thread has passed its next step (or one has failed). */
@@ -294,6 +328,8 @@ int vm_start(struct vm *vm, struct sm_error *err)
 int vm_run(struct vm *vm)
 {
 	pthread_mutex_lock(&vm->lock);
+	if (vm->restored)
+		devices_restart(vm);
 	vm_resume_locked(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return loop_run(vm->loop);
@@ -389,8 +425,7 @@ void vm_done(struct vm *vm)
 		fd_close(vm->kvm);
 	pci_host_done(&vm->pci);
 	window_unmap(&vm->window);
-	if (vm->ram)
-		munmap(vm->ram, vm->cfg->memory);
+	ram_unmap(&vm->ram);
 	vm->loop = loop_free(vm->loop);
 	fd_close(vm->finished);
 	pthread_cond_destroy(&vm->changed);

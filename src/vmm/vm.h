@@ -27,8 +27,10 @@
 #include "vmm/devices.h"
 #include "vmm/pci_host.h"
 #include "vmm/power.h"
+#include "vmm/ram.h"
 #include "vmm/serial.h"
 #include "vmm/share.h"
+#include "vmm/snapshot.h"
 #include "vmm/window.h"
 
 #define VCPU_EXIT_REASONS 40
@@ -50,7 +52,7 @@ struct vm {
 	const struct vmm_config *cfg;
 	int kvm, fd;
 	int run_size;
-	uint8_t *ram; /* cfg->memory bytes; below the hole and above it back to back */
+	struct ram ram; /* cfg->memory bytes; below the hole and above it back to back */
 	struct mem mem;
 	struct window window;
 	uint64_t window_gpa;
@@ -74,7 +76,9 @@ struct vm {
 	struct devices devices;
 	struct share *share; /* NULL: no directories are shared */
 	struct share_watch *share_watch;
-	int share_watch_fd; /* the guest's end, until its vsock device has it; -1 */
+	int share_watch_fd;	   /* the guest's end, until its vsock device has it; -1 */
+	struct snapshot *snapshot; /* while it is being restored */
+	bool restored;
 	struct arch_vm arch;
 	struct vcpu vcpus[VMM_MAX_CPUS];
 	uint64_t window_faults; /* metric: KVM_RUN failures that window_repair explained */

@@ -17,6 +17,7 @@
 #include "vmm/x86_64/layout.h"
 
 #define CMDLINE_MAX 2048
+#define MSR_LIST_MAX 512
 
 /*
  * What the monitor itself tells the kernel. docs/PERFORMANCE.md has what each of the last two lines saves.
@@ -144,15 +145,31 @@ static int write_acpi(struct vm *vm, uint64_t *ret_rsdp, struct sm_error *err)
 /* The common part of the CPU identification, once for all vCPUs. */
 static int read_cpuid(struct vm *vm, struct sm_error *err)
 {
-
 	vm->arch.cpuid = calloc(1, sizeof(*vm->arch.cpuid));
 	if (!vm->arch.cpuid)
 		return error_sys(err, ENOMEM, "CPUID");
 	vm->arch.cpuid->head.nent = CPUID_MAX_ENTRIES;
 	if (ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, vm->arch.cpuid) < 0)
 		return error_sys(err, errno, "KVM: supported CPUID");
-
 	return 0;
+}
+
+static int read_msr_list(struct vm *vm, struct sm_error *err)
+{
+	struct kvm_msr_list *list = calloc(1, sizeof(*list) + MSR_LIST_MAX * sizeof(list->indices[0]));
+
+	if (!list)
+		return error_sys(err, ENOMEM, "MSRs");
+	vm->arch.msr_list = list;
+	list->nmsrs = MSR_LIST_MAX;
+	return ioctl(vm->kvm, KVM_GET_MSR_INDEX_LIST, list) < 0 ? error_sys(err, errno, "KVM: list of MSRs") : 0;
+}
+
+int arch_vm_probe(struct vm *vm, struct sm_error *err)
+{
+	int r = read_cpuid(vm, err);
+
+	return r < 0 ? r : read_msr_list(vm, err);
 }
 
 static bool has_word(const char *line, const char *word)
@@ -184,8 +201,7 @@ int arch_vm_load(struct vm *vm, struct sm_error *err)
 	r = r < 0 ? r : kernel_image_parse(vm->cfg->kernel, &image, err);
 	r = r < 0 ? r : kernel_image_load(&image, &vm->mem, err);
 	r = r < 0 ? r : boot_write(&vm->mem, &image, &o, err);
-	if (r < 0)
-		return r;
-	vm->arch.entry = image.entry;
-	return read_cpuid(vm, err);
+	if (r == 0)
+		vm->arch.entry = image.entry;
+	return r;
 }

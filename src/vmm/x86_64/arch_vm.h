@@ -5,15 +5,19 @@
 
 #include <stdint.h>
 
+#include <linux/kvm.h>
+
 #include "vmm/x86_64/ioapic.h"
 
 struct cpuid;
 
 struct arch_vm {
 	struct ioapic ioapic;
-	struct cpuid *cpuid; /* while vCPUs are made */
-	uint64_t entry;	     /* of the kernel */
-	uint64_t lost_msis;  /* metric: KVM refused to deliver */
+	struct cpuid *cpuid;	       /* the VM's common part */
+	struct kvm_msr_list *msr_list; /* what this host's KVM can save; read before the seal */
+	uint64_t tsc_offset;	       /* of all vCPUs, while a snapshot is loaded */
+	uint64_t entry;		       /* of the kernel */
+	uint64_t lost_msis;	       /* metric: KVM refused to deliver */
 };
 
 #endif

@@ -11,7 +11,6 @@
 
 #define KVM_SIGNATURE 0x40000000u
 #define KVM_FEATURES 0x40000001u
-#define TIMING_LEAF 0x40000010u
 
 /* Paravirtual features that we vouch for. Asynchronous page faults are not among them: a snapshot taken while a task
  * waits for a page leaves it waiting for ever. */
@@ -105,7 +104,7 @@ static void filter_paravirtual(struct cpuid *c, uint32_t tsc_khz)
 
 	if (!e)
 		return;
-	e->eax = TIMING_LEAF;
+	e->eax = CPUID_TIMING_LEAF;
 	e = find(c, KVM_FEATURES, 0);
 	if (e) {
 		e->eax &= KVM_FEATURES_KEPT;
@@ -113,7 +112,7 @@ static void filter_paravirtual(struct cpuid *c, uint32_t tsc_khz)
 	}
 	if (!tsc_khz)
 		return;
-	e = get(c, TIMING_LEAF, 0, 0);
+	e = get(c, CPUID_TIMING_LEAF, 0, 0);
 	if (e) {
 		e->eax = tsc_khz;
 		e->ebx = 1000000; /* KVM's APIC timer: 1 GHz */

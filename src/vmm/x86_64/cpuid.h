@@ -13,6 +13,7 @@
 #include "base/error.h"
 
 #define CPUID_MAX_ENTRIES 128
+#define CPUID_TIMING_LEAF 0x40000010u /* hypervisors' own: counter and APIC timer rates in kHz */
 
 struct cpuid {
 	struct kvm_cpuid2 head; /* as the ioctl wants it: entries follow */

@@ -38,7 +38,7 @@ static struct kvm_segment segment(uint16_t selector, uint8_t type, bool code)
 	};
 }
 
-static int set_cpuid(struct vcpu *vcpu, struct sm_error *err)
+int arch_vcpu_identify(struct vcpu *vcpu, struct sm_error *err)
 {
 	struct cpuid c = *vcpu->vm->arch.cpuid;
 	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
@@ -116,9 +116,8 @@ static int set_segments(struct vcpu *vcpu, struct sm_error *err)
 int arch_vcpu_init(struct vcpu *vcpu, struct sm_error *err)
 {
 	struct kvm_regs regs = {.rip = vcpu->vm->arch.entry, .rsi = LAYOUT_BOOT_PARAMS, .rflags = RFLAGS_RESERVED};
-	int r = set_cpuid(vcpu, err);
+	int r = set_msrs(vcpu, err);
 
-	r = r < 0 ? r : set_msrs(vcpu, err);
 	r = r < 0 ? r : set_xcr0(vcpu, err);
 	r = r < 0 ? r : set_segments(vcpu, err);
 	if (r < 0 || vcpu->id != 0)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/crc32c.h"
 #include "base/cursor.h"
 #include "base/util.h"
 #include "image/erofs_format.h"
@@ -54,7 +55,7 @@ static int read_super(struct check *c, uint64_t *root)
 		return bad(c, "wrong magic");
 	sum = cursor_u32(&s);
 	compat = cursor_u32(&s);
-	if (!(compat & EROFS_COMPAT_SB_CHKSUM) || sum != erofs_crc32c(UINT32_MAX, copy, sizeof(copy)))
+	if (!(compat & EROFS_COMPAT_SB_CHKSUM) || sum != crc32c(UINT32_MAX, copy, sizeof(copy)))
 		return bad(c, "wrong superblock checksum");
 	if (cursor_u8(&s) != 12 || cursor_u8(&s) != 0)
 		return bad(c, "block size");

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Guest RAM and its file. See ram.h. */
+#include "vmm/ram.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+
+#define PAGE 4096ULL
+#define PAGES (RAM_CHUNK / PAGE)
+/* Documentation/admin-guide/mm/pagemap.rst */
+#define PAGEMAP_TOUCHED (1ULL << 63 | 1ULL << 62) /* present, swapped */
+
+static size_t bitmap_size(const struct ram *ram)
+{
+	return (size_t)((ram->size / RAM_CHUNK + 7) / 8);
+}
+
+static bool has_bit(const uint8_t *bitmap, uint64_t i)
+{
+	return bitmap && (bitmap[i / 8] >> (i % 8) & 1);
+}
+
+int ram_map(struct ram *ram, uint64_t size, struct sm_error *err)
+{
+	uint8_t *p = mmap(NULL, size + RAM_CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			  -1, 0);
+	size_t skip;
+
+	*ram = (struct ram){.size = size, .pagemap = -1};
+	if (p == MAP_FAILED)
+		return error_sys(err, errno, "guest memory of %llu MiB", (unsigned long long)(size >> 20));
+	skip = align_up((uintptr_t)p, RAM_CHUNK) - (uintptr_t)p;
+	if (skip)
+		munmap(p, skip);
+	munmap(p + skip + size, RAM_CHUNK - skip);
+	ram->host = p + skip;
+	madvise(ram->host, size, MADV_HUGEPAGE); /* where the host has none, small pages do */
+	madvise(ram->host, size, MADV_DONTDUMP);
+	ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	return 0;
+}
+
+void ram_unmap(struct ram *ram)
+{
+	if (ram->host)
+		munmap(ram->host, ram->size);
+	ram->host = NULL;
+	free(ram->chunks);
+	ram->chunks = NULL;
+	ram->pagemap = fd_close(ram->pagemap);
+}
+
+static bool is_zero(const uint8_t *page)
+{
+	const uint64_t *p = (const uint64_t *)page;
+
+	for (size_t i = 0; i < PAGE / sizeof(*p); i += 4)
+		if (p[i] | p[i + 1] | p[i + 2] | p[i + 3])
+			return false;
+	return true;
+}
+
+/*
+ * Which pages of an anonymous chunk hold anything: only those that were ever touched are looked at, since a look
+ * would bring the others into being. Of a chunk that came from a file, untouched pages hold what the file holds.
+ */
+static int find_data(struct ram *ram, uint64_t chunk, bool data[PAGES])
+{
+	const uint8_t *p = ram->host + chunk * RAM_CHUNK;
+	uint64_t map[PAGES];
+	ssize_t n = -1;
+	int found = 0;
+
+	if (ram->pagemap >= 0 && !has_bit(ram->chunks, chunk))
+		n = pread(ram->pagemap, map, sizeof(map), (off_t)((uintptr_t)p / PAGE * sizeof(map[0])));
+	for (size_t i = 0; i < PAGES; i++) {
+		bool touched = n != (ssize_t)sizeof(map) || (map[i] & PAGEMAP_TOUCHED);
+
+		data[i] = touched && !is_zero(p + i * PAGE);
+		found += data[i];
+	}
+	return found;
+}
+
+static int write_run(int fd, const uint8_t *p, size_t len, uint64_t off)
+{
+	while (len) {
+		ssize_t n = pwrite(fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Neighbouring pages with data at once. */
+static int write_chunk(const struct ram *ram, int fd, uint64_t chunk, const bool data[PAGES])
+{
+	int r = 0;
+
+	for (size_t i = 0, n; i < PAGES && r == 0; i += n + 1) {
+		uint64_t off = chunk * RAM_CHUNK + i * PAGE;
+
+		for (n = 0; i + n < PAGES && data[i + n];)
+			n++;
+		r = n ? write_run(fd, ram->host + off, n * PAGE, off) : 0;
+	}
+	return r;
+}
+
+int ram_save(struct ram *ram, int fd, struct buf *out, uint64_t *ret_bytes, struct sm_error *err)
+{
+	_free_ uint8_t *bitmap = calloc(1, bitmap_size(ram));
+	bool data[PAGES];
+	int r = 0;
+
+	*ret_bytes = 0;
+	if (!bitmap)
+		return error_sys(err, ENOMEM, "memory file");
+	if (ftruncate(fd, (off_t)ram->size) < 0)
+		return error_sys(err, errno, "memory file");
+	for (uint64_t chunk = 0; chunk < ram->size / RAM_CHUNK && r == 0; chunk++) {
+		int found = find_data(ram, chunk, data);
+
+		if (!found)
+			continue;
+		bitmap[chunk / 8] |= (uint8_t)(1U << (chunk % 8));
+		*ret_bytes += (uint64_t)found * PAGE;
+		r = write_chunk(ram, fd, chunk, data);
+	}
+	if (r < 0)
+		return error_sys(err, -r, "memory file");
+	buf_put_u64(out, ram->size);
+	buf_put(out, bitmap, bitmap_size(ram));
+	return out->error ? error_sys(err, -out->error, "memory file") : 0;
+}
+
+/* Chunks [from, to) of the file. */
+static int map_chunks(struct ram *ram, int fd, uint64_t from, uint64_t to)
+{
+	uint8_t *p = ram->host + from * RAM_CHUNK;
+	size_t len = (to - from) * RAM_CHUNK;
+
+	if (mmap(p, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+		 (off_t)(from * RAM_CHUNK)) == MAP_FAILED)
+		return -errno;
+	madvise(p, len, MADV_DONTDUMP);
+	return 0;
+}
+
+int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err)
+{
+	uint64_t size = cursor_u64(in), num = ram->size / RAM_CHUNK;
+	const uint8_t *bitmap = cursor_take(in, bitmap_size(ram));
+	struct stat st;
+	int r = 0;
+
+	if (in->bad || size != ram->size)
+		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "the memory's record does not fit %llu MiB",
+				 (unsigned long long)(ram->size >> 20));
+	if (fstat(fd, &st) < 0)
+		return error_sys(err, errno, "memory file");
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
+		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "the memory file has %lld bytes instead of %llu",
+				 (long long)st.st_size, (unsigned long long)size);
+	ram->chunks = malloc(bitmap_size(ram));
+	if (!ram->chunks)
+		return error_sys(err, ENOMEM, "memory file");
+	memcpy(ram->chunks, bitmap, bitmap_size(ram));
+	for (uint64_t i = 0, end; i < num && r == 0; i = end + 1) {
+		for (end = i; end < num && has_bit(bitmap, end);)
+			end++;
+		r = end > i ? map_chunks(ram, fd, i, end) : 0;
+	}
+	return r < 0 ? error_sys(err, -r, "map the memory file") : 0;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest RAM: private memory, fresh or over a snapshot's memory file.
+ *
+ * A memory file is an image of RAM (low and high back to back), sparse: pages of zeros are holes. It is looked at in
+ * chunks of 2 MiB. A chunk without data is anonymous memory on huge pages, so that new memory comes by one fault where
+ * there would be 512; a chunk with data is a private mapping of the file, so that all machines restored from it share
+ * the clean pages. The file must not change while it is mapped.
+ */
+#ifndef VMM_RAM_H
+#define VMM_RAM_H
+
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/cursor.h"
+#include "base/error.h"
+
+#define RAM_CHUNK (2ULL << 20)
+
+struct ram {
+	uint8_t *host; /* RAM_CHUNK-aligned */
+	uint64_t size;
+	uint8_t *chunks; /* a bit a chunk: it came from a file; NULL: none did */
+	int pagemap;	 /* /proc/self/pagemap, which a sealed process could not open; -1: everything is looked at */
+};
+
+/* size: a multiple of RAM_CHUNK. On failure nothing stays. */
+int ram_map(struct ram *ram, uint64_t size, struct sm_error *err) MUST_CHECK;
+void ram_unmap(struct ram *ram);
+
+/* Writes RAM as a memory file (empty, seekable) and appends to `out` what ram_load needs. *ret_bytes: data written. */
+int ram_save(struct ram *ram, int fd, struct buf *out, uint64_t *ret_bytes, struct sm_error *err) MUST_CHECK;
+/* Maps a memory file under RAM, as `in` says; before anything has touched it. */
+int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine in two files: `memory` (ram.h) and `state`. The format of `state`, little-endian:
+ *
+ *	"SMSTATE\0", u32 version
+ *	sections {u32 tag, u32 length, bytes}, in this order:
+ *		VM	u64 memory, u32 cpus, u64 window size, u64 window address
+ *		RAM	which chunks the memory file has (ram.h)
+ *		ARCH	CPU identity, clock, platform, vCPUs (x86_64/arch_state.c)
+ *		DEV	u32 slot, the function's record (virtio/pci_state.c); one a device, by rising slot
+ *	u32 0, u32 CRC-32C of everything before
+ *
+ * A state file is hostile input. What is wrong with it is said before the guest runs, and nothing of it is believed
+ * beyond what a guest could have brought about itself.
+ */
+#ifndef VMM_SNAPSHOT_H
+#define VMM_SNAPSHOT_H
+
+#include <stdint.h>
+
+#include "base/cursor.h"
+#include "base/error.h"
+#include "vmm/config.h"
+
+struct vm;
+
+#define SNAPSHOT_STATE_MAX (16U << 20)
+
+struct snapshot {
+	uint8_t *data;
+	uint64_t window_gpa;
+	struct cursor ram, arch;
+	struct cursor devices; /* all DEV sections, their heads included */
+};
+
+/* Saves a paused machine into two empty files; with the lock held. *ret_bytes: what the memory file holds. */
+int snapshot_save(struct vm *vm, int state, int memory, uint64_t *ret_bytes, struct sm_error *err) MUST_CHECK;
+
+/* Reads a state file and checks that it is whole and was made of a machine of this shape. */
+int snapshot_open(struct snapshot *s, int fd, const struct vmm_config *cfg, struct sm_error *err) MUST_CHECK;
+/* Loads vCPUs and devices of a machine that is made and has not run; its RAM is there already. */
+int snapshot_load(struct vm *vm, struct snapshot *s, struct sm_error *err) MUST_CHECK;
+void snapshot_done(struct snapshot *s);
+
+#endif
