@@ -260,11 +260,17 @@ enum sm_fs_ids {
 	SM_FS_IDS_CALLER = 0,
 	SM_FS_IDS_SAME = 1, /**< The peer's numbers are the host's; root alone can make files for others. */
 };
-/** What symbolic links may do. None lets the host follow one. */
+/** What symbolic links may do. None leads out of the directory on the host. */
 enum sm_fs_symlinks {
 	SM_FS_SYMLINKS_OPAQUE = 0, /**< Shown and made as they are; the peer resolves them in its own tree. */
 	SM_FS_SYMLINKS_DENY = 1,   /**< Neither made (EPERM) nor seen (EACCES). */
-	SM_FS_SYMLINKS_FOLLOW = 2, /**< Resolved beneath the root by the server. Not there yet: -EOPNOTSUPP. */
+	/**
+	 * Resolved by the server, for which the directory is the root ("/x" is SOURCE/x, ".." stops there): the peer
+	 * finds the file or directory at the link's name. Nobody gets further than by its own name. A link that leads
+	 * nowhere remains one; reading it fails (ENOENT, ELOOP, EACCES). Every use asks, whatever the cache mode says,
+	 * and nothing is watched. What removes a tree enters the directories that links in it lead to.
+	 */
+	SM_FS_SYMLINKS_FOLLOW = 2,
 };
 /** How long the peer may believe what it has seen. Contents are right at each open, whatever this says. */
 enum sm_fs_cache {
@@ -288,7 +294,7 @@ struct sm_mount {
 			read_only. */
 	bool create; /**< A source that is missing is made, as a directory, if its parent is there. */
 	enum sm_fs_ids ids;
-	enum sm_fs_symlinks symlinks; /**< FOLLOW is not there yet. */
+	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
 };
 #define SM_MOUNT_INIT                                                                                                  \
@@ -751,8 +757,8 @@ struct sm_fs_posix_options {
 		.size = sizeof(struct sm_fs_posix_options)                                                             \
 	}
 /**
- * A directory of the host, and nothing outside it: names are resolved one by one beneath it, links are not followed,
- * host devices and fifos not opened. -ENOTDIR when path is none. options may be NULL.
+ * A directory of the host, and nothing outside it: names are resolved one by one beneath it, links followed there at
+ * most (symlinks), host devices and fifos not opened. -ENOTDIR when path is none. options may be NULL.
  */
 SM_PUBLIC int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options *options, struct sm_fs_backend **ret,
 			      struct sm_error *err);

@@ -32,7 +32,7 @@ static const struct opt options[] = {
 	 "nobody else changes the source)",
 	 .choices = "none|auto|always"},
 	{0, "symlinks", OPT_TEXT, V(symlinks), "deny|opaque|follow",
-	 "links are refused, shown as they are (default), or resolved within the source",
+	 "links are refused, shown as they are (default), or shown as what they lead to within the source",
 	 .choices = "deny|opaque|follow"},
 	{0, "ids", OPT_TEXT, V(ids), "same|caller",
 	 "owners are the host's (default), or kept beside the files, which all belong to you",
@@ -135,9 +135,6 @@ static int check(struct cli *cli, const struct mount_values *v, bool memory, int
 
 	if (v->backend && streq(v->backend, "daemon"))
 		return cli_usage(cli, "use --backend posix", "--backend daemon: there is no shared daemon yet");
-	if (v->symlinks && streq(v->symlinks, "follow"))
-		return cli_usage(cli, "use --symlinks opaque: this host resolves links itself, as in any directory",
-				 "--symlinks follow: not there yet");
 	if (v->ids && streq(v->ids, "caller") && geteuid() != 0)
 		return cli_usage(cli, "use --ids same",
 				 "--ids caller shows your files as root's: of use to root alone, here on the host");

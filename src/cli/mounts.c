@@ -8,6 +8,7 @@
 #include "base/util.h"
 
 static const char *const ids_words[] = {"caller", "same", NULL};
+static const char *const links_words[] = {"opaque", "deny", "follow", NULL};
 static const char *const cache_words[] = {"auto", "none", "always", NULL};
 
 static int find_word(const char *const *words, const char *word)
@@ -31,8 +32,8 @@ static bool set_option(struct sm_mount *m, const char *word)
 		m->cache = (enum sm_fs_cache)i;
 	else if (str_starts(word, "ids=") && (i = find_word(ids_words, word + 4)) >= 0)
 		m->ids = (enum sm_fs_ids)i;
-	else if (streq(word, "links=deny") || streq(word, "links=opaque"))
-		m->symlinks = streq(word, "links=deny") ? SM_FS_SYMLINKS_DENY : SM_FS_SYMLINKS_OPAQUE;
+	else if (str_starts(word, "links=") && (i = find_word(links_words, word + 6)) >= 0)
+		m->symlinks = (enum sm_fs_symlinks)i;
 	else /* docker's: SELinux labels and consistency mean nothing here, rw is so anyway */
 		return streq(word, "rw") || streq(word, "z") || streq(word, "Z") || streq(word, "cached") ||
 		       streq(word, "delegated") || streq(word, "consistent");
@@ -43,7 +44,8 @@ static int set_options(struct cli *cli, struct sm_mount *m, char *list, const ch
 {
 	for (char *word; (word = strsep(&list, ","));)
 		if (!set_option(m, word))
-			return cli_usage(cli, "ro, cow, cache=none|auto|always, ids=caller|same, links=opaque|deny",
+			return cli_usage(cli,
+					 "ro, cow, cache=none|auto|always, ids=caller|same, links=opaque|deny|follow",
 					 "-v %s: no such option: '%s'", whole, word);
 	if (m->read_only && m->cow)
 		return cli_usage(cli, NULL, "-v %s: ro and cow exclude each other", whole);
@@ -103,6 +105,7 @@ void cli_mounts_json(struct json *j, const struct sm_mount *mounts, size_t count
 		json_bool(j, "read_only", mounts[i].read_only);
 		json_bool(j, "cow", mounts[i].cow);
 		json_text(j, "ids", ids_words[mounts[i].ids]);
+		json_text(j, "links", links_words[mounts[i].symlinks]);
 		json_text(j, "cache", cache_words[mounts[i].cache]);
 		json_close(j, '}');
 	}

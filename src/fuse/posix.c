@@ -37,7 +37,7 @@ int posix_enter(struct posix_fs *fs, struct posix_node *parent, const char *name
 }
 
 /* What can only be told of a file that is held: its owner, or (no time of birth) which one it is. */
-static int find_held(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
+static int find_held(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name, uint64_t view,
 		     struct sm_fs_entry *ret)
 {
 	int r, fd = openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -51,25 +51,36 @@ static int find_held(struct posix_fs *fs, struct posix_node *parent, int parent_
 		close(fd);
 		return r;
 	}
+	seen.view = view;
 	if (fs->options.ids == FUSE_POSIX_SAME)
 		return posix_enter(fs, parent, name, fd, &seen, NULL, ret);
 	posix_read_kept(fs, fd, &seen.st, &kept);
 	return posix_enter(fs, parent, name, fd, &seen, &kept, ret);
 }
 
-int posix_find(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name, struct sm_fs_entry *ret)
+int posix_find_seen(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
+		    const struct posix_seen *seen, struct sm_fs_entry *ret)
 {
 	bool owners = fs->options.ids == FUSE_POSIX_CALLER;
 	struct posix_kept kept = {0};
+
+	if (!seen->birth ||
+	    (owners && (S_ISREG(seen->st.st_mode) || S_ISDIR(seen->st.st_mode)) && !posix_node_kept(fs, seen, &kept)))
+		return find_held(fs, parent, parent_fd, name, seen->view, ret);
+	return posix_enter(fs, parent, name, -1, seen, owners ? &kept : NULL, ret);
+}
+
+int posix_find(struct posix_fs *fs, const struct sm_fs_caller *who, struct posix_node *parent, int parent_fd,
+	       const char *name, struct sm_fs_entry *ret)
+{
 	struct posix_seen seen;
 	int r = posix_see(parent_fd, name, &seen);
 
 	if (r < 0)
 		return r;
-	if (!seen.birth ||
-	    (owners && (S_ISREG(seen.st.st_mode) || S_ISDIR(seen.st.st_mode)) && !posix_node_kept(fs, &seen, &kept)))
-		return find_held(fs, parent, parent_fd, name, ret);
-	return posix_enter(fs, parent, name, -1, &seen, owners ? &kept : NULL, ret);
+	if (S_ISLNK(seen.st.st_mode) && fs->options.symlinks == FUSE_POSIX_FOLLOW)
+		return posix_follow(fs, who, parent, parent_fd, name, &seen, ret);
+	return posix_find_seen(fs, parent, parent_fd, name, &seen, ret);
 }
 
 static int posix_lookup(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t parent_id, const char *name,
@@ -81,7 +92,7 @@ static int posix_lookup(struct sm_fs_backend *be, const struct sm_fs_caller *who
 
 	if (fd < 0)
 		return fd;
-	r = posix_find(fs, parent, fd, name, ret);
+	r = posix_find(fs, who, parent, fd, name, ret);
 	posix_fd_put(fs, parent);
 	if (r == -ENOENT && fs->options.valid_ns) { /* absent, and that holds for as long as anything else */
 		*ret = (struct sm_fs_entry){.entry_valid_ns = fs->options.valid_ns};
@@ -287,9 +298,12 @@ static ssize_t posix_readlink(struct sm_fs_backend *be, uint64_t id, char *buf, 
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *node;
-	int fd = posix_fd_get(fs, id, &node);
 	ssize_t n;
+	int fd;
 
+	if (fs->options.symlinks == FUSE_POSIX_FOLLOW)
+		return posix_follow_readlink(fs, id);
+	fd = posix_fd_get(fs, id, &node);
 	if (fd < 0)
 		return fd;
 	n = readlinkat(fd, "", buf, size);
@@ -316,6 +330,7 @@ static int posix_link(struct sm_fs_backend *be, const struct sm_fs_caller *who, 
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *node, *parent;
+	struct posix_seen seen;
 	int r = 0, fd, parent_fd;
 
 	if (fs->options.read_only)
@@ -333,7 +348,9 @@ static int posix_link(struct sm_fs_backend *be, const struct sm_fs_caller *who, 
 	if (linkat(AT_FDCWD, posix_proc_path(fd).path, parent_fd, name, AT_SYMLINK_FOLLOW) < 0)
 		r = -errno;
 	if (r == 0)
-		r = posix_find(fs, parent, parent_fd, name, ret);
+		r = posix_see(parent_fd, name, &seen);
+	if (r == 0)
+		r = posix_find_seen(fs, parent, parent_fd, name, &seen, ret);
 	posix_fd_put(fs, parent);
 	posix_fd_put(fs, node);
 	return r;
@@ -345,6 +362,7 @@ static int remove_name(struct sm_fs_backend *be, uint64_t parent_id, const char 
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *parent;
+	struct posix_seen seen;
 	int r = 0, fd;
 
 	if (fs->options.read_only)
@@ -354,6 +372,10 @@ static int remove_name(struct sm_fs_backend *be, uint64_t parent_id, const char 
 		return fd;
 	if (unlinkat(fd, name, flags) < 0)
 		r = -errno;
+	/* What is a directory to the peer may be a link to one: that goes, as unlink(2) of a link to a file does. */
+	if (r == -ENOTDIR && fs->options.symlinks == FUSE_POSIX_FOLLOW && posix_see(fd, name, &seen) == 0 &&
+	    S_ISLNK(seen.st.st_mode))
+		r = unlinkat(fd, name, 0) < 0 ? -errno : 0;
 	posix_fd_put(fs, parent);
 	return r;
 }

@@ -3,7 +3,8 @@
  * The posix backend: a directory of the host, and nothing outside it.
  *
  * - Every name is resolved one component at a time, beneath a directory that is already held, never through a symbolic
- * link: no path of the peer's is ever followed by the host's kernel. Host devices and fifos are never opened.
+ * link: no path of the peer's is ever followed by the host's kernel, save that of a link under FUSE_POSIX_FOLLOW, as if
+ * the root were the host's. Host devices and fifos are never opened.
  * - A node is known by (device, inode) and, where the file system gives them, its file handle; it holds an O_PATH
  * descriptor only while it is in the budget (max_fds), and finds its file again by handle or by its parent and name,
  * with the identity checked: else -ESTALE, upon which the peer's kernel looks the name up anew.
@@ -30,18 +31,19 @@ enum fuse_posix_ids {
 	FUSE_POSIX_SAME = 1,
 };
 
-/* What symbolic links may do. None lets the host follow one. */
+/* What symbolic links may do. None lets anybody out of the root. */
 enum fuse_posix_symlinks {
+	/* The numbers of enum sm_fs_symlinks. */
 	FUSE_POSIX_OPAQUE = 0, /* shown and made as they are; the peer's kernel resolves them, in its own tree */
 	FUSE_POSIX_DENY = 1,   /* neither made (-EPERM) nor seen through (lookup: -EACCES) */
-	/* "follow", where a link that leaves the root is resolved on the host, is not offered here. */
+	FUSE_POSIX_FOLLOW = 2, /* what is found at its name is what it leads to, beneath the root: posix_follow.c */
 };
 
 struct fuse_posix_options {
 	enum fuse_posix_ids ids;
 	enum fuse_posix_symlinks symlinks;
 	bool read_only;
-	uint64_t valid_ns; /* 0: every use asks */
+	uint64_t valid_ns; /* 0: every use asks; always so with FUSE_POSIX_FOLLOW */
 	unsigned max_fds;  /* O_PATH descriptors held for nodes; 0: 4096, at most a quarter of RLIMIT_NOFILE */
 	unsigned max_open; /* files and directories open at once; 0: half of RLIMIT_NOFILE. Beyond: -ENFILE */
 };

@@ -90,6 +90,9 @@ static uint32_t listed_type(const struct posix_fs *fs, int path_fd, const struct
 {
 	struct stat st;
 
+	if (fs->options.symlinks == FUSE_POSIX_FOLLOW && de->d_type == DT_LNK)
+		return DT_UNKNOWN; /* what it leads to counts */
+
 	if (fs->options.ids == FUSE_POSIX_SAME || de->d_type != DT_REG)
 		return de->d_type;
 	return fstatat(path_fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size == 0 ? DT_UNKNOWN : DT_REG;
@@ -97,12 +100,12 @@ static uint32_t listed_type(const struct posix_fs *fs, int path_fd, const struct
 
 /* One entry; false when the listing ends here. An entry that vanished meanwhile, or may not be looked at, is listed
  * without attributes. */
-static bool list_one(struct posix_fs *fs, struct posix_node *node, int path_fd, const struct dirent *de, bool plus,
-		     sm_fs_add_dirent add, void *arg)
+static bool list_one(struct posix_fs *fs, const struct sm_fs_caller *who, struct posix_node *node, int path_fd,
+		     const struct dirent *de, bool plus, sm_fs_add_dirent add, void *arg)
 {
 	struct sm_fs_entry e = {0};
 	bool dots = streq(de->d_name, ".") || streq(de->d_name, "..");
-	bool known = plus && !dots && posix_find(fs, node, path_fd, de->d_name, &e) == 0;
+	bool known = plus && !dots && posix_find(fs, who, node, path_fd, de->d_name, &e) == 0;
 	uint32_t type = known ? IFTODT(e.attr.st_mode) : listed_type(fs, path_fd, de);
 	bool added = add(arg, de->d_name, de->d_ino, type, (uint64_t)de->d_off, known ? &e : NULL);
 
@@ -132,7 +135,7 @@ int posix_readdir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint
 			r = -errno;
 			break;
 		}
-		if (!list_one(fs, node, path_fd, de, plus, add, arg)) {
+		if (!list_one(fs, who, node, path_fd, de, plus, add, arg)) {
 			od->at = -1; /* dir stands behind an entry that was not taken */
 			break;
 		}
@@ -163,8 +166,11 @@ int posix_watch(struct sm_fs_backend *be, uint64_t id, int inotify_fd, uint32_t 
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *node;
-	int wd = -EOPNOTSUPP, fd = posix_fd_get(fs, id, &node);
+	int wd = -EOPNOTSUPP, fd;
 
+	if (fs->options.symlinks == FUSE_POSIX_FOLLOW) /* where a link leads is decided in many directories */
+		return -EOPNOTSUPP;
+	fd = posix_fd_get(fs, id, &node);
 	if (fd < 0)
 		return fd;
 	if (raises_events(fd)) {

@@ -234,12 +234,12 @@ static int create_new(struct posix_fs *fs, const struct sm_fs_caller *who, struc
 	return r;
 }
 
-static int open_existing(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
-			 uint32_t flags, struct sm_fs_entry *ret, struct sm_fs_open *ret_open)
+static int open_existing(struct posix_fs *fs, const struct sm_fs_caller *who, struct posix_node *parent, int parent_fd,
+			 const char *name, uint32_t flags, struct sm_fs_entry *ret, struct sm_fs_open *ret_open)
 {
 	struct posix_node *node;
 	struct posix_seen seen;
-	int path_fd, r = posix_find(fs, parent, parent_fd, name, ret);
+	int path_fd, r = posix_find(fs, who, parent, parent_fd, name, ret);
 
 	if (r < 0)
 		return r;
@@ -275,7 +275,7 @@ int posix_create(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint6
 			posix_open_uncount(fs);
 	}
 	if (r == -EEXIST && !(flags & O_EXCL))
-		r = open_existing(fs, parent, fd, name, flags, ret, ret_open);
+		r = open_existing(fs, who, parent, fd, name, flags, ret, ret_open);
 	posix_fd_put(fs, parent);
 	return r;
 }

@@ -92,6 +92,8 @@ static int new_on(struct posix_fs *fs, int fd)
 	fs->mount_fd = -1;
 	fs->uid = geteuid();
 	fs->gid = getegid();
+	if (fs->options.symlinks == FUSE_POSIX_FOLLOW) /* one file has many names then: none is known to hold */
+		fs->options.valid_ns = 0;
 	set_budgets(fs);
 	probe_handles(fs, fd);
 	r = posix_table_init(fs);
@@ -163,5 +165,6 @@ const int fuse_posix_syscalls[] = {
 	SYS_getxattr, SYS_setxattr,	   SYS_listxattr,  SYS_removexattr, SYS_preadv,
 	SYS_pwritev,  SYS_pwritev2,	   SYS_fsync,	   SYS_fdatasync,   SYS_fallocate,
 	SYS_lseek,    SYS_copy_file_range, SYS_getdents64, SYS_futex,	    SYS_mmap,
-	SYS_munmap,   SYS_mremap,	   SYS_brk,	   SYS_madvise,	    -1,
+	SYS_munmap,   SYS_mremap,	   SYS_brk,	   SYS_madvise,	    SYS_openat2,
+	-1,
 };

@@ -108,13 +108,22 @@ static void unkey_locked(struct posix_fs *fs, struct posix_node *node)
 	node->key_next = NULL;
 }
 
+/* What the peer holds for one directory is one to it, with one place in its tree; so one that has several, by links, is
+ * as many nodes. */
+static uint64_t view_of(const struct posix_seen *seen, const struct posix_node *parent)
+{
+	if (!S_ISDIR(seen->st.st_mode))
+		return 0;
+	return seen->view ? seen->view : parent ? parent->view : 0;
+}
+
 /* handle: of the file seen where only a handle can tell it from an earlier one of the same number, else NULL. */
-static struct posix_node *find_key_locked(struct posix_fs *fs, const struct posix_seen *seen,
+static struct posix_node *find_key_locked(struct posix_fs *fs, const struct posix_seen *seen, uint64_t view,
 					  const struct posix_handle *handle)
 {
 	struct posix_node *node = *key_bucket(fs, seen->st.st_dev, seen->st.st_ino);
 
-	while (node && !posix_is_file(node, seen))
+	while (node && !(posix_is_file(node, seen) && node->view == view))
 		node = node->key_next;
 	/* An inode that is held cannot be used again; a time of birth tells. Else the handles must agree. */
 	if (!node || node->fd >= 0 || node->birth || !handle)
@@ -191,7 +200,7 @@ static int place_locked(struct posix_fs *fs, struct posix_node *node, struct pos
 	return 0;
 }
 
-static struct posix_node *node_new_locked(struct posix_fs *fs, const struct posix_seen *seen)
+static struct posix_node *node_new_locked(struct posix_fs *fs, const struct posix_seen *seen, uint64_t view)
 {
 	struct posix_node *node = calloc(1, sizeof(*node));
 
@@ -201,6 +210,7 @@ static struct posix_node *node_new_locked(struct posix_fs *fs, const struct posi
 				    .dev = seen->st.st_dev,
 				    .ino = seen->st.st_ino,
 				    .birth = seen->birth,
+				    .view = view,
 				    .type = seen->st.st_mode & S_IFMT,
 				    .id = fs->next_id++};
 	grow_locked(fs);
@@ -220,6 +230,7 @@ static void keep_locked(struct posix_node *node, const struct posix_kept *kept)
 int posix_node_enter(struct posix_fs *fs, struct posix_node *parent, const char *name, int fd,
 		     const struct posix_seen *seen, const struct posix_kept *kept, uint64_t *ret_id)
 {
+	uint64_t view = view_of(seen, parent);
 	struct posix_handle *handle = NULL;
 	struct posix_node *node;
 	int r = -ENOMEM;
@@ -227,9 +238,9 @@ int posix_node_enter(struct posix_fs *fs, struct posix_node *parent, const char 
 	if (!seen->birth && fd >= 0 && fs->by_handle)
 		handle = posix_handle_read(fd);
 	pthread_mutex_lock(&fs->lock);
-	node = find_key_locked(fs, seen, handle);
+	node = find_key_locked(fs, seen, view, handle);
 	if (!node)
-		node = node_new_locked(fs, seen);
+		node = node_new_locked(fs, seen, view);
 	if (node) {
 		node->pins++;
 		r = place_locked(fs, node, parent, name);
@@ -237,6 +248,7 @@ int posix_node_enter(struct posix_fs *fs, struct posix_node *parent, const char 
 	}
 	if (r == 0) {
 		node->refs++;
+		node->refused = seen->refused;
 		if (!node->handle)
 			node->handle = TAKE_PTR(handle);
 		keep_locked(node, kept);
@@ -307,7 +319,7 @@ void posix_node_renamed(struct posix_fs *fs, struct posix_node *parent, const ch
 	struct posix_node *node;
 
 	pthread_mutex_lock(&fs->lock);
-	node = find_key_locked(fs, seen, NULL);
+	node = find_key_locked(fs, seen, view_of(seen, parent), NULL);
 	if (node && place_locked(fs, node, parent, name) < 0) {
 		/* Its old name stays, and leads to nothing: it is looked up anew. */
 	}
@@ -392,7 +404,7 @@ bool posix_node_kept(struct posix_fs *fs, const struct posix_seen *seen, struct 
 	bool known = false;
 
 	pthread_mutex_lock(&fs->lock);
-	node = find_key_locked(fs, seen, NULL);
+	node = find_key_locked(fs, seen, seen->view, NULL); /* another view's knows no more than a look would tell */
 	if (node && node->kept && posix_same_time(&node->kept->ctime, &seen->st.st_ctim) &&
 	    (node->birth || node->fd >= 0)) {
 		*ret = *node->kept;

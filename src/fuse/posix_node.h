@@ -25,6 +25,8 @@
 struct posix_seen {
 	struct stat st;
 	int64_t birth;
+	uint64_t view; /* of a directory that a link led to (posix_follow.c): which link; else 0 */
+	bool refused;  /* a link that led somewhere, where the peer's user may not go */
 };
 
 /* State of contents by which a change is noticed. */
@@ -68,6 +70,8 @@ struct posix_node {
 	dev_t dev;
 	ino_t ino;
 	int64_t birth;
+	uint64_t view; /* a directory reached through a link, or beneath such a one, is a node of its own; else 0 */
+	bool refused;  /* see struct posix_seen */
 	struct posix_node *parent; /* counted in its children; NULL for the root */
 	char *name;		   /* under the parent, as last seen */
 	/* the rest is there when it was needed */
@@ -166,9 +170,18 @@ struct posix_proc posix_proc_path(int fd);
 /* open(2) of the file behind an O_PATH descriptor. */
 int posix_reopen(const struct posix_fs *fs, int fd, int flags);
 
-/* posix.c: finds `name` under a directory and fills the entry with a reference; -ENOENT */
-int posix_find(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
-	       struct sm_fs_entry *ret);
+/* posix.c: finds `name` under a directory and fills the entry with a reference; -ENOENT. A link leads to its target
+ * under FUSE_POSIX_FOLLOW. */
+int posix_find(struct posix_fs *fs, const struct sm_fs_caller *who, struct posix_node *parent, int parent_fd,
+	       const char *name, struct sm_fs_entry *ret);
+/* The same of what is seen there already; a link is a link. */
+int posix_find_seen(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
+		    const struct posix_seen *seen, struct sm_fs_entry *ret);
+/* posix_follow.c: posix_find of a name that was seen to be a link. */
+int posix_follow(struct posix_fs *fs, const struct sm_fs_caller *who, struct posix_node *parent, int parent_fd,
+		 const char *name, const struct posix_seen *link, struct sm_fs_entry *ret);
+/* Why the link could not be followed: always an error. */
+int posix_follow_readlink(struct posix_fs *fs, uint64_t id);
 /* An entry of what is seen already; takes fd over, -1: none. kept: NULL in FUSE_POSIX_SAME. */
 int posix_enter(struct posix_fs *fs, struct posix_node *parent, const char *name, int fd, const struct posix_seen *seen,
 		const struct posix_kept *kept, struct sm_fs_entry *ret);

@@ -56,17 +56,14 @@ int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options *options,
 	struct sm_fs_posix_options o = OPTIONS_GET(struct sm_fs_posix_options, options);
 	struct fuse_posix_options own = {
 		.ids = o.ids == SM_FS_IDS_SAME ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER,
-		.symlinks = o.symlinks == SM_FS_SYMLINKS_DENY ? FUSE_POSIX_DENY : FUSE_POSIX_OPAQUE,
+		.symlinks = (enum fuse_posix_symlinks)o.symlinks,
 		.read_only = o.read_only,
 		.max_fds = o.max_fds,
 		.max_open = o.max_open,
 	};
 
-	if (o.symlinks == SM_FS_SYMLINKS_FOLLOW)
-		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
-				 "directory %s: symbolic links cannot be followed on the host's side yet", path);
 	if (valid_ns(o.cache, &own.valid_ns) < 0 || (o.ids != SM_FS_IDS_SAME && o.ids != SM_FS_IDS_CALLER) ||
-	    (o.symlinks != SM_FS_SYMLINKS_OPAQUE && o.symlinks != SM_FS_SYMLINKS_DENY))
+	    (unsigned)o.symlinks > SM_FS_SYMLINKS_FOLLOW)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "directory %s: an option has no such value", path);
 	return fuse_posix_new(path, &own, ret, err);
 }

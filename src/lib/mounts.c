@@ -122,9 +122,9 @@ static int add(struct vm_record *r, const struct sm_mount *asked, struct sm_erro
 	m->ids = asked->ids;
 	m->symlinks = asked->symlinks;
 	m->cache = asked->cache;
-	if (m->symlinks == SM_FS_SYMLINKS_FOLLOW)
-		return error_set(err, SM_ERROR_INVALID, EOPNOTSUPP, "mount %s: following links is not there yet",
-				 m->source);
+	if ((unsigned)m->ids > SM_FS_IDS_SAME || (unsigned)m->symlinks > SM_FS_SYMLINKS_FOLLOW ||
+	    (unsigned)m->cache > SM_FS_CACHE_ALWAYS)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "mount %s: an option has no such value", m->source);
 	return check_source(m, asked, err);
 }
 

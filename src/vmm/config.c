@@ -285,7 +285,8 @@ static int take_word(struct members *m, const char *name, const char *const *wor
 
 static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
 {
-	static const char *const ids[] = {"caller", "same", NULL}, *const symlinks[] = {"opaque", "deny", NULL};
+	static const char *const ids[] = {"caller", "same", NULL};
+	static const char *const symlinks[] = {"opaque", "deny", "follow", NULL};
 	static const char *const cache[] = {"auto", "none", "always", NULL};
 	struct members m = enter(up, v, "fs");
 

@@ -28,7 +28,7 @@
  *	                                    agent: stream socket that the guest's first connection to host port 1024 is
  *joined to "fs": [ { "fd": 14, "read_only": false, "ids": "caller", "symlinks": "opaque", "cache": "auto" } ], up to
  *64: directories or regular files of the host (descriptors, O_PATH will do), shown to the guest by the virtio-fs device
- *with the tag "supermachine" under the names "0", "1", ... ids: caller|same, symlinks: opaque|deny, cache:
+ *with the tag "supermachine" under the names "0", "1", ... ids: caller|same, symlinks: opaque|deny|follow, cache:
  *auto|none|always, as the public header has them "trace": false,                   stage timestamps as "trace" events
  *"seal": true }
  *

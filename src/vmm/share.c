@@ -75,7 +75,7 @@ static int open_one(struct share *s, const struct vmm_fs_config *fs, unsigned nu
 	struct rlimit lim = {.rlim_cur = 1024};
 	struct fuse_posix_options o = {
 		.ids = fs->ids == SM_FS_IDS_SAME ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER,
-		.symlinks = fs->symlinks == SM_FS_SYMLINKS_DENY ? FUSE_POSIX_DENY : FUSE_POSIX_OPAQUE,
+		.symlinks = (enum fuse_posix_symlinks)fs->symlinks,
 		.read_only = fs->read_only,
 		.valid_ns = valid_ns(fs->cache),
 	};

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * race [-n WALKS] [-t SECONDS] [-s SEED] SOURCE OUTSIDE MOUNT: MOUNT serves SOURCE. One process changes SOURCE on the
- * host without pause: directories and files become symbolic links to OUTSIDE and back, by atomic exchange; a directory
- * leaves for OUTSIDE and returns; a file becomes a fifo. Meanwhile clients walk, read, write, make, rename and remove
- * through MOUNT, never following a link themselves (openat2). Whatever they get, it must never be what lies OUTSIDE,
- * and OUTSIDE must be as it was at the end. They walk WALKS times, and for SECONDS at least. Ends with "N passed, M
- * failed, 0 skipped": the walks.
+ * race [-f] [-n WALKS] [-t SECONDS] [-s SEED] SOURCE OUTSIDE MOUNT: MOUNT serves SOURCE. One process changes SOURCE on
+ * the host without pause: directories and files become symbolic links to OUTSIDE and back, by atomic exchange; a
+ * directory leaves for OUTSIDE and returns; a file becomes a fifo. Meanwhile clients walk, read, write, make, rename
+ * and remove through MOUNT, never following a link themselves (openat2); with -f, where MOUNT follows links for its
+ * clients, they follow what it shows them, and there are links within SOURCE, too, up and down and out of it. Whatever
+ * they get, it must never be what lies OUTSIDE, and OUTSIDE must be as it was at the end. They walk WALKS times, and
+ * for SECONDS at least. Ends with "N passed, M failed, 0 skipped": the walks.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,8 @@
 #include <unistd.h>
 
 #define CLIENTS 3
+
+static bool follow;
 
 struct counts { /* shared by all processes, atomic */
 	unsigned long swaps, walks, reached, failed;
@@ -69,6 +72,10 @@ static void make_trees(int source, int outside, const char *outside_path)
 	snprintf(target, sizeof(target), "%s/f", outside_path);
 	if (symlinkat(target, source, "d/lf") < 0)
 		give_up("link");
+	if (symlinkat("d/s/up/s/f", source, "through") < 0 || symlinkat("../../d", source, "d/s/up") < 0 ||
+	    symlinkat("/d/s", source, "d/root") < 0 || symlinkat("../../outside/f", source, "d/out") < 0 ||
+	    symlinkat("../../../outside/s", source, "d/s/out") < 0)
+		give_up("link");
 }
 
 /* ------------------------------------------------------------------------------------------ the host's side */
@@ -106,7 +113,7 @@ static int open_in(int mount, const char *path, int flags)
 {
 	struct open_how how = {.flags = (uint64_t)(flags | O_NONBLOCK | O_CLOEXEC),
 			       .mode = flags & O_CREAT ? 0644 : 0,
-			       .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH};
+			       .resolve = follow ? 0 : RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH};
 
 	return (int)syscall(SYS_openat2, mount, path, &how, sizeof(how));
 }
@@ -129,7 +136,8 @@ static void look(int fd, struct counts *c, const char *path)
 /* By steps: the directory first, so that it may change under a descriptor that is held. */
 static void by_steps(int mount, uint64_t r, struct counts *c)
 {
-	int d = open_in(mount, r & 1 ? "d" : "d/s", O_RDONLY | O_DIRECTORY), fd;
+	static const char *const dirs[] = {"d", "d/s", "d/root", "d/s/up", "l", "d/ls", "d/s/out", "d/s/up/s/up"};
+	int d = open_in(mount, dirs[follow ? (r >> 3) % 8 : r % 2], O_RDONLY | O_DIRECTORY), fd;
 
 	if (d < 0)
 		return;
@@ -148,8 +156,9 @@ static void by_steps(int mount, uint64_t r, struct counts *c)
 
 static void change(int mount, uint64_t r)
 {
-	static const char *const files[] = {"d/f", "d/s/f", "d/new", "d/s/new"};
-	int fd = open_in(mount, files[r % 4], r & 16 ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR);
+	static const char *const files[] = {"d/f",     "d/s/f", "d/new", "d/s/new",
+					    "through", "d/lf",	"d/out", "d/s/up/root/f"};
+	int fd = open_in(mount, files[r % (follow ? 8 : 4)], r & 16 ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR);
 
 	if (fd < 0)
 		return;
@@ -164,7 +173,9 @@ static void change(int mount, uint64_t r)
 
 static void walk(int mount, unsigned long walks, time_t until, uint64_t rng, struct counts *c)
 {
-	static const char *const paths[] = {"d/f", "d/s/f", "d/new", "d/s/new", "l/f", "l/s/f", "d/ls/f", "d/lf"};
+	static const char *const paths[] = {"d/f",    "d/s/f", "d/new",	  "d/s/new", "l/f",	  "l/s/f",
+					    "d/ls/f", "d/lf",  "through", "d/out",   "d/s/out/f", "d/root/up/root/f"};
+	unsigned count = follow ? 12 : 8;
 
 	for (unsigned long i = 0; i < walks || time(NULL) < until; i++) {
 		uint64_t r = next(&rng);
@@ -173,9 +184,9 @@ static void walk(int mount, unsigned long walks, time_t until, uint64_t rng, str
 		switch (r % 4) {
 		case 0:
 		case 1:
-			fd = open_in(mount, paths[(r >> 8) % 8], O_RDONLY);
+			fd = open_in(mount, paths[(r >> 8) % count], O_RDONLY);
 			if (fd >= 0) {
-				look(fd, c, paths[(r >> 8) % 8]);
+				look(fd, c, paths[(r >> 8) % count]);
 				close(fd);
 			}
 			break;
@@ -250,18 +261,20 @@ int main(int argc, char **argv)
 	struct counts *c;
 	pid_t adversary, clients[CLIENTS];
 
-	while ((o = getopt(argc, argv, "n:s:t:")) != -1) {
+	while ((o = getopt(argc, argv, "fn:s:t:")) != -1) {
 		if (o == 'n')
 			walks = strtoul(optarg, NULL, 10);
 		else if (o == 's')
 			seed = strtoull(optarg, NULL, 10);
+		else if (o == 'f')
+			follow = true;
 		else if (o == 't')
 			seconds = atol(optarg);
 		else
 			return 2;
 	}
 	if (optind + 3 != argc) {
-		fprintf(stderr, "usage: race [-n WALKS] [-t SECONDS] [-s SEED] SOURCE OUTSIDE MOUNT\n");
+		fprintf(stderr, "usage: race [-f] [-n WALKS] [-t SECONDS] [-s SEED] SOURCE OUTSIDE MOUNT\n");
 		return 2;
 	}
 	source = open(argv[optind], O_RDONLY | O_DIRECTORY);

@@ -134,6 +134,28 @@ none"
 	[ ! -L "$share/new" ] || fail "a link was made"
 }
 
+test_links_are_followed_inside() {
+	# links=follow: links lead where they lead beneath the directory, as if it were the root, and never out of it
+	share s
+	echo secret >"$SM_TMP/secret"
+	mkdir -p "$share/d/e"
+	echo deep >"$share/d/e/f"
+	ln -s /d/e "$share/dir"
+	ln -s ../../../../dir/f "$share/d/f"
+	ln -s ../secret "$share/up"
+	ln -s "$SM_TMP/secret" "$share/out"
+	ln -s loop "$share/loop"
+	out run_box -v "$share:/data:links=follow" box sh -c 'cat /data/d/f /data/dir/f; test ! -L /data/d/f && echo file; cat /data/up /data/out /data/loop 2>/dev/null || echo nowhere; echo new >/data/dir/g; cat /data/d/e/g; rm /data/d/f; ls /data/d/e | xargs'
+	is "guest" "$out" "deep
+deep
+file
+nowhere
+new
+f g"
+	is "host" "$(cat "$share/d/e/g") $(ls "$share/d")" "new e"
+	is "secret" "$(cat "$SM_TMP/secret")" secret
+}
+
 test_ownership() {
 	# owners and modes that the VM sets are shown to it again, in the next VM too; on the host all is the user's
 	share s

@@ -83,8 +83,11 @@ static void check_scratch(const char *dir)
 static struct sm_fs_backend *make_backend(uint8_t kind, const char *dir)
 {
 	struct fuse_memory_options m = {.max_bytes = 1 << 20, .max_nodes = 256};
-	struct fuse_posix_options p = {
-		.ids = kind & 4 ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER, .max_fds = 4, .max_open = 16, .valid_ns = 1};
+	struct fuse_posix_options p = {.ids = kind & 4 ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER,
+				       .symlinks = kind & 16 ? FUSE_POSIX_FOLLOW : FUSE_POSIX_OPAQUE,
+				       .max_fds = 4,
+				       .max_open = 16,
+				       .valid_ns = 1};
 	struct sm_fs_backend *be;
 	char path[64];
 

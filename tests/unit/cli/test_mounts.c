@@ -40,6 +40,9 @@ static void test_good(void **state)
 	assert_int_equal(m.v[0].ids, SM_FS_IDS_SAME);
 	assert_int_equal(m.v[0].symlinks, SM_FS_SYMLINKS_DENY);
 	cli_mounts_free(&m);
+	assert_int_equal(parse("/a:/b:links=follow", &m), 0);
+	assert_int_equal(m.v[0].symlinks, SM_FS_SYMLINKS_FOLLOW);
+	cli_mounts_free(&m);
 	assert_int_equal(parse("/a:/b:cow,cache=always", &m), 0);
 	assert_true(m.v[0].cow);
 	assert_int_equal(m.v[0].cache, SM_FS_CACHE_ALWAYS);

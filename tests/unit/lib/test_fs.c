@@ -210,8 +210,6 @@ static void test_bad_arguments_are_explained(void **state)
 	assert_int_equal(sm_fs_posix_new("/nowhere", NULL, &be, &err), -ENOENT);
 	assert_non_null(strstr(err.message, "/nowhere"));
 	assert_int_equal(sm_fs_posix_new("/etc/passwd", NULL, &be, &err), -ENOTDIR);
-	o.symlinks = SM_FS_SYMLINKS_FOLLOW;
-	assert_int_equal(sm_fs_posix_new("/tmp", &o, &be, &err), -EOPNOTSUPP);
 	o.symlinks = (enum sm_fs_symlinks)7;
 	assert_int_equal(sm_fs_posix_new("/tmp", &o, &be, &err), -EINVAL);
 	assert_int_equal(sm_fs_mount(&useless, *state, NULL, &server, &err), -EINVAL);

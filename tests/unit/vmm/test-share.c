@@ -50,6 +50,8 @@ static void *sealed_thread(void *arg)
 	return NULL;
 }
 
+static int deed_follow(struct scene *s);
+
 static int stage(struct scene *s)
 {
 	struct vmm_config cfg = {.num_fs = 2};
@@ -60,6 +62,8 @@ static int stage(struct scene *s)
 		snprintf(path, sizeof(path), "%s/%c", s->dir, i ? 'b' : 'a');
 		cfg.fs[i].fd = open(path, O_PATH | O_CLOEXEC);
 		cfg.fs[i].read_only = i == 1;
+		if (s->deed == deed_follow)
+			cfg.fs[i].symlinks = SM_FS_SYMLINKS_FOLLOW;
 		if (cfg.fs[i].fd < 0)
 			return 99;
 	}
@@ -280,6 +284,25 @@ static int deed_lists(struct scene *s)
 	return 0;
 }
 
+/* Links of a share that follows them: one that leads to a file is it, one that leads out stays one. */
+static int deed_follow(struct scene *s)
+{
+	const struct fuse_entry_out *e = payload(s);
+	uint64_t link;
+
+	TRY(hello(s));
+	TRY(make_file(s));
+	TRY(call2(s, FUSE_SYMLINK, ROOT, "in", 3, "/f", 3));
+	TRY(call2(s, FUSE_SYMLINK, ROOT, "out", 4, "../secret", 10));
+	TRY(call(s, FUSE_LOOKUP, ROOT, NULL, 0, "in"));
+	TRY(S_ISREG(e->attr.mode) && e->nodeid == s->node ? 0 : -EIO);
+	TRY(call(s, FUSE_LOOKUP, ROOT, NULL, 0, "out"));
+	TRY(S_ISLNK(e->attr.mode) ? 0 : -EIO);
+	link = e->nodeid;
+	TRY(call(s, FUSE_READLINK, link, NULL, 0, NULL) == -ENOENT ? 0 : -EIO);
+	return 0;
+}
+
 static int deed_read_only(struct scene *s)
 {
 	struct fuse_create_in cr = {.flags = O_RDWR, .mode = 0644};
@@ -378,8 +401,8 @@ static void skip_without_landlock(void)
 
 static void test_operations(void **state)
 {
-	static int (*const deeds[])(struct scene *) = {deed_data, deed_names, deed_attributes, deed_lists,
-						       deed_read_only};
+	static int (*const deeds[])(struct scene *) = {deed_data,  deed_names,	deed_attributes,
+						       deed_lists, deed_follow, deed_read_only};
 
 	skip_if_sanitized();
 	skip_without_landlock();
