@@ -259,6 +259,15 @@ enum sm_fs_ids {
 	 * in extended attributes and shown to it; what that user owns otherwise is shown as the peer's root's. */
 	SM_FS_IDS_CALLER = 0,
 	SM_FS_IDS_SAME = 1, /**< The peer's numbers are the host's; root alone can make files for others. */
+	/** Owners are shown as they are; what the peer makes belongs to the user who runs the server, and a change of
+	 * owner fails where that user may not make it. Set-id bits and devices: EPERM. */
+	SM_FS_IDS_NONE = 2,
+	/**
+	 * As SAME, but moved by id_ranges: "u:PEER:HOST:COUNT,g:PEER:HOST:COUNT,...", b for both u and g; at most 255
+	 * bytes and 16 ranges of each kind. What lies in none is shown as 65534; making a file for such a user:
+	 * EOVERFLOW, giving one to him: EINVAL. Who is not root can map his own ids alone. Devices: EPERM.
+	 */
+	SM_FS_IDS_RANGES = 3,
 };
 /** What symbolic links may do. None leads out of the directory on the host. */
 enum sm_fs_symlinks {
@@ -296,6 +305,7 @@ struct sm_mount {
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
+	const char *id_ranges; /**< With SM_FS_IDS_RANGES. */
 };
 #define SM_MOUNT_INIT                                                                                                  \
 	{                                                                                                              \
@@ -748,9 +758,10 @@ struct sm_fs_posix_options {
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
 	bool read_only;
-	unsigned max_fds;  /**< Descriptors kept for files that are known, not open; 0: 4096, at most a quarter of
-			      RLIMIT_NOFILE. */
-	unsigned max_open; /**< Files open at once; 0: half of RLIMIT_NOFILE. Beyond: ENFILE. */
+	unsigned max_fds;      /**< Descriptors kept for files that are known, not open; 0: 4096, at most a quarter of
+				  RLIMIT_NOFILE. */
+	unsigned max_open;     /**< Files open at once; 0: half of RLIMIT_NOFILE. Beyond: ENFILE. */
+	const char *id_ranges; /**< With SM_FS_IDS_RANGES. */
 };
 #define SM_FS_POSIX_OPTIONS_INIT                                                                                       \
 	{                                                                                                              \

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/mounts.h"
 
 struct mount_values {
 	const char *backend, *cache, *symlinks, *ids;
@@ -34,9 +35,9 @@ static const struct opt options[] = {
 	{0, "symlinks", OPT_TEXT, V(symlinks), "deny|opaque|follow",
 	 "links are refused, shown as they are (default), or shown as what they lead to within the source",
 	 .choices = "deny|opaque|follow"},
-	{0, "ids", OPT_TEXT, V(ids), "same|caller",
-	 "owners are the host's (default), or kept beside the files, which all belong to you",
-	 .choices = "same|caller"},
+	{0, "ids", OPT_TEXT, V(ids), "same|caller|none|RANGES",
+	 "owners are the host's (default), kept beside the files, which all belong to you, shown while what is made "
+	 "belongs to you, or moved by u:MOUNT:HOST:COUNT,g:MOUNT:HOST:COUNT"},
 	{0, "ro", OPT_FLAG, V(read_only), NULL, "read-only"},
 	{0, "allow-other", OPT_FLAG, V(allow_other), NULL, "let other users in (always so as root)"},
 	{0, "size", OPT_SIZE, V(size), "SIZE", "room in memory, with --backend mem (default 1G)", .min = 4096},
@@ -79,7 +80,9 @@ static int make_posix(const struct mount_values *v, const char *source, const ch
 		return error_set(err, SM_ERROR_INVALID, ELOOP, "%s lies inside %s: it would show itself", mountpoint,
 				 source);
 	o.read_only = v->read_only;
-	o.ids = v->ids && streq(v->ids, "caller") ? SM_FS_IDS_CALLER : SM_FS_IDS_SAME;
+	o.ids = SM_FS_IDS_SAME;
+	if (v->ids)
+		cli_ids_parse(v->ids, &o.ids, &o.id_ranges); /* it was checked */
 	o.cache = !v->cache || streq(v->cache, "auto") ? SM_FS_CACHE_AUTO
 		  : streq(v->cache, "none")	       ? SM_FS_CACHE_NONE
 						       : SM_FS_CACHE_ALWAYS;
@@ -131,10 +134,14 @@ static int serve(struct cli *cli, struct sm_fs_backend *be, const char *mountpoi
 
 static int check(struct cli *cli, const struct mount_values *v, bool memory, int count)
 {
-	const char *usage = "usage: supermachine fs mount SOURCE MOUNTPOINT";
+	const char *usage = "usage: supermachine fs mount SOURCE MOUNTPOINT", *ranges;
+	enum sm_fs_ids ids;
 
 	if (v->backend && streq(v->backend, "daemon"))
 		return cli_usage(cli, "use --backend posix", "--backend daemon: there is no shared daemon yet");
+	if (v->ids && !cli_ids_parse(v->ids, &ids, &ranges))
+		return cli_usage(cli, "same, caller, none, or for example u:0:1000:1,g:0:1000:1",
+				 "--ids %s: there is no such choice", v->ids);
 	if (v->ids && streq(v->ids, "caller") && geteuid() != 0)
 		return cli_usage(cli, "use --ids same",
 				 "--ids caller shows your files as root's: of use to root alone, here on the host");

@@ -7,7 +7,7 @@
 
 #include "base/util.h"
 
-static const char *const ids_words[] = {"caller", "same", NULL};
+static const char *const ids_words[] = {"caller", "same", "none", "ranges", NULL};
 static const char *const links_words[] = {"opaque", "deny", "follow", NULL};
 static const char *const cache_words[] = {"auto", "none", "always", NULL};
 
@@ -17,6 +17,31 @@ static int find_word(const char *const *words, const char *word)
 		if (streq(words[i], word))
 			return i;
 	return -1;
+}
+
+static bool is_range(const char *word)
+{
+	return word[0] && strchr("ugb", word[0]) && word[1] == ':';
+}
+
+bool cli_ids_parse(const char *word, enum sm_fs_ids *ret, const char **ret_ranges)
+{
+	int i = find_word(ids_words, word);
+
+	if (i == SM_FS_IDS_RANGES || (i < 0 && !is_range(word)))
+		return false;
+	*ret = i < 0 ? SM_FS_IDS_RANGES : (enum sm_fs_ids)i;
+	*ret_ranges = i < 0 ? word : NULL;
+	return true;
+}
+
+/* Ranges of ids have commas of their own: the words that go on with the one before are put back. */
+static void join_ranges(char **rest)
+{
+	while (*rest && is_range(*rest)) {
+		(*rest)[-1] = ',';
+		strsep(rest, ",");
+	}
 }
 
 /* One option of the comma list; false if there is no such. */
@@ -30,8 +55,8 @@ static bool set_option(struct sm_mount *m, const char *word)
 		m->cow = true;
 	else if (str_starts(word, "cache=") && (i = find_word(cache_words, word + 6)) >= 0)
 		m->cache = (enum sm_fs_cache)i;
-	else if (str_starts(word, "ids=") && (i = find_word(ids_words, word + 4)) >= 0)
-		m->ids = (enum sm_fs_ids)i;
+	else if (str_starts(word, "ids="))
+		return cli_ids_parse(word + 4, &m->ids, &m->id_ranges);
 	else if (str_starts(word, "links=") && (i = find_word(links_words, word + 6)) >= 0)
 		m->symlinks = (enum sm_fs_symlinks)i;
 	else /* docker's: SELinux labels and consistency mean nothing here, rw is so anyway */
@@ -42,11 +67,15 @@ static bool set_option(struct sm_mount *m, const char *word)
 
 static int set_options(struct cli *cli, struct sm_mount *m, char *list, const char *whole)
 {
-	for (char *word; (word = strsep(&list, ","));)
+	for (char *word; (word = strsep(&list, ","));) {
+		if (str_starts(word, "ids="))
+			join_ranges(&list);
 		if (!set_option(m, word))
 			return cli_usage(cli,
-					 "ro, cow, cache=none|auto|always, ids=caller|same, links=opaque|deny|follow",
+					 "ro, cow, cache=none|auto|always, "
+					 "ids=caller|same|none|u:PEER:HOST:COUNT,g:..., links=opaque|deny|follow",
 					 "-v %s: no such option: '%s'", whole, word);
+	}
 	if (m->read_only && m->cow)
 		return cli_usage(cli, NULL, "-v %s: ro and cow exclude each other", whole);
 	return 0;
@@ -105,6 +134,8 @@ void cli_mounts_json(struct json *j, const struct sm_mount *mounts, size_t count
 		json_bool(j, "read_only", mounts[i].read_only);
 		json_bool(j, "cow", mounts[i].cow);
 		json_text(j, "ids", ids_words[mounts[i].ids]);
+		if (mounts[i].id_ranges)
+			json_text(j, "id_ranges", mounts[i].id_ranges);
 		json_text(j, "links", links_words[mounts[i].symlinks]);
 		json_text(j, "cache", cache_words[mounts[i].cache]);
 		json_close(j, '}');

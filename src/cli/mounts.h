@@ -16,6 +16,9 @@ struct cli_mounts {
 int cli_mounts_parse(struct cli *cli, const struct opt_list *options, struct cli_mounts *ret);
 void cli_mounts_free(struct cli_mounts *m);
 
+/* A choice of ids, or ranges (into which *ret_ranges points, else NULL); false: it is neither. */
+bool cli_ids_parse(const char *word, enum sm_fs_ids *ret, const char **ret_ranges);
+
 /* The member "mounts". */
 void cli_mounts_json(struct json *j, const struct sm_mount *mounts, size_t count);
 

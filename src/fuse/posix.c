@@ -2,7 +2,7 @@
 /*
  * The posix backend: names, attributes, removing and moving. See posix.h; making is in posix_make.c.
  *
- * A look-up is one system call where owners are the host's (FUSE_POSIX_SAME), or known from before. Where they are kept
+ * A look-up is one system call where owners are the host's, or known from before. Where they are kept
  * in an attribute, the file is opened (O_PATH) the first time: an attribute read by name might be another file's.
  */
 #include "fuse/posix.h"
@@ -31,7 +31,7 @@ int posix_enter(struct posix_fs *fs, struct posix_node *parent, const char *name
 		return -EACCES;
 	}
 	ret->submount = parent && seen->st.st_dev != parent->dev && S_ISDIR(seen->st.st_mode);
-	if (kept)
+	if (kept || !posix_keeps(fs))
 		posix_apply_kept(fs, kept, &ret->attr);
 	return posix_node_enter(fs, parent, name, fd, seen, kept, &ret->nodeid);
 }
@@ -52,7 +52,7 @@ static int find_held(struct posix_fs *fs, struct posix_node *parent, int parent_
 		return r;
 	}
 	seen.view = view;
-	if (fs->options.ids == FUSE_POSIX_SAME)
+	if (!posix_keeps(fs))
 		return posix_enter(fs, parent, name, fd, &seen, NULL, ret);
 	posix_read_kept(fs, fd, &seen.st, &kept);
 	return posix_enter(fs, parent, name, fd, &seen, &kept, ret);
@@ -61,7 +61,7 @@ static int find_held(struct posix_fs *fs, struct posix_node *parent, int parent_
 int posix_find_seen(struct posix_fs *fs, struct posix_node *parent, int parent_fd, const char *name,
 		    const struct posix_seen *seen, struct sm_fs_entry *ret)
 {
-	bool owners = fs->options.ids == FUSE_POSIX_CALLER;
+	bool owners = posix_keeps(fs);
 	struct posix_kept kept = {0};
 
 	if (!seen->birth ||
@@ -188,12 +188,18 @@ static int host_chmod(struct posix_node *node, int path_fd, mode_t mode)
 	return chmod(posix_proc_path(path_fd).path, mode) < 0 ? -errno : 0;
 }
 
-/* FUSE_POSIX_SAME: the host's file gets them. */
-static int set_owner_same(struct posix_node *node, int path_fd, uint32_t set, const struct stat *shown)
+/* Unless owners are kept beside: the host's file gets them. */
+static int set_owner_host(struct posix_fs *fs, struct posix_node *node, int path_fd, uint32_t set,
+			  const struct stat *shown)
 {
 	uid_t uid = set & SM_FS_SET_UID ? shown->st_uid : (uid_t)-1;
 	gid_t gid = set & SM_FS_SET_GID ? shown->st_gid : (gid_t)-1;
+	mode_t mode = node->type | (shown->st_mode & 07777);
 
+	if (!posix_ids_to_host(fs, set & SM_FS_SET_UID ? &uid : NULL, set & SM_FS_SET_GID ? &gid : NULL))
+		return -EINVAL;
+	if (set & SM_FS_SET_MODE && posix_host_mode(fs, mode) != (mode & 07777))
+		return -EPERM;
 	if (set & (SM_FS_SET_UID | SM_FS_SET_GID) && fchownat(path_fd, "", uid, gid, AT_EMPTY_PATH) < 0)
 		return -errno;
 	if (set & SM_FS_SET_MODE || (set & SM_FS_SET_KILL_SUIDGID && !S_ISLNK(node->type)))
@@ -233,8 +239,8 @@ static int set_owner(struct posix_fs *fs, struct posix_node *node, int path_fd, 
 
 	if (!(set & ours))
 		return 0;
-	if (fs->options.ids == FUSE_POSIX_SAME && !(set & SM_FS_SET_KILL_SUIDGID))
-		return set_owner_same(node, path_fd, set, in);
+	if (!posix_keeps(fs) && !(set & SM_FS_SET_KILL_SUIDGID))
+		return set_owner_host(fs, node, path_fd, set, in);
 	r = posix_see(path_fd, "", &seen);
 	if (r < 0)
 		return r;
@@ -243,8 +249,8 @@ static int set_owner(struct posix_fs *fs, struct posix_node *node, int path_fd, 
 	apply_shown(&seen.st, set, in);
 	if (!(set & ~SM_FS_SET_KILL_SUIDGID & ours) && seen.st.st_mode == before)
 		return 0;
-	return fs->options.ids == FUSE_POSIX_SAME ? set_owner_same(node, path_fd, set, &seen.st)
-						  : set_owner_kept(fs, node, path_fd, set, &seen.st);
+	return posix_keeps(fs) ? set_owner_kept(fs, node, path_fd, set, &seen.st)
+			       : set_owner_host(fs, node, path_fd, set, &seen.st);
 }
 
 static int set_all(struct posix_fs *fs, struct posix_node *node, int fd, bool has_fh, uint64_t fh, uint32_t set,
@@ -408,7 +414,7 @@ static int posix_rename(struct sm_fs_backend *be, const struct sm_fs_caller *who
 
 	if (fs->options.read_only)
 		return -EROFS;
-	if (flags & RENAME_WHITEOUT && fs->options.ids == FUSE_POSIX_CALLER)
+	if (flags & RENAME_WHITEOUT && fs->options.ids != FUSE_POSIX_SAME)
 		return -EINVAL; /* it would leave a device on the host */
 	from_fd = posix_fd_get(fs, parent_id, &from);
 	if (from_fd < 0)

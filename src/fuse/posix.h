@@ -18,7 +18,7 @@
 #include "supermachine.h"
 #include "base/error.h"
 
-/* Who owns what the peer makes. */
+/* Who owns what the peer makes. The numbers of enum sm_fs_ids. */
 enum fuse_posix_ids {
 	/*
 	 * Host files belong to the user who runs the server, whatever the peer says. Owners, modes and device numbers
@@ -29,6 +29,12 @@ enum fuse_posix_ids {
 	FUSE_POSIX_CALLER = 0,
 	/* The peer's numbers are the host's (needs root to be of use). */
 	FUSE_POSIX_SAME = 1,
+	/* Owners are shown as they are; what the peer makes is the server's user's, and a change of owner is the host's
+	 * to refuse. No set-id bits (of directories setgid alone), no devices. */
+	FUSE_POSIX_NONE = 2,
+	/* The peer's numbers are the host's, moved by ranges; what is in none is shown as nobody's (65534), and the
+	 * peer makes nothing for it (-EOVERFLOW, chown: -EINVAL). No devices; set-id bits by root's server alone. */
+	FUSE_POSIX_RANGES = 3,
 };
 
 /* What symbolic links may do. None lets anybody out of the root. */
@@ -42,6 +48,7 @@ enum fuse_posix_symlinks {
 struct fuse_posix_options {
 	enum fuse_posix_ids ids;
 	enum fuse_posix_symlinks symlinks;
+	const char *id_ranges; /* FUSE_POSIX_RANGES: see posix_ids.c; not kept */
 	bool read_only;
 	uint64_t valid_ns; /* 0: every use asks; always so with FUSE_POSIX_FOLLOW */
 	unsigned max_fds;  /* O_PATH descriptors held for nodes; 0: 4096, at most a quarter of RLIMIT_NOFILE */
@@ -51,6 +58,10 @@ struct fuse_posix_options {
 struct fuse_posix_stats {
 	uint64_t nodes, fds, open_files, reopened;
 };
+
+/* The text of id_ranges: 0, or -EINVAL, -ERANGE, -E2BIG. */
+#define FUSE_POSIX_RANGES_MAX 255
+int fuse_posix_check_ranges(const char *text) MUST_CHECK;
 
 /* Serves the tree under `path`, a directory. options may be NULL. */
 int fuse_posix_new(const char *path, const struct fuse_posix_options *options, struct sm_fs_backend **ret,

@@ -93,7 +93,7 @@ static uint32_t listed_type(const struct posix_fs *fs, int path_fd, const struct
 	if (fs->options.symlinks == FUSE_POSIX_FOLLOW && de->d_type == DT_LNK)
 		return DT_UNKNOWN; /* what it leads to counts */
 
-	if (fs->options.ids == FUSE_POSIX_SAME || de->d_type != DT_REG)
+	if (!posix_keeps(fs) || de->d_type != DT_REG)
 		return de->d_type;
 	return fstatat(path_fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size == 0 ? DT_UNKNOWN : DT_REG;
 }

@@ -278,7 +278,7 @@ static bool see_by_name(struct posix_fs *fs, uint64_t id, struct posix_seen *ret
 
 int posix_node_see(struct posix_fs *fs, uint64_t id, struct posix_seen *ret, struct posix_kept *ret_kept)
 {
-	bool owners = fs->options.ids == FUSE_POSIX_CALLER;
+	bool owners = posix_keeps(fs);
 	struct posix_node *node;
 	int fd, r;
 

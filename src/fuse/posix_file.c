@@ -143,7 +143,7 @@ static void drop_suidgid(struct posix_fs *fs, uint64_t id, int fd)
 	if (mode == seen.st.st_mode)
 		return;
 	seen.st.st_mode = mode;
-	if (fs->options.ids == FUSE_POSIX_CALLER ? posix_keep(fs, fd, &seen.st) : fchmod(fd, mode & 07777))
+	if (posix_keeps(fs) ? posix_keep(fs, fd, &seen.st) : fchmod(fd, mode & 07777))
 		return;
 }
 

@@ -144,7 +144,7 @@ static int enter_root(struct posix_fs *fs, int fd, struct posix_seen *seen, stru
 	struct posix_kept kept;
 
 	posix_read_kept(fs, fd, &seen->st, &kept);
-	return posix_enter(fs, NULL, NULL, fd, seen, fs->options.ids == FUSE_POSIX_CALLER ? &kept : NULL, ret);
+	return posix_enter(fs, NULL, NULL, fd, seen, posix_keeps(fs) ? &kept : NULL, ret);
 }
 
 static int enter_target(struct posix_fs *fs, const struct sm_fs_caller *who, int fd, uint64_t view,

@@ -17,8 +17,8 @@
 #include "base/util.h"
 #include "fuse/posix_node.h"
 
-/* A setgid directory hands its group down, and setgid itself to directories. As the peer sees it: the parent's own
- * attributes may be kept. */
+/* A setgid directory hands its group down, and setgid itself to directories. The parent's own attributes may be kept;
+ * else they are the host's, as *want then is. */
 static int inherit(struct posix_fs *fs, const struct posix_node *parent, struct stat *want)
 {
 	struct posix_kept kept = {0};
@@ -27,7 +27,8 @@ static int inherit(struct posix_fs *fs, const struct posix_node *parent, struct 
 
 	if (r < 0)
 		return r;
-	posix_apply_kept(fs, &kept, &seen.st);
+	if (posix_keeps(fs))
+		posix_apply_kept(fs, &kept, &seen.st);
 	if (seen.st.st_mode & S_ISGID) {
 		want->st_gid = seen.st.st_gid;
 		want->st_mode |= S_ISDIR(want->st_mode) ? S_ISGID : 0;
@@ -45,11 +46,18 @@ static int fix_mode(int fd, mode_t mode, struct posix_seen *seen)
 	return posix_see(fd, "", seen);
 }
 
-static int dress_same(struct posix_fs *fs, const struct posix_node *parent, int fd, struct stat *want,
+/* Owners are the host's. */
+static int dress_host(struct posix_fs *fs, const struct posix_node *parent, int fd, struct stat *want,
 		      struct posix_seen *seen)
 {
 	int r;
 
+	if (fs->options.ids == FUSE_POSIX_NONE) {
+		want->st_uid = seen->st.st_uid;
+		want->st_gid = seen->st.st_gid;
+	} else if (!posix_ids_to_host(fs, &want->st_uid, &want->st_gid)) {
+		return -EOVERFLOW;
+	}
 	/* The host's kernel has seen to the group of a setgid directory; it is asked for only where that makes a
 	 * difference. */
 	if (seen->st.st_gid != want->st_gid || S_ISDIR(want->st_mode)) {
@@ -64,7 +72,7 @@ static int dress_same(struct posix_fs *fs, const struct posix_node *parent, int 
 		if (r < 0)
 			return r;
 	}
-	return S_ISLNK(want->st_mode) ? 0 : fix_mode(fd, want->st_mode & 07777, seen);
+	return S_ISLNK(want->st_mode) ? 0 : fix_mode(fd, posix_host_mode(fs, want->st_mode), seen);
 }
 
 static int dress_kept(struct posix_fs *fs, const struct posix_node *parent, int fd, struct stat *want,
@@ -102,8 +110,7 @@ static int dress(struct posix_fs *fs, const struct posix_node *parent, int fd, s
 
 	if (r < 0)
 		return r;
-	return fs->options.ids == FUSE_POSIX_SAME ? dress_same(fs, parent, fd, want, seen)
-						  : dress_kept(fs, parent, fd, want, seen, kept);
+	return posix_keeps(fs) ? dress_kept(fs, parent, fd, want, seen, kept) : dress_host(fs, parent, fd, want, seen);
 }
 
 /* The shared tail of the makers: what was just made under its name becomes an entry; on failure the name goes again. */
@@ -122,7 +129,7 @@ static int finish_made(struct posix_fs *fs, struct posix_node *parent, int paren
 		unlinkat(parent_fd, name, S_ISDIR(want->st_mode) ? AT_REMOVEDIR : 0);
 		return r;
 	}
-	return posix_enter(fs, parent, name, fd, &seen, fs->options.ids == FUSE_POSIX_CALLER ? &kept : NULL, ret);
+	return posix_enter(fs, parent, name, fd, &seen, posix_keeps(fs) ? &kept : NULL, ret);
 }
 
 static int make_on_host(struct posix_fs *fs, int parent_fd, const char *name, const struct stat *want,
@@ -136,7 +143,9 @@ static int make_on_host(struct posix_fs *fs, int parent_fd, const char *name, co
 		return symlinkat(target, parent_fd, name) < 0 ? -errno : 0;
 	if (type == S_IFDIR)
 		return mkdirat(parent_fd, name, mode) < 0 ? -errno : 0;
-	if (fs->options.ids == FUSE_POSIX_SAME)
+	if (fs->options.ids != FUSE_POSIX_SAME && !posix_keeps(fs) && (type == S_IFCHR || type == S_IFBLK))
+		return -EPERM;
+	if (!posix_keeps(fs))
 		return mknodat(parent_fd, name, type | mode, want->st_rdev) < 0 ? -errno : 0;
 	fd = openat(parent_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0)
@@ -205,8 +214,7 @@ static int finish_open(struct posix_fs *fs, struct posix_node *parent, const cha
 		r = path_fd = posix_reopen(fs, fd, O_PATH);
 	if (r < 0)
 		return r;
-	r = posix_enter(fs, name ? parent : NULL, name, path_fd, &seen,
-			fs->options.ids == FUSE_POSIX_CALLER ? &kept : NULL, ret);
+	r = posix_enter(fs, name ? parent : NULL, name, path_fd, &seen, posix_keeps(fs) ? &kept : NULL, ret);
 	if (r < 0)
 		return r;
 	r = posix_open_done(fs, ret->nodeid, fd, flags, &seen.st, ret_open);

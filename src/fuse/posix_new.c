@@ -116,6 +116,14 @@ int fuse_posix_new_fd(int fd, const char *name, const struct fuse_posix_options 
 	}
 	if (options)
 		fs->options = *options;
+	r = fs->options.ids == FUSE_POSIX_RANGES ? posix_ids_parse(fs->options.id_ranges, &fs->ids) : 0;
+	fs->options.id_ranges = NULL;
+	if (r < 0) {
+		close(fd);
+		free(fs);
+		return error_set(err, SM_ERROR_INVALID, -r, "%s: ids are given as u:PEER:HOST:COUNT,g:PEER:HOST:COUNT",
+				 name);
+	}
 	r = new_on(fs, fd);
 	if (r < 0) {
 		fuse_posix_free(&fs->be);

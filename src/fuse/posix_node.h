@@ -81,9 +81,25 @@ struct posix_node {
 	struct posix_file *files; /* open ones */
 };
 
+#define POSIX_ID_RANGES 16
+
+struct posix_id_range {
+	uint32_t peer, host, count;
+};
+
+struct posix_id_list {
+	unsigned n;
+	struct posix_id_range v[POSIX_ID_RANGES];
+};
+
+struct posix_ids {
+	struct posix_id_list users, groups;
+};
+
 struct posix_fs {
 	struct sm_fs_backend be; /* first */
 	struct fuse_posix_options options;
+	struct posix_ids ids; /* FUSE_POSIX_RANGES */
 	uid_t uid;
 	gid_t gid;
 	bool by_handle;	 /* open_by_handle_at works on the root's file system; atomic: may turn out to be refused */
@@ -103,6 +119,12 @@ static inline struct posix_fs *posix_fs_of(struct sm_fs_backend *be)
 static inline struct posix_file *posix_file_of(uint64_t fh)
 {
 	return (struct posix_file *)(uintptr_t)fh;
+}
+
+/* Owners and modes are kept beside the files: those of the host's are the server's business. */
+static inline bool posix_keeps(const struct posix_fs *fs)
+{
+	return fs->options.ids == FUSE_POSIX_CALLER;
 }
 
 static inline bool posix_same_time(const struct timespec *a, const struct timespec *b)
@@ -157,6 +179,12 @@ void posix_apply_kept(const struct posix_fs *fs, const struct posix_kept *kept, 
 void posix_show(struct posix_fs *fs, struct posix_node *node, int fd, struct stat *st);
 /* Keeps owner, mode and device number for the peer; -EOPNOTSUPP where no attribute can be kept. */
 int posix_keep(struct posix_fs *fs, int fd, const struct stat *shown);
+/* posix_ids.c */
+int posix_ids_parse(const char *text, struct posix_ids *ret) MUST_CHECK;
+/* The host's numbers of the peer's; false: it has none. Either may be NULL. */
+bool posix_ids_to_host(const struct posix_fs *fs, uint32_t *uid, uint32_t *gid);
+/* Owners that are the host's as the peer sees them. */
+void posix_ids_show(const struct posix_fs *fs, struct stat *st);
 /* The mode that the host's file gets when the peer wants `mode`. */
 mode_t posix_host_mode(const struct posix_fs *fs, mode_t mode);
 /* True when a change of the file right after `st` was taken could not leave the same times behind. */
@@ -182,7 +210,7 @@ int posix_follow(struct posix_fs *fs, const struct sm_fs_caller *who, struct pos
 		 const char *name, const struct posix_seen *link, struct sm_fs_entry *ret);
 /* Why the link could not be followed: always an error. */
 int posix_follow_readlink(struct posix_fs *fs, uint64_t id);
-/* An entry of what is seen already; takes fd over, -1: none. kept: NULL in FUSE_POSIX_SAME. */
+/* An entry of what is seen already; takes fd over, -1: none. kept: NULL unless posix_keeps. */
 int posix_enter(struct posix_fs *fs, struct posix_node *parent, const char *name, int fd, const struct posix_seen *seen,
 		const struct posix_kept *kept, struct sm_fs_entry *ret);
 

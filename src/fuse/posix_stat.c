@@ -71,7 +71,7 @@ void posix_read_kept(struct posix_fs *fs, int fd, const struct stat *st, struct 
 	ssize_t n = -1;
 
 	*ret = (struct posix_kept){0};
-	if (fs->options.ids == FUSE_POSIX_SAME)
+	if (!posix_keeps(fs))
 		return;
 	if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode))
 		n = getxattr(posix_proc_path(fd).path, ATTRIBUTE, text, sizeof(text) - 1);
@@ -91,8 +91,10 @@ void posix_read_kept(struct posix_fs *fs, int fd, const struct stat *st, struct 
 
 void posix_apply_kept(const struct posix_fs *fs, const struct posix_kept *kept, struct stat *st)
 {
-	if (fs->options.ids == FUSE_POSIX_SAME)
+	if (!posix_keeps(fs)) {
+		posix_ids_show(fs, st);
 		return;
+	}
 	if (!kept->any) {
 		if (st->st_uid == fs->uid)
 			st->st_uid = 0;
@@ -112,12 +114,12 @@ void posix_apply_kept(const struct posix_fs *fs, const struct posix_kept *kept, 
 
 void posix_show(struct posix_fs *fs, struct posix_node *node, int fd, struct stat *st)
 {
-	struct posix_kept kept;
+	struct posix_kept kept = {0};
 
-	if (fs->options.ids == FUSE_POSIX_SAME)
-		return;
-	posix_read_kept(fs, fd, st, &kept);
-	posix_node_keep(fs, node, &kept);
+	if (posix_keeps(fs)) {
+		posix_read_kept(fs, fd, st, &kept);
+		posix_node_keep(fs, node, &kept);
+	}
 	posix_apply_kept(fs, &kept, st);
 }
 
@@ -142,8 +144,10 @@ int posix_reopen(const struct posix_fs *fs, int fd, int flags)
 
 mode_t posix_host_mode(const struct posix_fs *fs, mode_t mode)
 {
-	if (fs->options.ids == FUSE_POSIX_SAME)
+	if (fs->options.ids == FUSE_POSIX_SAME || (fs->options.ids == FUSE_POSIX_RANGES && fs->uid == 0))
 		return mode & 07777;
+	if (!posix_keeps(fs)) /* a set-id file would be the server's user's, for all users of the host */
+		return mode & (S_ISDIR(mode) ? 03777 : 01777);
 	/* The server must always reach its own files, and no setuid file of a peer's is made for the host's user. */
 	return (mode & 0777) | (S_ISDIR(mode) ? 0700 : 0600);
 }

@@ -26,9 +26,9 @@ static int pin_unless_link(struct posix_fs *fs, uint64_t id, struct posix_node *
 }
 
 /*
- * What the peer may touch, and under which name the host keeps it. In FUSE_POSIX_CALLER mode security.* and trusted.*
- * would act on the host (file capabilities, overlays): they are refused. Names of our own get one more dot, so that a
- * peer that is such a server itself has its private attribute, and not ours.
+ * What the peer may touch, and under which name the host keeps it. Unless in FUSE_POSIX_SAME mode, security.* and
+ * trusted.* would act on the host (file capabilities, overlays): they are refused. Names of our own get one more dot,
+ * so that a peer that is such a server itself has its private attribute, and not ours.
  */
 struct host_name {
 	char text[XATTR_NAME_MAX + 1];
@@ -39,7 +39,7 @@ static int host_name(const struct posix_fs *fs, const char *name, struct host_na
 	const char *rest = name;
 
 	ret->text[0] = '\0';
-	if (fs->options.ids == FUSE_POSIX_CALLER) {
+	if (fs->options.ids != FUSE_POSIX_SAME) {
 		if (!str_starts(name, "user."))
 			return -EOPNOTSUPP;
 		if (str_starts(name, OURS)) {
@@ -59,7 +59,7 @@ static size_t peer_name(const struct posix_fs *fs, const char *name, char *to)
 {
 	size_t len = strlen(name) + 1;
 
-	if (fs->options.ids == FUSE_POSIX_CALLER) {
+	if (fs->options.ids != FUSE_POSIX_SAME) {
 		if (!str_starts(name, "user.") || (str_starts(name, OURS) && !str_starts(name, OURS ".")))
 			return 0;
 		if (str_starts(name, OURS ".")) {

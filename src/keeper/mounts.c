@@ -8,7 +8,7 @@
 #include "keeper/record.h"
 #include "keeper/recordjson.h"
 
-static const char *const ids_words[] = {"caller", "same", NULL};
+static const char *const ids_words[] = {"caller", "same", "none", "ranges", NULL};
 static const char *const symlinks_words[] = {"opaque", "deny", "follow", NULL};
 static const char *const cache_words[] = {"auto", "none", "always", NULL};
 
@@ -16,6 +16,8 @@ void vm_mount_format(json_t *o, const struct vm_mount *m)
 {
 	rj_put_bool(o, "read_only", m->read_only || m->cow);
 	rj_put_str(o, "ids", ids_words[m->ids]);
+	if (m->id_ranges)
+		rj_put_str(o, "id_ranges", m->id_ranges);
 	rj_put_str(o, "symlinks", symlinks_words[m->symlinks]);
 	rj_put_str(o, "cache", cache_words[m->cache]);
 }
@@ -59,6 +61,7 @@ static void get_mount(struct rj *j, struct vm_mount *m)
 	m->cow = rj_bool(j, "cow");
 	m->read_only = m->read_only && !m->cow; /* of cow: the source is, what the guest sees is not */
 	m->ids = (enum sm_fs_ids)get_word(j, "ids", ids_words);
+	m->id_ranges = rj_str(j, "id_ranges", false);
 	m->symlinks = (enum sm_fs_symlinks)get_word(j, "symlinks", symlinks_words);
 	m->cache = (enum sm_fs_cache)get_word(j, "cache", cache_words);
 	if (!j->member && (m->source[0] != '/' || m->target[0] != '/'))
@@ -96,6 +99,7 @@ void vm_mounts_done(struct vm_record *r)
 	for (unsigned i = 0; i < r->num_mounts; i++) {
 		free(r->mounts[i].source);
 		free(r->mounts[i].target);
+		free(r->mounts[i].id_ranges);
 	}
 	free(r->mounts);
 	r->mounts = NULL;

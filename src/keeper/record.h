@@ -42,7 +42,8 @@ struct vm_mount {
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
-	bool is_file; /* not in the record: found when the source is opened */
+	char *id_ranges; /* NULL: none */
+	bool is_file;	 /* not in the record: found when the source is opened */
 };
 
 struct vm_record {

@@ -55,14 +55,15 @@ int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options *options,
 {
 	struct sm_fs_posix_options o = OPTIONS_GET(struct sm_fs_posix_options, options);
 	struct fuse_posix_options own = {
-		.ids = o.ids == SM_FS_IDS_SAME ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER,
+		.ids = (enum fuse_posix_ids)o.ids,
+		.id_ranges = o.id_ranges,
 		.symlinks = (enum fuse_posix_symlinks)o.symlinks,
 		.read_only = o.read_only,
 		.max_fds = o.max_fds,
 		.max_open = o.max_open,
 	};
 
-	if (valid_ns(o.cache, &own.valid_ns) < 0 || (o.ids != SM_FS_IDS_SAME && o.ids != SM_FS_IDS_CALLER) ||
+	if (valid_ns(o.cache, &own.valid_ns) < 0 || (unsigned)o.ids > SM_FS_IDS_RANGES ||
 	    (unsigned)o.symlinks > SM_FS_SYMLINKS_FOLLOW)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "directory %s: an option has no such value", path);
 	return fuse_posix_new(path, &own, ret, err);

@@ -67,7 +67,8 @@ static struct sm_mount *public_mounts(const struct vm_record *r)
 					 .cow = m->cow,
 					 .ids = m->ids,
 					 .symlinks = m->symlinks,
-					 .cache = m->cache};
+					 .cache = m->cache,
+					 .id_ranges = m->id_ranges};
 	}
 	return v;
 }

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "fuse/posix.h"
 #include "lib/lib.h"
 
 /* The path without "." and empty parts, and with ".." taken as the name before it; NULL: no memory. */
@@ -122,9 +123,17 @@ static int add(struct vm_record *r, const struct sm_mount *asked, struct sm_erro
 	m->ids = asked->ids;
 	m->symlinks = asked->symlinks;
 	m->cache = asked->cache;
-	if ((unsigned)m->ids > SM_FS_IDS_SAME || (unsigned)m->symlinks > SM_FS_SYMLINKS_FOLLOW ||
+	if ((unsigned)m->ids > SM_FS_IDS_RANGES || (unsigned)m->symlinks > SM_FS_SYMLINKS_FOLLOW ||
 	    (unsigned)m->cache > SM_FS_CACHE_ALWAYS)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "mount %s: an option has no such value", m->source);
+	if (m->ids == SM_FS_IDS_RANGES) {
+		if (fuse_posix_check_ranges(asked->id_ranges) < 0)
+			return error_set(err, SM_ERROR_INVALID, EINVAL,
+					 "mount %s: ids are given as u:PEER:HOST:COUNT,g:PEER:HOST:COUNT", m->source);
+		m->id_ranges = strdup(asked->id_ranges);
+		if (!m->id_ranges)
+			return error_sys(err, ENOMEM, "mount %s", m->source);
+	}
 	return check_source(m, asked, err);
 }
 

@@ -28,9 +28,9 @@
  *	                                    agent: stream socket that the guest's first connection to host port 1024 is
  *joined to "fs": [ { "fd": 14, "read_only": false, "ids": "caller", "symlinks": "opaque", "cache": "auto" } ], up to
  *64: directories or regular files of the host (descriptors, O_PATH will do), shown to the guest by the virtio-fs device
- *with the tag "supermachine" under the names "0", "1", ... ids: caller|same, symlinks: opaque|deny|follow, cache:
- *auto|none|always, as the public header has them "trace": false,                   stage timestamps as "trace" events
- *"seal": true }
+ *with the tag "supermachine" under the names "0", "1", ... ids: caller|same|none|ranges (then "id_ranges":
+ *"u:0:1000:1"), symlinks: opaque|deny|follow, cache: auto|none|always, as the public header has them "trace": false,
+ *stage timestamps as "trace" events "seal": true }
  *
  * Control socket: one JSON object per packet.
  *	to the keeper:	 {"event":"started","pid":N} after the seal and before the first KVM_RUN;
@@ -86,6 +86,7 @@ struct vmm_fs_config {
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
+	char id_ranges[256];
 };
 
 struct vmm_config {

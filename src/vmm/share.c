@@ -54,6 +54,8 @@ uint64_t share_capabilities(const struct vmm_config *cfg)
 		caps |= BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID);
 		if (cfg->fs[i].ids == SM_FS_IDS_SAME)
 			caps |= BIT(CAP_CHOWN) | BIT(CAP_MKNOD) | BIT(CAP_SETFCAP);
+		if (cfg->fs[i].ids == SM_FS_IDS_RANGES)
+			caps |= BIT(CAP_CHOWN);
 	}
 	return caps;
 }
@@ -74,7 +76,8 @@ static int open_one(struct share *s, const struct vmm_fs_config *fs, unsigned nu
 {
 	struct rlimit lim = {.rlim_cur = 1024};
 	struct fuse_posix_options o = {
-		.ids = fs->ids == SM_FS_IDS_SAME ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER,
+		.ids = (enum fuse_posix_ids)fs->ids,
+		.id_ranges = fs->id_ranges,
 		.symlinks = (enum fuse_posix_symlinks)fs->symlinks,
 		.read_only = fs->read_only,
 		.valid_ns = valid_ns(fs->cache),

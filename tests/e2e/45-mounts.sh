@@ -134,6 +134,21 @@ none"
 	[ ! -L "$share/new" ] || fail "a link was made"
 }
 
+test_owners_as_they_are() {
+	# ids=none and ranges of ids: the host's owners in the VM, which can give nothing away
+	share s
+	local u g
+	u=$(id -u) g=$(id -g)
+	out run_box -v "$share:/none:ids=none" -v "$share:/mapped:ids=u:500:$u:1,g:500:$g:1" box sh -c 'echo x >/none/f; stat -c "%u:%g" /none/f /mapped/f; chown 1234 /none/f 2>/dev/null || echo refused; chown 1234 /mapped/f 2>/dev/null || echo refused; mknod /none/null c 1 3 2>/dev/null || echo no-device; touch /mapped/g 2>/dev/null || echo nobody'
+	is "guest" "$out" "$u:$g
+500:500
+refused
+refused
+no-device
+nobody"
+	is "host" "$(ls "$share") $(stat -c '%u:%g' "$share/f")" "f $u:$g"
+}
+
 test_links_are_followed_inside() {
 	# links=follow: links lead where they lead beneath the directory, as if it were the root, and never out of it
 	share s

@@ -83,7 +83,9 @@ static void check_scratch(const char *dir)
 static struct sm_fs_backend *make_backend(uint8_t kind, const char *dir)
 {
 	struct fuse_memory_options m = {.max_bytes = 1 << 20, .max_nodes = 256};
-	struct fuse_posix_options p = {.ids = kind & 4 ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER,
+	struct fuse_posix_options p = {.ids = (kind & 4 ? FUSE_POSIX_SAME : FUSE_POSIX_CALLER) +
+					      (kind & 32 ? FUSE_POSIX_NONE : 0),
+				       .id_ranges = "b:0:0:1000,u:1000:5000:2",
 				       .symlinks = kind & 16 ? FUSE_POSIX_FOLLOW : FUSE_POSIX_OPAQUE,
 				       .max_fds = 4,
 				       .max_open = 16,

@@ -43,6 +43,14 @@ static void test_good(void **state)
 	assert_int_equal(parse("/a:/b:links=follow", &m), 0);
 	assert_int_equal(m.v[0].symlinks, SM_FS_SYMLINKS_FOLLOW);
 	cli_mounts_free(&m);
+	assert_int_equal(parse("/a:/b:ids=none", &m), 0);
+	assert_int_equal(m.v[0].ids, SM_FS_IDS_NONE);
+	cli_mounts_free(&m);
+	assert_int_equal(parse("/a:/b:ids=u:0:1000:1,g:0:1000:1,b:7:7:1,ro", &m), 0);
+	assert_int_equal(m.v[0].ids, SM_FS_IDS_RANGES);
+	assert_string_equal(m.v[0].id_ranges, "u:0:1000:1,g:0:1000:1,b:7:7:1");
+	assert_true(m.v[0].read_only);
+	cli_mounts_free(&m);
 	assert_int_equal(parse("/a:/b:cow,cache=always", &m), 0);
 	assert_true(m.v[0].cow);
 	assert_int_equal(m.v[0].cache, SM_FS_CACHE_ALWAYS);
@@ -65,7 +73,10 @@ static void test_bad(void **state)
 					  "/a:/b:ro:x",
 					  "/a:/b:ro,cow",
 					  "/a:/b:cache=now",
-					  "/a:/b:ids="};
+					  "/a:/b:ids=",
+					  "/a:/b:ids=ranges",
+					  "/a:/b:u:0:0:1",
+					  "/a:/b:ids=same,u:0:0:1,x"};
 	int kept = dup(2), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
 	dup2(null, 2); /* the errors are told */

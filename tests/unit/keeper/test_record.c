@@ -22,14 +22,15 @@
 static void record_survives_a_round_trip(void **state)
 {
 	char raw[] = {'b', (char)0xff, (char)0xfe, '\n', 0};
-	char raw_path[] = "/not \xff utf-8";
+	char raw_path[] = "/not \xff utf-8", ranges[] = "u:0:1000:1";
 	char *argv[] = {"sh", "-c", raw, "", NULL}, *env[] = {"A=\"\\", NULL}, *none[] = {NULL};
 	struct vm_part parts[] = {{"/p/one", 4096, 0}, {"/p/two", 8192, 2 << 20}};
 	struct vm_mount mounts[] = {{.source = "/s", .target = "/t", .read_only = true, .cache = SM_FS_CACHE_NONE},
-				    {.source = raw_path, .target = "/t/u", .cow = true, .ids = SM_FS_IDS_SAME}};
+				    {.source = raw_path, .target = "/t/u", .cow = true, .ids = SM_FS_IDS_SAME},
+				    {.source = "/s", .target = "/v", .ids = SM_FS_IDS_RANGES, .id_ranges = ranges}};
 	struct vm_record in = {.id = "00ff00ff00ff",
 			       .mounts = mounts,
-			       .num_mounts = 2,
+			       .num_mounts = 3,
 			       .name = "web-1",
 			       .image = "i:t",
 			       .image_id = "abc",
@@ -69,12 +70,15 @@ static void record_survives_a_round_trip(void **state)
 	assert_string_equal(out.user, raw);
 	assert_int_equal(out.num_parts, 2);
 	assert_true(out.parts[1].offset == 2 << 20);
-	assert_int_equal(out.num_mounts, 2);
+	assert_int_equal(out.num_mounts, 3);
 	assert_true(out.mounts[0].read_only && !out.mounts[0].cow);
 	assert_int_equal(out.mounts[0].cache, SM_FS_CACHE_NONE);
 	assert_string_equal(out.mounts[1].source, raw_path);
 	assert_true(out.mounts[1].cow && !out.mounts[1].read_only);
 	assert_int_equal(out.mounts[1].ids, SM_FS_IDS_SAME);
+	assert_null(out.mounts[1].id_ranges);
+	assert_int_equal(out.mounts[2].ids, SM_FS_IDS_RANGES);
+	assert_string_equal(out.mounts[2].id_ranges, ranges);
 	assert_int_equal(vm_record_format(&out, &again, NULL), 0);
 	assert_string_equal(json, again);
 	vm_record_done(&out);

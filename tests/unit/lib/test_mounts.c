@@ -103,6 +103,11 @@ static void test_refusals(void **state)
 	m.cow = true;
 	refused(m, ENOTDIR, "no directory");
 	m = mount_of("d", "/a");
+	m.ids = SM_FS_IDS_RANGES;
+	refused(m, EINVAL, "ids are given as");
+	m.id_ranges = "u:0:0";
+	refused(m, EINVAL, "ids are given as");
+	m.id_ranges = "u:0:1000:1";
 	m.symlinks = (enum sm_fs_symlinks)3;
 	refused(m, EINVAL, "no such value");
 }

@@ -170,11 +170,13 @@ static void test_shares(void **state)
 	struct vmm_config cfg;
 	struct sm_error err;
 
-	assert_int_equal(parse("{" BASE ",\"fs\":[{\"fd\":14,\"read_only\":true,\"ids\":\"same\",\"symlinks\":\"deny\","
-			       "\"cache\":\"none\"},{\"fd\":15}]}",
-			       &cfg, &err),
-			 0);
-	assert_int_equal(cfg.num_fs, 2);
+	assert_int_equal(
+		parse("{" BASE ",\"fs\":[{\"fd\":14,\"read_only\":true,\"ids\":\"same\",\"symlinks\":\"deny\","
+		      "\"cache\":\"none\"},{\"fd\":15},{\"fd\":16,\"ids\":\"ranges\",\"id_ranges\":\"u:0:1:1\","
+		      "\"symlinks\":\"follow\"}]}",
+		      &cfg, &err),
+		0);
+	assert_int_equal(cfg.num_fs, 3);
 	assert_int_equal(cfg.fs[0].fd, 14);
 	assert_true(cfg.fs[0].read_only);
 	assert_int_equal(cfg.fs[0].ids, SM_FS_IDS_SAME);
@@ -183,6 +185,9 @@ static void test_shares(void **state)
 	assert_false(cfg.fs[1].read_only);
 	assert_int_equal(cfg.fs[1].ids, SM_FS_IDS_CALLER);
 	assert_int_equal(cfg.fs[1].cache, SM_FS_CACHE_AUTO);
+	assert_int_equal(cfg.fs[2].ids, SM_FS_IDS_RANGES);
+	assert_string_equal(cfg.fs[2].id_ranges, "u:0:1:1");
+	assert_int_equal(cfg.fs[2].symlinks, SM_FS_SYMLINKS_FOLLOW);
 	vmm_config_done(&cfg);
 	refused_with("\"fs\":[{}]", "fd: missing");
 	refused_with("\"fs\":{}", "not an array");
