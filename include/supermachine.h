@@ -281,6 +281,14 @@ enum sm_fs_symlinks {
 	 */
 	SM_FS_SYMLINKS_FOLLOW = 2,
 };
+/** Extended attributes. user.* are the files' own. POSIX ACLs are refused (EOPNOTSUPP) always. */
+enum sm_fs_xattrs {
+	/** security.* and trusted.* are the host's with SM_FS_IDS_SAME, if it lets the server's user; else as MAPPED.
+	 */
+	SM_FS_XATTRS_AUTO = 0,
+	/** They are kept as user.supermachine.xattr.*, for the peer alone: they mean nothing to the host. */
+	SM_FS_XATTRS_MAPPED = 1,
+};
 /** How long the peer may believe what it has seen. Contents are right at each open, whatever this says. */
 enum sm_fs_cache {
 	/**
@@ -306,6 +314,7 @@ struct sm_mount {
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
 	const char *id_ranges; /**< With SM_FS_IDS_RANGES. */
+	enum sm_fs_xattrs xattrs;
 };
 #define SM_MOUNT_INIT                                                                                                  \
 	{                                                                                                              \
@@ -762,6 +771,7 @@ struct sm_fs_posix_options {
 				  RLIMIT_NOFILE. */
 	unsigned max_open;     /**< Files open at once; 0: half of RLIMIT_NOFILE. Beyond: ENFILE. */
 	const char *id_ranges; /**< With SM_FS_IDS_RANGES. */
+	enum sm_fs_xattrs xattrs;
 };
 #define SM_FS_POSIX_OPTIONS_INIT                                                                                       \
 	{                                                                                                              \

@@ -17,7 +17,7 @@
 #include "cli/mounts.h"
 
 struct mount_values {
-	const char *backend, *cache, *symlinks, *ids;
+	const char *backend, *cache, *symlinks, *ids, *xattrs;
 	bool read_only, allow_other;
 	uint64_t size, threads;
 };
@@ -38,6 +38,9 @@ static const struct opt options[] = {
 	{0, "ids", OPT_TEXT, V(ids), "same|caller|none|RANGES",
 	 "owners are the host's (default), kept beside the files, which all belong to you, shown while what is made "
 	 "belongs to you, or moved by u:MOUNT:HOST:COUNT,g:MOUNT:HOST:COUNT"},
+	{0, "xattrs", OPT_TEXT, V(xattrs), "auto|mapped",
+	 "attributes security.* and trusted.* are the host's (default, with --ids same), or kept for this mount alone",
+	 .choices = "auto|mapped"},
 	{0, "ro", OPT_FLAG, V(read_only), NULL, "read-only"},
 	{0, "allow-other", OPT_FLAG, V(allow_other), NULL, "let other users in (always so as root)"},
 	{0, "size", OPT_SIZE, V(size), "SIZE", "room in memory, with --backend mem (default 1G)", .min = 4096},
@@ -80,6 +83,7 @@ static int make_posix(const struct mount_values *v, const char *source, const ch
 		return error_set(err, SM_ERROR_INVALID, ELOOP, "%s lies inside %s: it would show itself", mountpoint,
 				 source);
 	o.read_only = v->read_only;
+	o.xattrs = v->xattrs && streq(v->xattrs, "mapped") ? SM_FS_XATTRS_MAPPED : SM_FS_XATTRS_AUTO;
 	o.ids = SM_FS_IDS_SAME;
 	if (v->ids)
 		cli_ids_parse(v->ids, &o.ids, &o.id_ranges); /* it was checked */
@@ -147,8 +151,8 @@ static int check(struct cli *cli, const struct mount_values *v, bool memory, int
 				 "--ids caller shows your files as root's: of use to root alone, here on the host");
 	if (!memory && count < 2)
 		return cli_usage(cli, usage, "the mount point is missing");
-	if (memory && (v->cache || v->symlinks || v->ids))
-		return cli_usage(cli, NULL, "--cache, --symlinks and --ids are for --backend posix");
+	if (memory && (v->cache || v->symlinks || v->ids || v->xattrs))
+		return cli_usage(cli, NULL, "--cache, --symlinks, --ids and --xattrs are for --backend posix");
 	if (!memory && v->size)
 		return cli_usage(cli, NULL, "--size is for --backend mem");
 	return 0;

@@ -9,6 +9,7 @@
 
 static const char *const ids_words[] = {"caller", "same", "none", "ranges", NULL};
 static const char *const links_words[] = {"opaque", "deny", "follow", NULL};
+static const char *const xattrs_words[] = {"auto", "mapped", NULL};
 static const char *const cache_words[] = {"auto", "none", "always", NULL};
 
 static int find_word(const char *const *words, const char *word)
@@ -57,6 +58,8 @@ static bool set_option(struct sm_mount *m, const char *word)
 		m->cache = (enum sm_fs_cache)i;
 	else if (str_starts(word, "ids="))
 		return cli_ids_parse(word + 4, &m->ids, &m->id_ranges);
+	else if (str_starts(word, "xattrs=") && (i = find_word(xattrs_words, word + 7)) >= 0)
+		m->xattrs = (enum sm_fs_xattrs)i;
 	else if (str_starts(word, "links=") && (i = find_word(links_words, word + 6)) >= 0)
 		m->symlinks = (enum sm_fs_symlinks)i;
 	else /* docker's: SELinux labels and consistency mean nothing here, rw is so anyway */
@@ -73,7 +76,8 @@ static int set_options(struct cli *cli, struct sm_mount *m, char *list, const ch
 		if (!set_option(m, word))
 			return cli_usage(cli,
 					 "ro, cow, cache=none|auto|always, "
-					 "ids=caller|same|none|u:PEER:HOST:COUNT,g:..., links=opaque|deny|follow",
+					 "ids=caller|same|none|u:PEER:HOST:COUNT,g:..., links=opaque|deny|follow, "
+					 "xattrs=auto|mapped",
 					 "-v %s: no such option: '%s'", whole, word);
 	}
 	if (m->read_only && m->cow)
@@ -137,6 +141,7 @@ void cli_mounts_json(struct json *j, const struct sm_mount *mounts, size_t count
 		if (mounts[i].id_ranges)
 			json_text(j, "id_ranges", mounts[i].id_ranges);
 		json_text(j, "links", links_words[mounts[i].symlinks]);
+		json_text(j, "xattrs", xattrs_words[mounts[i].xattrs]);
 		json_text(j, "cache", cache_words[mounts[i].cache]);
 		json_close(j, '}');
 	}

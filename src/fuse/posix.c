@@ -263,6 +263,8 @@ static int set_all(struct posix_fs *fs, struct posix_node *node, int fd, bool ha
 	/* What the peer changes itself leaves what it has cached as right as it was. */
 	if (S_ISREG(node->type) && node->shown && posix_see(fd, "", &seen) == 0)
 		shown = posix_node_unchanged(fs, node->id, &seen.st);
+	if (S_ISREG(node->type) && set & (SM_FS_SET_SIZE | SM_FS_SET_UID | SM_FS_SET_GID | SM_FS_SET_KILL_SUIDGID))
+		posix_drop_capabilities(fs, fd);
 	if (set & SM_FS_SET_SIZE)
 		r = set_size(fs, node, fd, has_fh, fh, in->st_size);
 	if (r == 0)

@@ -45,9 +45,16 @@ enum fuse_posix_symlinks {
 	FUSE_POSIX_FOLLOW = 2, /* what is found at its name is what it leads to, beneath the root: posix_follow.c */
 };
 
+/* Extended attributes that are not user.*: see posix_xattr.c. The numbers of enum sm_fs_xattrs. */
+enum fuse_posix_xattrs {
+	FUSE_POSIX_XATTRS_AUTO = 0, /* the host's with FUSE_POSIX_SAME, else mapped */
+	FUSE_POSIX_XATTRS_MAPPED = 1,
+};
+
 struct fuse_posix_options {
 	enum fuse_posix_ids ids;
 	enum fuse_posix_symlinks symlinks;
+	enum fuse_posix_xattrs xattrs;
 	const char *id_ranges; /* FUSE_POSIX_RANGES: see posix_ids.c; not kept */
 	bool read_only;
 	uint64_t valid_ns; /* 0: every use asks; always so with FUSE_POSIX_FOLLOW */

@@ -84,6 +84,8 @@ int posix_open_node(struct posix_fs *fs, struct posix_node *node, int path_fd, u
 	r = fd;
 	if (fd >= 0)
 		r = fstat(fd, &st) < 0 ? -errno : posix_open_done(fs, node->id, fd, flags, &st, ret);
+	if (r == 0 && flags & O_TRUNC)
+		posix_written(fs, posix_file_of(ret->fh));
 	if (r < 0) {
 		fd_close(fd);
 		posix_open_uncount(fs);
@@ -176,6 +178,7 @@ ssize_t posix_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, ui
 		return n;
 	if (flags & SM_FS_WRITE_KILL_SUIDGID)
 		drop_suidgid(fs, id, file->fd);
+	posix_written(fs, file);
 	if (ours && fstat(file->fd, &st) == 0)
 		posix_node_shown(fs, id, &st);
 	return n;
@@ -210,7 +213,10 @@ int posix_syncfs(struct sm_fs_backend *be, uint64_t id)
 
 int posix_fallocate_op(struct sm_fs_backend *be, uint64_t id, uint64_t fh, int mode, uint64_t off, uint64_t len)
 {
-	return fallocate(posix_file_of(fh)->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+	if (fallocate(posix_file_of(fh)->fd, mode, (off_t)off, (off_t)len) < 0)
+		return -errno;
+	posix_written(posix_fs_of(be), posix_file_of(fh));
+	return 0;
 }
 
 int64_t posix_lseek(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, int whence)
@@ -226,7 +232,10 @@ ssize_t posix_copy_file_range(struct sm_fs_backend *be, uint64_t id_in, uint64_t
 	off_t in = (off_t)off_in, out = (off_t)off_out;
 	ssize_t n = copy_file_range(posix_file_of(fh_in)->fd, &in, posix_file_of(fh_out)->fd, &out, len, 0);
 
-	return n < 0 ? -errno : n;
+	if (n < 0)
+		return -errno;
+	posix_written(posix_fs_of(be), posix_file_of(fh_out));
+	return n;
 }
 
 int posix_dax_map(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, uint64_t len, int prot,

@@ -220,6 +220,8 @@ static int finish_open(struct posix_fs *fs, struct posix_node *parent, const cha
 	r = posix_open_done(fs, ret->nodeid, fd, flags, &seen.st, ret_open);
 	if (r < 0)
 		posix_node_forget(fs, ret->nodeid, 1);
+	else
+		posix_file_of(ret_open->fh)->without = 1; /* as long as the peer gave no file any */
 	return r;
 }
 

@@ -92,6 +92,7 @@ static int new_on(struct posix_fs *fs, int fd)
 	fs->mount_fd = -1;
 	fs->uid = geteuid();
 	fs->gid = getegid();
+	fs->capabilities = 1;
 	if (fs->options.symlinks == FUSE_POSIX_FOLLOW) /* one file has many names then: none is known to hold */
 		fs->options.valid_ns = 0;
 	set_budgets(fs);

@@ -57,6 +57,7 @@ struct posix_file {
 	struct posix_file *next; /* the node's others */
 	int fd;
 	bool append;
+	uint32_t without; /* atomic: what posix_fs.capabilities was when it was seen to have none */
 };
 
 struct posix_node {
@@ -99,7 +100,8 @@ struct posix_ids {
 struct posix_fs {
 	struct sm_fs_backend be; /* first */
 	struct fuse_posix_options options;
-	struct posix_ids ids; /* FUSE_POSIX_RANGES */
+	struct posix_ids ids;  /* FUSE_POSIX_RANGES */
+	uint32_t capabilities; /* atomic: counts, from 1, how often the peer gave some to a file */
 	uid_t uid;
 	gid_t gid;
 	bool by_handle;	 /* open_by_handle_at works on the root's file system; atomic: may turn out to be refused */
@@ -125,6 +127,12 @@ static inline struct posix_file *posix_file_of(uint64_t fh)
 static inline bool posix_keeps(const struct posix_fs *fs)
 {
 	return fs->options.ids == FUSE_POSIX_CALLER;
+}
+
+/* security.* and trusted.* of the peer's are kept under other names. */
+static inline bool posix_maps_xattrs(const struct posix_fs *fs)
+{
+	return fs->options.ids != FUSE_POSIX_SAME || fs->options.xattrs == FUSE_POSIX_XATTRS_MAPPED;
 }
 
 static inline bool posix_same_time(const struct timespec *a, const struct timespec *b)
@@ -255,6 +263,10 @@ ssize_t posix_listxattr(struct sm_fs_backend *be, uint64_t id, char *list, size_
 int posix_setxattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, const char *name,
 		   const void *value, size_t size, int flags);
 int posix_removexattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, const char *name);
+/* fd: of the file, any kind. */
+void posix_drop_capabilities(const struct posix_fs *fs, int fd);
+/* The same of an open file whose contents change: costs nothing from the second time on. */
+void posix_written(const struct posix_fs *fs, struct posix_file *file);
 /* posix_dir.c */
 int posix_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, struct sm_fs_open *ret);
 int posix_readdir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint64_t fh, uint64_t off,

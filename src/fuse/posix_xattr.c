@@ -12,6 +12,8 @@
 #include "fuse/posix_node.h"
 
 #define OURS "user.supermachine."
+#define APART OURS "xattr."
+#define CAPABILITY APART "security.capability"
 
 /* /proc/self/fd/N of a symbolic link would be followed: links have no attributes here. */
 static int pin_unless_link(struct posix_fs *fs, uint64_t id, struct posix_node **ret)
@@ -26,25 +28,38 @@ static int pin_unless_link(struct posix_fs *fs, uint64_t id, struct posix_node *
 }
 
 /*
- * What the peer may touch, and under which name the host keeps it. Unless in FUSE_POSIX_SAME mode, security.* and
- * trusted.* would act on the host (file capabilities, overlays): they are refused. Names of our own get one more dot,
- * so that a peer that is such a server itself has its private attribute, and not ours.
+ * What the peer may touch, and under which name the host keeps it.
+ *
+ * security.* and trusted.* would act on the host (file capabilities, overlays): they are only passed on where the
+ * peer's numbers are the host's (FUSE_POSIX_SAME), for the host to allow or not; else they are kept for the peer alone,
+ * as user.supermachine.xattr.*. Names of our own get one more dot then, so that a peer that is such a server itself has
+ * its private attributes, and not ours. POSIX ACLs are refused always: who checks permissions is the peer's kernel,
+ * which would take an ACL's mask for the group's rights.
  */
 struct host_name {
 	char text[XATTR_NAME_MAX + 1];
 };
+
+static bool is_kept_apart(const char *name)
+{
+	return str_starts(name, "security.") || str_starts(name, "trusted.");
+}
 
 static int host_name(const struct posix_fs *fs, const char *name, struct host_name *ret)
 {
 	const char *rest = name;
 
 	ret->text[0] = '\0';
-	if (fs->options.ids != FUSE_POSIX_SAME) {
-		if (!str_starts(name, "user."))
-			return -EOPNOTSUPP;
-		if (str_starts(name, OURS)) {
+	if (str_starts(name, "system.posix_acl_"))
+		return -EOPNOTSUPP;
+	if (posix_maps_xattrs(fs)) {
+		if (is_kept_apart(name)) {
+			strcpy(ret->text, APART);
+		} else if (str_starts(name, OURS)) {
 			strcpy(ret->text, OURS ".");
 			rest = name + strlen(OURS);
+		} else if (!str_starts(name, "user.")) {
+			return -EOPNOTSUPP;
 		}
 	}
 	if (strlen(ret->text) + strlen(rest) > XATTR_NAME_MAX)
@@ -59,7 +74,14 @@ static size_t peer_name(const struct posix_fs *fs, const char *name, char *to)
 {
 	size_t len = strlen(name) + 1;
 
-	if (fs->options.ids != FUSE_POSIX_SAME) {
+	if (str_starts(name, "system.posix_acl_"))
+		return 0;
+	if (posix_maps_xattrs(fs)) {
+		if (str_starts(name, APART) && is_kept_apart(name + strlen(APART))) {
+			len -= strlen(APART);
+			memmove(to, name + strlen(APART), len);
+			return len;
+		}
 		if (!str_starts(name, "user.") || (str_starts(name, OURS) && !str_starts(name, OURS ".")))
 			return 0;
 		if (str_starts(name, OURS ".")) {
@@ -141,6 +163,8 @@ int posix_setxattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, uin
 	if (fd < 0)
 		return fd;
 	r = setxattr(posix_proc_path(fd).path, host.text, value, size, flags) < 0 ? -errno : 0;
+	if (streq(host.text, CAPABILITY)) /* after it is there: who looks for it from now on finds it */
+		__atomic_add_fetch(&fs->capabilities, 1, __ATOMIC_SEQ_CST);
 	posix_fd_put(fs, node);
 	return r;
 }
@@ -160,4 +184,22 @@ int posix_removexattr(struct sm_fs_backend *be, const struct sm_fs_caller *who, 
 	r = removexattr(posix_proc_path(fd).path, host.text) < 0 ? -errno : 0;
 	posix_fd_put(fs, node);
 	return r;
+}
+
+/* A file that is written to, cut off or given away loses its capabilities. Those that the host has are the host's
+ * kernel's business. */
+void posix_drop_capabilities(const struct posix_fs *fs, int fd)
+{
+	if (posix_maps_xattrs(fs))
+		(void)!removexattr(posix_proc_path(fd).path, CAPABILITY); /* mostly there is none */
+}
+
+void posix_written(const struct posix_fs *fs, struct posix_file *file)
+{
+	uint32_t now = __atomic_load_n(&fs->capabilities, __ATOMIC_SEQ_CST);
+
+	if (!posix_maps_xattrs(fs) || __atomic_load_n(&file->without, __ATOMIC_RELAXED) == now)
+		return;
+	posix_drop_capabilities(fs, file->fd);
+	__atomic_store_n(&file->without, now, __ATOMIC_RELAXED);
 }

@@ -10,6 +10,7 @@
 
 static const char *const ids_words[] = {"caller", "same", "none", "ranges", NULL};
 static const char *const symlinks_words[] = {"opaque", "deny", "follow", NULL};
+static const char *const xattrs_words[] = {"auto", "mapped", NULL};
 static const char *const cache_words[] = {"auto", "none", "always", NULL};
 
 void vm_mount_format(json_t *o, const struct vm_mount *m)
@@ -19,6 +20,7 @@ void vm_mount_format(json_t *o, const struct vm_mount *m)
 	if (m->id_ranges)
 		rj_put_str(o, "id_ranges", m->id_ranges);
 	rj_put_str(o, "symlinks", symlinks_words[m->symlinks]);
+	rj_put_str(o, "xattrs", xattrs_words[m->xattrs]);
 	rj_put_str(o, "cache", cache_words[m->cache]);
 }
 
@@ -63,6 +65,7 @@ static void get_mount(struct rj *j, struct vm_mount *m)
 	m->ids = (enum sm_fs_ids)get_word(j, "ids", ids_words);
 	m->id_ranges = rj_str(j, "id_ranges", false);
 	m->symlinks = (enum sm_fs_symlinks)get_word(j, "symlinks", symlinks_words);
+	m->xattrs = (enum sm_fs_xattrs)get_word(j, "xattrs", xattrs_words);
 	m->cache = (enum sm_fs_cache)get_word(j, "cache", cache_words);
 	if (!j->member && (m->source[0] != '/' || m->target[0] != '/'))
 		rj_fail(j, "mounts", "not absolute");

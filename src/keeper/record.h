@@ -42,6 +42,7 @@ struct vm_mount {
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
+	enum sm_fs_xattrs xattrs;
 	char *id_ranges; /* NULL: none */
 	bool is_file;	 /* not in the record: found when the source is opened */
 };

@@ -57,6 +57,7 @@ int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options *options,
 	struct fuse_posix_options own = {
 		.ids = (enum fuse_posix_ids)o.ids,
 		.id_ranges = o.id_ranges,
+		.xattrs = (enum fuse_posix_xattrs)o.xattrs,
 		.symlinks = (enum fuse_posix_symlinks)o.symlinks,
 		.read_only = o.read_only,
 		.max_fds = o.max_fds,
@@ -64,7 +65,7 @@ int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options *options,
 	};
 
 	if (valid_ns(o.cache, &own.valid_ns) < 0 || (unsigned)o.ids > SM_FS_IDS_RANGES ||
-	    (unsigned)o.symlinks > SM_FS_SYMLINKS_FOLLOW)
+	    (unsigned)o.symlinks > SM_FS_SYMLINKS_FOLLOW || (unsigned)o.xattrs > SM_FS_XATTRS_MAPPED)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "directory %s: an option has no such value", path);
 	return fuse_posix_new(path, &own, ret, err);
 }

@@ -68,7 +68,8 @@ static struct sm_mount *public_mounts(const struct vm_record *r)
 					 .ids = m->ids,
 					 .symlinks = m->symlinks,
 					 .cache = m->cache,
-					 .id_ranges = m->id_ranges};
+					 .id_ranges = m->id_ranges,
+					 .xattrs = m->xattrs};
 	}
 	return v;
 }

@@ -286,6 +286,7 @@ static int take_word(struct members *m, const char *name, const char *const *wor
 static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
 {
 	static const char *const ids[] = {"caller", "same", "none", "ranges", NULL};
+	static const char *const xattrs[] = {"auto", "mapped", NULL};
 	static const char *const symlinks[] = {"opaque", "deny", "follow", NULL};
 	static const char *const cache[] = {"auto", "none", "always", NULL};
 	struct members m = enter(up, v, "fs");
@@ -294,6 +295,7 @@ static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
 	fs->read_only = take_bool(&m, "read_only", false);
 	fs->ids = (enum sm_fs_ids)take_word(&m, "ids", ids);
 	strcpy(fs->id_ranges, take_str(&m, "id_ranges", false, sizeof(fs->id_ranges) - 1));
+	fs->xattrs = (enum sm_fs_xattrs)take_word(&m, "xattrs", xattrs);
 	fs->symlinks = (enum sm_fs_symlinks)take_word(&m, "symlinks", symlinks);
 	fs->cache = (enum sm_fs_cache)take_word(&m, "cache", cache);
 	return leave(&m);

@@ -86,6 +86,7 @@ struct vmm_fs_config {
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
+	enum sm_fs_xattrs xattrs;
 	char id_ranges[256];
 };
 

@@ -78,6 +78,7 @@ static int open_one(struct share *s, const struct vmm_fs_config *fs, unsigned nu
 	struct fuse_posix_options o = {
 		.ids = (enum fuse_posix_ids)fs->ids,
 		.id_ranges = fs->id_ranges,
+		.xattrs = (enum fuse_posix_xattrs)fs->xattrs,
 		.symlinks = (enum fuse_posix_symlinks)fs->symlinks,
 		.read_only = fs->read_only,
 		.valid_ns = valid_ns(fs->cache),

@@ -27,7 +27,11 @@ static void record_survives_a_round_trip(void **state)
 	struct vm_part parts[] = {{"/p/one", 4096, 0}, {"/p/two", 8192, 2 << 20}};
 	struct vm_mount mounts[] = {{.source = "/s", .target = "/t", .read_only = true, .cache = SM_FS_CACHE_NONE},
 				    {.source = raw_path, .target = "/t/u", .cow = true, .ids = SM_FS_IDS_SAME},
-				    {.source = "/s", .target = "/v", .ids = SM_FS_IDS_RANGES, .id_ranges = ranges}};
+				    {.source = "/s",
+				     .target = "/v",
+				     .ids = SM_FS_IDS_RANGES,
+				     .id_ranges = ranges,
+				     .xattrs = SM_FS_XATTRS_MAPPED}};
 	struct vm_record in = {.id = "00ff00ff00ff",
 			       .mounts = mounts,
 			       .num_mounts = 3,
@@ -78,6 +82,7 @@ static void record_survives_a_round_trip(void **state)
 	assert_int_equal(out.mounts[1].ids, SM_FS_IDS_SAME);
 	assert_null(out.mounts[1].id_ranges);
 	assert_int_equal(out.mounts[2].ids, SM_FS_IDS_RANGES);
+	assert_int_equal(out.mounts[2].xattrs, SM_FS_XATTRS_MAPPED);
 	assert_string_equal(out.mounts[2].id_ranges, ranges);
 	assert_int_equal(vm_record_format(&out, &again, NULL), 0);
 	assert_string_equal(json, again);

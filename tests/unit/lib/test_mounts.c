@@ -108,6 +108,9 @@ static void test_refusals(void **state)
 	m.id_ranges = "u:0:0";
 	refused(m, EINVAL, "ids are given as");
 	m.id_ranges = "u:0:1000:1";
+	m.xattrs = (enum sm_fs_xattrs)2;
+	refused(m, EINVAL, "no such value");
+	m.xattrs = SM_FS_XATTRS_MAPPED;
 	m.symlinks = (enum sm_fs_symlinks)3;
 	refused(m, EINVAL, "no such value");
 }
