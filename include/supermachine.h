@@ -315,6 +315,7 @@ struct sm_mount {
 	enum sm_fs_cache cache;
 	const char *id_ranges; /**< With SM_FS_IDS_RANGES. */
 	enum sm_fs_xattrs xattrs;
+	bool direct; /**< O_DIRECT in the VM leaves out the host's page cache, too, for aligned buffers. */
 };
 #define SM_MOUNT_INIT                                                                                                  \
 	{                                                                                                              \
@@ -772,6 +773,7 @@ struct sm_fs_posix_options {
 	unsigned max_open;     /**< Files open at once; 0: half of RLIMIT_NOFILE. Beyond: ENFILE. */
 	const char *id_ranges; /**< With SM_FS_IDS_RANGES. */
 	enum sm_fs_xattrs xattrs;
+	bool direct; /**< O_DIRECT of the peer leaves out the host's page cache, too, for aligned buffers. */
 };
 #define SM_FS_POSIX_OPTIONS_INIT                                                                                       \
 	{                                                                                                              \

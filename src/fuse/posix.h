@@ -57,6 +57,8 @@ struct fuse_posix_options {
 	enum fuse_posix_xattrs xattrs;
 	const char *id_ranges; /* FUSE_POSIX_RANGES: see posix_ids.c; not kept */
 	bool read_only;
+	bool direct;	   /* what the peer opens with O_DIRECT leaves out the host's cache, too, where its buffers are
+			      aligned */
 	uint64_t valid_ns; /* 0: every use asks; always so with FUSE_POSIX_FOLLOW */
 	unsigned max_fds;  /* O_PATH descriptors held for nodes; 0: 4096, at most a quarter of RLIMIT_NOFILE */
 	unsigned max_open; /* files and directories open at once; 0: half of RLIMIT_NOFILE. Beyond: -ENFILE */

@@ -37,14 +37,35 @@ void posix_open_uncount(struct posix_fs *fs)
 /*
  * Flags for the host. O_APPEND is no flag of the descriptor: the peer's kernel may write cached pages through any open
  * file, and those have their place; an appending write says so itself. O_NOFOLLOW and O_CREAT have done their work;
- * O_NOATIME needs ownership. O_DIRECT would ask for alignment that the peer's buffers need not have: the peer's own
- * cache is left out all the same, the host's is one for all.
+ * O_NOATIME needs ownership. O_DIRECT asks for alignment that the peer's buffers need not have: it is on a descriptor
+ * beside (open_direct), if at all; the peer's own cache is left out all the same, the host's is one for all.
  */
 int posix_host_flags(uint32_t flags)
 {
 	int out = (int)(flags & (O_ACCMODE | O_TRUNC | O_SYNC | O_DSYNC));
 
 	return out | O_NONBLOCK | O_CLOEXEC; /* nonblocking: nothing here may hang on a lease or a device */
+}
+
+/* It counts as an open file; if it may not be one, or the file system has no such thing, the host's cache is used. */
+static int open_direct(struct posix_fs *fs, int fd, uint32_t flags)
+{
+	int n;
+
+	if (!fs->options.direct || !(flags & O_DIRECT) || posix_open_count(fs) < 0)
+		return -1;
+	n = posix_reopen(fs, fd, (posix_host_flags(flags) & ~O_TRUNC) | O_DIRECT);
+	if (n < 0)
+		posix_open_uncount(fs);
+	return n < 0 ? -1 : n;
+}
+
+static void close_direct(struct posix_fs *fs, int fd)
+{
+	if (fd < 0)
+		return;
+	close(fd);
+	posix_open_uncount(fs);
 }
 
 int posix_open_done(struct posix_fs *fs, uint64_t id, int fd, uint32_t flags, const struct stat *st,
@@ -55,14 +76,16 @@ int posix_open_done(struct posix_fs *fs, uint64_t id, int fd, uint32_t flags, co
 
 	if (!file)
 		return -ENOMEM;
-	*file = (struct posix_file){.fd = fd, .append = flags & O_APPEND};
+	*file = (struct posix_file){.fd = fd, .direct_fd = open_direct(fs, fd, flags), .append = flags & O_APPEND};
 	*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)file, .flags = SM_FS_OPEN_NOFLUSH};
 	/* Close-to-open: what the peer cached may stay if the contents are those that it was shown last. */
 	if (posix_node_shown(fs, id, st))
 		ret->flags |= SM_FS_OPEN_KEEP_CACHE;
 	r = posix_node_opened(fs, id, file);
-	if (r < 0)
+	if (r < 0) {
+		close_direct(fs, file->direct_fd);
 		free(file);
+	}
 	return r;
 }
 
@@ -114,18 +137,27 @@ void posix_release(struct sm_fs_backend *be, uint64_t id, uint64_t fh, bool floc
 
 	posix_node_closed(fs, id, file);
 	close(file->fd);
+	close_direct(fs, file->direct_fd);
 	free(file);
 	posix_open_uncount(fs);
 }
 
-ssize_t posix_read(struct sm_fs_backend *be, uint64_t id, uint64_t fh, const struct iovec *iov, int count, uint64_t off)
+static ssize_t read_at(int fd, const struct iovec *iov, int count, uint64_t off)
 {
 	ssize_t n;
 
 	do
-		n = preadv(posix_file_of(fh)->fd, iov, MIN(count, IOV_MAX), (off_t)off);
+		n = preadv(fd, iov, MIN(count, IOV_MAX), (off_t)off);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
+}
+
+ssize_t posix_read(struct sm_fs_backend *be, uint64_t id, uint64_t fh, const struct iovec *iov, int count, uint64_t off)
+{
+	const struct posix_file *file = posix_file_of(fh);
+	ssize_t n = file->direct_fd < 0 ? -EINVAL : read_at(file->direct_fd, iov, count, off);
+
+	return n == -EINVAL ? read_at(file->fd, iov, count, off) : n; /* not aligned */
 }
 
 /*
@@ -149,13 +181,13 @@ static void drop_suidgid(struct posix_fs *fs, uint64_t id, int fd)
 		return;
 }
 
-static ssize_t write_at(const struct posix_file *file, const struct iovec *iov, int count, uint64_t off, bool append)
+static ssize_t write_at(int fd, const struct iovec *iov, int count, uint64_t off, bool append)
 {
 	ssize_t n;
 
 	do
-		n = append ? pwritev2(file->fd, iov, MIN(count, IOV_MAX), (off_t)off, RWF_APPEND)
-			   : pwritev(file->fd, iov, MIN(count, IOV_MAX), (off_t)off);
+		n = append ? pwritev2(fd, iov, MIN(count, IOV_MAX), (off_t)off, RWF_APPEND)
+			   : pwritev(fd, iov, MIN(count, IOV_MAX), (off_t)off);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n;
 }
@@ -165,15 +197,18 @@ ssize_t posix_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, ui
 {
 	struct posix_file *file = posix_file_of(fh);
 	struct posix_fs *fs = posix_fs_of(be);
-	bool ours = false;
+	bool ours = false, append = file->append && flags & SM_FS_WRITE_APPEND;
+	ssize_t n = -EINVAL;
 	struct stat st;
-	ssize_t n;
 
 	/* What the peer writes it has in its cache, if nobody wrote between: then that is right at the next open, too.
 	 */
 	if (fs->fine_times && fstat(file->fd, &st) == 0)
 		ours = posix_node_unchanged(fs, id, &st);
-	n = write_at(file, iov, count, off, file->append && flags & SM_FS_WRITE_APPEND);
+	if (file->direct_fd >= 0)
+		n = write_at(file->direct_fd, iov, count, off, append);
+	if (n == -EINVAL) /* not aligned */
+		n = write_at(file->fd, iov, count, off, append);
 	if (n < 0)
 		return n;
 	if (flags & SM_FS_WRITE_KILL_SUIDGID)

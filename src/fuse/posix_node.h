@@ -56,6 +56,7 @@ struct posix_handle {
 struct posix_file {
 	struct posix_file *next; /* the node's others */
 	int fd;
+	int direct_fd; /* the same with O_DIRECT; -1: none */
 	bool append;
 	uint32_t without; /* atomic: what posix_fs.capabilities was when it was seen to have none */
 };

@@ -38,7 +38,7 @@ struct vm_part {
 struct vm_mount {
 	char *source; /* absolute */
 	char *target; /* absolute, without . .. and empty parts; outer ones come first */
-	bool read_only, cow;
+	bool read_only, cow, direct;
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;

@@ -60,6 +60,7 @@ int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options *options,
 		.xattrs = (enum fuse_posix_xattrs)o.xattrs,
 		.symlinks = (enum fuse_posix_symlinks)o.symlinks,
 		.read_only = o.read_only,
+		.direct = o.direct,
 		.max_fds = o.max_fds,
 		.max_open = o.max_open,
 	};

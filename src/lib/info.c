@@ -65,6 +65,7 @@ static struct sm_mount *public_mounts(const struct vm_record *r)
 					 .target = m->target,
 					 .read_only = m->read_only,
 					 .cow = m->cow,
+					 .direct = m->direct,
 					 .ids = m->ids,
 					 .symlinks = m->symlinks,
 					 .cache = m->cache,

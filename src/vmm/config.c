@@ -293,6 +293,7 @@ static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
 
 	fs->fd = take_fd(&m, "fd", true);
 	fs->read_only = take_bool(&m, "read_only", false);
+	fs->direct = take_bool(&m, "direct", false);
 	fs->ids = (enum sm_fs_ids)take_word(&m, "ids", ids);
 	strcpy(fs->id_ranges, take_str(&m, "id_ranges", false, sizeof(fs->id_ranges) - 1));
 	fs->xattrs = (enum sm_fs_xattrs)take_word(&m, "xattrs", xattrs);

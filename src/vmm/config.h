@@ -82,7 +82,7 @@ struct vmm_blk_config {
 
 struct vmm_fs_config {
 	int fd;
-	bool read_only;
+	bool read_only, direct;
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;

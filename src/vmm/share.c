@@ -81,6 +81,7 @@ static int open_one(struct share *s, const struct vmm_fs_config *fs, unsigned nu
 		.xattrs = (enum fuse_posix_xattrs)fs->xattrs,
 		.symlinks = (enum fuse_posix_symlinks)fs->symlinks,
 		.read_only = fs->read_only,
+		.direct = fs->direct,
 		.valid_ns = valid_ns(fs->cache),
 	};
 	unsigned i = s->count;

@@ -33,10 +33,12 @@ struct fixture {
 
 static void serve(struct fixture *f, enum fuse_posix_ids ids, enum fuse_posix_xattrs xattrs)
 {
-	struct fuse_posix_options o = {.ids = ids, .xattrs = xattrs, .id_ranges = "b:0:0:1000"};
+	char ranges[64];
+	struct fuse_posix_options o = {.ids = ids, .xattrs = xattrs, .id_ranges = ranges};
 	struct sm_fs_entry e = {0};
 	struct sm_fs_open open = {0};
 
+	snprintf(ranges, sizeof(ranges), "u:0:%u:1,g:0:%u:1", geteuid(), getegid());
 	strcpy(f->dir, "/tmp/sm-test-xattr.XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->host, sizeof(f->host), "%s/f", f->dir);

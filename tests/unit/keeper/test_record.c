@@ -29,6 +29,7 @@ static void record_survives_a_round_trip(void **state)
 				    {.source = raw_path, .target = "/t/u", .cow = true, .ids = SM_FS_IDS_SAME},
 				    {.source = "/s",
 				     .target = "/v",
+				     .direct = true,
 				     .ids = SM_FS_IDS_RANGES,
 				     .id_ranges = ranges,
 				     .xattrs = SM_FS_XATTRS_MAPPED}};
@@ -82,6 +83,7 @@ static void record_survives_a_round_trip(void **state)
 	assert_int_equal(out.mounts[1].ids, SM_FS_IDS_SAME);
 	assert_null(out.mounts[1].id_ranges);
 	assert_int_equal(out.mounts[2].ids, SM_FS_IDS_RANGES);
+	assert_true(out.mounts[2].direct && !out.mounts[1].direct);
 	assert_int_equal(out.mounts[2].xattrs, SM_FS_XATTRS_MAPPED);
 	assert_string_equal(out.mounts[2].id_ranges, ranges);
 	assert_int_equal(vm_record_format(&out, &again, NULL), 0);

@@ -173,7 +173,7 @@ static void test_shares(void **state)
 	assert_int_equal(
 		parse("{" BASE ",\"fs\":[{\"fd\":14,\"read_only\":true,\"ids\":\"same\",\"symlinks\":\"deny\","
 		      "\"cache\":\"none\"},{\"fd\":15},{\"fd\":16,\"ids\":\"ranges\",\"id_ranges\":\"u:0:1:1\","
-		      "\"symlinks\":\"follow\",\"xattrs\":\"mapped\"}]}",
+		      "\"symlinks\":\"follow\",\"xattrs\":\"mapped\",\"direct\":true}]}",
 		      &cfg, &err),
 		0);
 	assert_int_equal(cfg.num_fs, 3);
@@ -187,6 +187,7 @@ static void test_shares(void **state)
 	assert_int_equal(cfg.fs[1].cache, SM_FS_CACHE_AUTO);
 	assert_int_equal(cfg.fs[2].ids, SM_FS_IDS_RANGES);
 	assert_string_equal(cfg.fs[2].id_ranges, "u:0:1:1");
+	assert_true(cfg.fs[2].direct && !cfg.fs[0].direct);
 	assert_int_equal(cfg.fs[0].xattrs, SM_FS_XATTRS_AUTO);
 	assert_int_equal(cfg.fs[2].xattrs, SM_FS_XATTRS_MAPPED);
 	assert_int_equal(cfg.fs[2].symlinks, SM_FS_SYMLINKS_FOLLOW);
