@@ -149,6 +149,7 @@ int machine_role(struct agent *a)
 		return r;
 	}
 	mount_rest(a);
+	machine_hold_kvm();
 	for (;;) {
 		int fd = wait_for_port(a);
 

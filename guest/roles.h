@@ -8,4 +8,7 @@
 int guest_role(struct agent *a);
 int machine_role(struct agent *a);
 
+/* kvm_hold.c: keeps the kernel's code for VMs switched on as long as the machine lives. Fails with a warning. */
+void machine_hold_kvm(void);
+
 #endif
