@@ -38,6 +38,7 @@ static const struct service services[] = {
 	{PROTO_CONNECT, false, connect_open},	  {PROTO_POWEROFF, true, poweroff_open},
 	{PROTO_READ_FILE, false, read_file_open}, {PROTO_WRITE_FILE, false, write_file_open},
 	{PROTO_STATS, true, stats_open},	  {PROTO_SYNC_CLOCK, true, clock_open},
+	{PROTO_PREPARE, true, prepare_open},
 };
 
 void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...)
@@ -129,7 +130,8 @@ static void on_end(struct link *l, int r, const char *why, void *arg)
 {
 	struct agent *a = arg;
 
-	if (r < 0)
+	/* A guest that was restored finds the link gone that its original had: nothing to spend a console's line on. */
+	if (r < 0 && r != -ECONNRESET && r != -ENOTCONN)
 		log_warn("agent", "link: %s", why);
 	a->link = link_free(l);
 	loop_stop(a->loop, r);
@@ -169,7 +171,7 @@ int agent_serve(struct agent *a, int fd)
 	if (r == 0) {
 		link_flush(a->link);
 		if (a->modules_left)
-			a->loader_fd = boot_modules_behind(a->modules_pos, ROOT_MODULE);
+			a->loader_fd = boot_modules_behind(a->modules_pos, ROOT_MODULE, &a->loader_pid);
 		a->modules_left = false;
 		r = a->link ? loop_run(a->loop) : -ECONNRESET;
 	}

@@ -39,6 +39,8 @@ struct agent {
 	size_t modules_pos;	  /* how far the list of modules has been worked off (boot.h) */
 	bool modules_left;	  /* the rest is to be loaded once HELLO is out */
 	int loader_fd;		  /* the modules that SETUP needs are still loading, -1: no more */
+	pid_t loader_pid;	  /* who loads what comes after those, 0: nobody has */
+	bool prepared;		  /* PREPARE was done: this guest may be one of many copies */
 	bool set_up;		  /* SETUP was done */
 	bool upper_disk;	  /* the writable layer is a disk */
 	struct proto_setup setup; /* the container's defaults, zero before SETUP */
@@ -71,6 +73,9 @@ void connect_open(struct agent *a, uint32_t ch, struct cursor *request);
 void read_file_open(struct agent *a, uint32_t ch, struct cursor *request);
 void write_file_open(struct agent *a, uint32_t ch, struct cursor *request);
 void tunnel_abandon_all(struct agent *a);
+
+/* prepare.c */
+void prepare_open(struct agent *a, uint32_t ch, struct cursor *request);
 
 /* setup.c */
 void setup_open(struct agent *a, uint32_t ch, struct cursor *request);

@@ -148,7 +148,7 @@ static void load_rest(size_t pos, const char *last, int done)
 	_exit(0);
 }
 
-int boot_modules_behind(size_t pos, const char *last)
+int boot_modules_behind(size_t pos, const char *last, pid_t *ret_pid)
 {
 	int ends[2];
 	pid_t pid;
@@ -158,8 +158,10 @@ int boot_modules_behind(size_t pos, const char *last)
 		if (pid == 0)
 			load_rest(pos, last, ends[1]);
 		close(ends[1]);
-		if (pid > 0)
+		if (pid > 0) {
+			*ret_pid = pid;
 			return ends[0];
+		}
 		close(ends[0]);
 	}
 	boot_modules(&pos, NULL);

@@ -15,9 +15,10 @@ void boot_mounts(struct agent *a);
 void boot_modules(size_t *pos, const char *last);
 /*
  * The rest of the list in a child process, while the agent goes on: those until `last`, then, at low priority, all
- * others. The result is for boot_modules_wait (which takes it, and returns -1) to wait until `last` is in.
+ * others. The result is for boot_modules_wait (which takes it, and returns -1) to wait until `last` is in. *ret_pid:
+ * the child, when there is one.
  */
-int boot_modules_behind(size_t pos, const char *last);
+int boot_modules_behind(size_t pos, const char *last, pid_t *ret_pid);
 int boot_modules_wait(int fd);
 /* From the kernel's search for victims when memory is short; and makes it polite to those it serves. */
 void boot_protect_self(struct agent *a);

@@ -26,6 +26,16 @@
 #define WORK WRITABLE "/work"
 #define DEVICE_WAIT_NS 3000000000ULL
 
+/* False for the places of disks that this guest has not: asking each for its serial number would take a request. */
+static bool has_size(int block, const char *name)
+{
+	_free_ char *text = NULL;
+	char path[300];
+
+	snprintf(path, sizeof(path), "%s/size", name);
+	return read_file_at(block, path, 64, &text, NULL) == 0 && strtoull(text, NULL, 10) > 0;
+}
+
 /* The block device with this serial number, as "/dev/vda"; 0 or -ENOENT. */
 static int find_by_serial(struct agent *a, const char *serial, char *ret, size_t size)
 {
@@ -43,7 +53,8 @@ static int find_by_serial(struct agent *a, const char *serial, char *ret, size_t
 		char path[300];
 
 		snprintf(path, sizeof(path), "%s/serial", e->d_name);
-		if (e->d_name[0] == '.' || read_file_at(dirfd(d), path, 64, &text, NULL) < 0)
+		if (e->d_name[0] == '.' || !has_size(dirfd(d), e->d_name) ||
+		    read_file_at(dirfd(d), path, 64, &text, NULL) < 0)
 			continue;
 		text[strcspn(text, "\n")] = '\0';
 		if (streq(text, serial)) {

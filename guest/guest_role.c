@@ -70,7 +70,7 @@ int guest_role(struct agent *a)
 			return fd;
 		}
 		r = agent_serve(a, fd);
-		if (r < 0)
+		if (r < 0 && r != -ECONNRESET && r != -ENOTCONN)
 			log_warn("agent", "the link ended: %s", strerror(-r));
 	}
 }

@@ -33,13 +33,16 @@ static void relax_network(struct agent *a)
 	}
 }
 
-static int set_identity(const struct proto_setup *s, struct sm_error *err)
+static int set_identity(struct agent *a, const struct proto_setup *s, struct sm_error *err)
 {
 	static const uint8_t none[32];
 	int r = clock_set(s->realtime_ns);
 
 	if (r < 0)
 		return error_sys(err, -r, "set the clock");
+	/* Copies of one guest have the same random numbers until they get a seed each. */
+	if (a->prepared && memcmp(s->seed, none, sizeof(none)) == 0)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "a restored guest needs a seed");
 	if (memcmp(s->seed, none, sizeof(none)) != 0) {
 		r = entropy_add(s->seed);
 		if (r < 0)
@@ -77,7 +80,7 @@ static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error 
 {
 	_cleanup_(shares_done) struct shares shares = {0};
 	uint64_t since = time_now_ns();
-	int r = stage(&since, "identity", set_identity(s, err));
+	int r = stage(&since, "identity", set_identity(a, s, err));
 
 	relax_network(a);
 	a->loader_fd = boot_modules_wait(a->loader_fd);

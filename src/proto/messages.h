@@ -21,6 +21,8 @@ enum proto_service {
 	PROTO_WRITE_FILE = 6,
 	PROTO_STATS = 7,
 	PROTO_SYNC_CLOCK = 8,
+	PROTO_PREPARE = 9, /* get ready for a snapshot of a guest that has no image yet; opened when that is done (guest
+			      only) */
 	/* keeper */
 	PROTO_KEEPER_STATUS = 32,  /* reply: state, JSON record */
 	PROTO_KEEPER_WAIT = 33,	   /* event exit when the VM ends */

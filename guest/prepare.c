@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The PREPARE service: before a snapshot is taken of a guest that has no image yet, whatever every copy of it would
+ * otherwise do at its set-up is done here, once, and memory that nobody needs is made free, so that it is not saved.
+ * Nothing secret and nothing of an image is in the guest then. What the copies must not share is renewed in SETUP.
+ */
+#include "guest/setup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "guest/boot.h"
+
+#define WINDOW_DRIVER "bus/virtio/drivers/virtio_pmem"
+#define WINDOW_DISK "block/pmem0/size"
+#define WINDOW_WAIT_NS 20000000000ULL
+#define SPARE "/spare"
+/* Free pages are told to the host two seconds after the first became free (mm/page_reporting.c), then block by block.
+ */
+#define REPORTING_US 2600000
+
+/* All modules, also those that nothing at hand waits for. */
+static void finish_modules(struct agent *a)
+{
+	a->loader_fd = boot_modules_wait(a->loader_fd);
+	while (a->loader_pid > 0 && waitpid(a->loader_pid, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	a->loader_pid = 0; /* reaped here or before: both are its end */
+}
+
+static bool has_window(struct agent *a)
+{
+	int fd = openat(a->sys_fd, WINDOW_DRIVER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	bool found = false;
+
+	if (!d) {
+		fd_close(fd);
+		return false;
+	}
+	while (!found && (e = readdir(d)))
+		found = str_starts(e->d_name, "virtio");
+	closedir(d);
+	return found;
+}
+
+/* The window's disk is found in the background: every copy is to have it already. */
+static int await_window(struct agent *a)
+{
+	uint64_t until = time_now_ns() + WINDOW_WAIT_NS;
+
+	while (has_window(a) && faccessat(a->sys_fd, WINDOW_DISK, F_OK, 0) < 0) {
+		if (time_now_ns() > until)
+			return -ENODEV;
+		usleep(2000);
+	}
+	return 0;
+}
+
+/* What a set-up mounts, mounted once and taken away: what the kernel makes on first use is there then. */
+static void rehearse(void)
+{
+	static const struct {
+		const char *type, *path, *options;
+	} mounts[] = {
+		{"tmpfs", SPARE, "mode=755"},
+		{"overlay", SPARE "/root", "lowerdir=" SPARE "/lower,upperdir=" SPARE "/upper,workdir=" SPARE "/work"},
+		{"sysfs", SPARE "/a", NULL},
+		{"cgroup2", SPARE "/b", NULL},
+		{"devpts", SPARE "/c", "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+		{"mqueue", SPARE "/d", NULL},
+		{"proc", SPARE "/e", NULL},
+	};
+	static const char *const points[] = {"lower", "upper", "work", "root", "a", "b", "c", "d", "e"};
+
+	mkdir(SPARE, 0700);
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+		if (mount(mounts[i].type, mounts[i].path, mounts[i].type, 0, mounts[i].options) < 0)
+			log_debug("agent", "rehearsal: %s: %s", mounts[i].type, strerror(errno));
+		for (size_t p = 0; i == 0 && p < ARRAY_SIZE(points); p++) {
+			char path[64];
+
+			snprintf(path, sizeof(path), SPARE "/%s", points[p]);
+			mkdir(path, 0755);
+		}
+	}
+	for (size_t i = ARRAY_SIZE(mounts); i--;)
+		umount2(mounts[i].path, 0);
+	rmdir(SPARE);
+}
+
+static void tell_kernel(struct agent *a, const char *file, const char *text)
+{
+	_fd_ int fd = openat(a->proc_fd, file, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write_full(fd, text, strlen(text)) < 0)
+		log_debug("agent", "%s: %s", file, strerror(errno));
+}
+
+static int prepare(struct agent *a)
+{
+	int r;
+
+	finish_modules(a);
+	r = await_window(a);
+	if (r < 0)
+		return r;
+	rehearse();
+	sync();
+	tell_kernel(a, "sys/vm/drop_caches", "3");
+	tell_kernel(a, "sys/vm/compact_memory", "1");
+	usleep(REPORTING_US);
+	return 0;
+}
+
+void prepare_open(struct agent *a, uint32_t ch, struct cursor *request)
+{
+	int r;
+
+	if (a->role != ROLE_GUEST || a->set_up) {
+		agent_refuse(a, ch, -EALREADY, "only a guest without an image can be prepared for a snapshot");
+		return;
+	}
+	r = prepare(a);
+	if (r < 0) {
+		agent_refuse(a, ch, r, "the image window's disk did not appear");
+		return;
+	}
+	a->prepared = true;
+	mux_opened(a->mux, ch, NULL);
+	mux_close(a->mux, ch, 0, NULL);
+}
