@@ -62,8 +62,9 @@ static int send_setup(struct keeper *k)
 {
 	struct vm_record *rec = &k->rec;
 	char image[] = "image", pmem[] = "pmem0", upper[] = "upper"; /* the message's members are not const */
-	struct proto_setup s = {.root = rec->root_blk ? PROTO_ROOT_BLK : PROTO_ROOT_PMEM,
-				.root_device = rec->root_blk ? image : pmem,
+	bool disk = keeper_root_on_disk(k);
+	struct proto_setup s = {.root = disk ? PROTO_ROOT_BLK : PROTO_ROOT_PMEM,
+				.root_device = disk ? image : pmem,
 				.upper_serial = rec->disk_template ? upper : NULL,
 				.hostname = rec->hostname,
 				.env = rec->env,
@@ -94,9 +95,10 @@ static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
 
 	if (k->phase != PHASE_BOOT)
 		return;
-	keeper_stage(k, "boot");
+	k->agent_seen = true;
+	keeper_stage(k, k->args.restore ? "restore" : "boot");
 	k->phase = PHASE_SETUP;
-	r = send_setup(k);
+	r = k->args.base ? mux_open(agent_mux(k), PROTO_PREPARE, NULL, NULL, &k->setup_ch) : send_setup(k);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", strerror(-r));
 }
@@ -109,7 +111,10 @@ static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
 	uint32_t pid = 0;
 
 	if (ch == k->setup_ch && k->phase == PHASE_SETUP) {
-		keeper_setup_done(k);
+		if (k->args.base)
+			keeper_prepared(k);
+		else
+			keeper_setup_done(k);
 	} else if (ch == k->main_ch) {
 		k->main_open = true;
 		keeper_main_started(k, proto_pid_decode(reply, &pid) < 0 || pid);
@@ -141,7 +146,7 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		mux_close(agent_mux(k), ch, 0, "");
 	if (ch == k->main_ch && k->main_ch)
 		keeper_main_done(k, code, text);
-	else if (ch == k->setup_ch && k->phase == PHASE_SETUP)
+	else if (ch == k->setup_ch && k->phase == PHASE_SETUP && (code || !k->args.base))
 		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", *text ? text : strerror(-code));
 }
 

@@ -15,6 +15,7 @@
 #include "keeper/recordjson.h"
 
 #define VSOCK_CID 3
+#define FIXED_DISKS 8 /* of a base: the image, the writable layer, and what more may come */
 
 void monitor_files_done(struct monitor_files *f)
 {
@@ -73,24 +74,58 @@ static json_t *parts_json(struct keeper *k, struct monitor_files *f, struct sm_e
 	return list;
 }
 
+/* A base and what is restored from it have the same devices, used or not. */
+static bool fixed_devices(const struct keeper *k)
+{
+	return k->args.base || k->args.restore;
+}
+
+bool keeper_root_on_disk(const struct keeper *k)
+{
+	return k->args.restore ? k->rec.window_size > k->args.window : k->rec.root_blk;
+}
+
+static void add_idle(json_t *disks, bool read_only)
+{
+	json_t *o = json_object();
+
+	rj_put_bool(o, "idle", true);
+	rj_put_bool(o, "read_only", read_only);
+	json_array_append_new(disks, o);
+}
+
+static void add_window(json_t *config, uint64_t size, json_t *parts)
+{
+	json_t *o = json_object();
+
+	rj_put_u64(o, "size", size);
+	json_object_set_new(o, "parts", parts);
+	json_object_set_new(config, "window", o);
+}
+
 static int add_image(struct keeper *k, struct monitor_files *f, json_t *config, json_t *disks, struct sm_error *err)
 {
+	uint64_t window = fixed_devices(k) ? k->args.window : k->rec.window_size;
+	bool disk = keeper_root_on_disk(k) && !k->args.base;
 	json_t *parts, *o;
 
-	parts = parts_json(k, f, err);
+	parts = k->args.base ? json_array() : parts_json(k, f, err);
 	if (!parts)
 		return -EIO;
-	o = json_object();
-	if (k->rec.root_blk) {
+	if (disk) {
+		o = json_object();
 		json_object_set_new(o, "concat", parts);
 		rj_put_bool(o, "read_only", true);
 		rj_put_str(o, "serial", "image");
 		json_array_append_new(disks, o);
-	} else {
-		rj_put_u64(o, "size", k->rec.window_size);
-		json_object_set_new(o, "parts", parts);
-		json_object_set_new(config, "window", o);
+		parts = json_array();
+	} else if (fixed_devices(k)) {
+		add_idle(disks, true);
 	}
+	if (window && (!disk || fixed_devices(k)))
+		add_window(config, window, parts);
+	else
+		json_decref(parts);
 	return 0;
 }
 
@@ -124,8 +159,10 @@ static int add_devices(struct keeper *k, struct monitor_files *f, json_t *config
 	json_t *disks = json_array();
 	int r = add_image(k, f, config, disks, err);
 
-	if (r == 0 && k->rec.disk_template)
+	if (r == 0 && k->rec.disk_template && !k->args.base)
 		r = add_upper(k, f, disks, err);
+	while (fixed_devices(k) && json_array_size(disks) < FIXED_DISKS)
+		add_idle(disks, false);
 	json_object_set_new(config, "blk", disks);
 	return r;
 }
@@ -178,15 +215,49 @@ static int add_mounts(struct keeper *k, struct monitor_files *f, json_t *config,
 	return 0;
 }
 
+static int add_kernel(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+{
+	int kernel = open_into(f, AT_FDCWD, k->rec.kernel, O_RDONLY, err);
+	int initramfs = kernel < 0 ? kernel : open_into(f, AT_FDCWD, k->rec.initramfs, O_RDONLY, err);
+
+	if (initramfs < 0)
+		return initramfs;
+	rj_put_u64(config, "kernel", (uint64_t)kernel);
+	rj_put_u64(config, "initramfs", (uint64_t)initramfs);
+	rj_put_str(config, "cmdline", k->rec.cmdline);
+	return 0;
+}
+
+static int add_snapshot(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+{
+	_fd_ int dir = open(k->args.restore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int state, memory = -1;
+	json_t *o;
+
+	k->restore_broken = true; /* unless all goes well */
+	if (dir < 0)
+		return error_sys(err, errno, "open %s", k->args.restore);
+	state = open_into(f, dir, "state", O_RDONLY, err);
+	if (state >= 0)
+		memory = open_into(f, dir, "memory", O_RDONLY, err);
+	if (state < 0 || memory < 0)
+		return MIN(state, memory);
+	o = json_object();
+	rj_put_u64(o, "state", (uint64_t)state);
+	rj_put_u64(o, "memory", (uint64_t)memory);
+	json_object_set_new(config, "restore", o);
+	k->restore_broken = false;
+	return 0;
+}
+
 int monitor_config(struct keeper *k, struct monitor_files *f, int control, int agent, int console, char **ret,
 		   struct sm_error *err)
 {
 	json_t *o = json_object(), *vsock = json_object();
-	int kernel, initramfs, r;
+	int r;
 
-	kernel = open_into(f, AT_FDCWD, k->rec.kernel, O_RDONLY, err);
-	initramfs = kernel < 0 ? kernel : open_into(f, AT_FDCWD, k->rec.initramfs, O_RDONLY, err);
-	r = initramfs < 0 ? initramfs : add_devices(k, f, o, err);
+	r = k->args.restore ? add_snapshot(k, f, o, err) : add_kernel(k, f, o, err);
+	r = r < 0 ? r : add_devices(k, f, o, err);
 	r = r < 0 ? r : add_mounts(k, f, o, err);
 	if (r < 0) {
 		json_decref(o);
@@ -197,9 +268,6 @@ int monitor_config(struct keeper *k, struct monitor_files *f, int control, int a
 	rj_put_str(o, "name", k->rec.id);
 	rj_put_u64(o, "memory", k->rec.memory);
 	rj_put_u64(o, "cpus", k->rec.cpus);
-	rj_put_u64(o, "kernel", (uint64_t)kernel);
-	rj_put_u64(o, "initramfs", (uint64_t)initramfs);
-	rj_put_str(o, "cmdline", k->rec.cmdline);
 	rj_put_u64(o, "control", (uint64_t)control);
 	rj_put_u64(o, "console", (uint64_t)console);
 	rj_put_u64(vsock, "cid", VSOCK_CID);

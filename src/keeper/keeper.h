@@ -11,6 +11,8 @@
  *	ENDING	the command has ended (or was given up): the guest powers off, or the monitor is told to stop
  *	ENDED	the monitor is reaped, exit.json written, clients told; the keeper leaves when their links are drained
  *
+ * A base's life is BOOT; SETUP, which is PROTO_PREPARE and the snapshot then; ENDING; ENDED.
+ *
  * Every phase may go to ENDING (a stop, a failure, a limit on time) and to ENDED (the monitor went by itself). Only
  * keeper_ended enters ENDED, and it is called for the monitor's end alone: the keeper dies with its VM and not before.
  */
@@ -41,6 +43,9 @@ struct keeper_limits {
 struct keeper_args {
 	const char *dir, *socket, *vmm;
 	bool owner;
+	const char *restore; /* the directory of a snapshot to start from; NULL: boot */
+	bool base;	     /* boot, save the idle guest into the VM's directory as files `state` and `memory`, end */
+	uint64_t window;     /* base, restore: the size of the image window, which the image need not be in; 0: none */
 	uint64_t prepare_ns;
 	struct keeper_limits limits;
 };
@@ -57,6 +62,7 @@ struct monitor {
 	char tail[CONSOLE_TAIL];      /* the console's last bytes */
 	size_t tail_len;
 	struct vm_log console_log;
+	int saved[2]; /* a base's state and memory files while they are written, -1 */
 };
 
 struct client;
@@ -71,6 +77,8 @@ struct keeper {
 	/* agent.c */
 	struct link *agent; /* NULL once it is lost */
 	bool agent_lost;
+	bool agent_seen;     /* it said HELLO */
+	bool restore_broken; /* the snapshot to start from is to blame for that this VM does not start */
 	uint32_t setup_ch, main_ch, poweroff_ch; /* 0: none */
 	bool main_open, main_done, main_has_exit;
 	struct proto_event main_exit;
@@ -99,7 +107,11 @@ struct keeper {
 /* vm.c: the phases. Each callable from any callback. */
 int keeper_run(const struct keeper_args *args, struct sm_error *err) MUST_CHECK; /* a VM's whole life */
 void keeper_setup_done(struct keeper *k);
-void keeper_main_started(struct keeper *k, bool runs); /* runs: else it could not be executed, and its exit follows */
+void keeper_prepared(struct keeper *k);			/* a base's guest is ready to be saved */
+void keeper_saved(struct keeper *k, const char *error); /* NULL: it is in its files */
+bool keeper_root_on_disk(const struct keeper *k);	/* the image is a disk, not in the window */
+void keeper_listen(struct keeper *k);			/* a restore's, once the monitor has accepted it */
+void keeper_main_started(struct keeper *k, bool runs);	/* runs: else it could not be executed, and its exit follows */
 void keeper_main_done(struct keeper *k, int code, const char *text);
 void keeper_agent_lost(struct keeper *k, const char *why);
 void keeper_ended(struct keeper *k, int wait_status);
@@ -116,6 +128,8 @@ int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
 /* monitor.c */
 int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUST_CHECK;
 bool out_of_space(int error);
+/* Has the guest saved into new files `state` and `memory`; keeper_saved follows. */
+int monitor_snapshot(struct keeper *k, struct sm_error *err) MUST_CHECK;
 void monitor_stop(struct keeper *k); /* asks, and kills if that takes too long */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */
 uint64_t monitor_starved_ns(const struct monitor *m);

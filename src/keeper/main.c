@@ -13,17 +13,19 @@
 
 static int usage(void)
 {
-	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner] [--prepared NS] VMDIR\n", stderr);
+	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner] [--prepared NS]\n"
+	      "                           [--restore DIR|--base] [--window BYTES] VMDIR\n",
+	      stderr);
 	return 2;
 }
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
-						{"vmm", required_argument, NULL, 'm'},
-						{"owner", no_argument, NULL, 'o'},
-						{"prepared", required_argument, NULL, 'p'},
-						{0}};
+	static const struct option options[] = {
+		{"socket", required_argument, NULL, 's'},  {"vmm", required_argument, NULL, 'm'},
+		{"owner", no_argument, NULL, 'o'},	   {"prepared", required_argument, NULL, 'p'},
+		{"restore", required_argument, NULL, 'r'}, {"base", no_argument, NULL, 'b'},
+		{"window", required_argument, NULL, 'w'},  {0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -33,10 +35,15 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->vmm = optarg;
 		else if (c == 'o')
 			a->owner = true;
-		else if (c != 'p' || parse_u64(optarg, 0, INT64_MAX, &a->prepare_ns) < 0)
+		else if (c == 'r')
+			a->restore = optarg;
+		else if (c == 'b')
+			a->base = true;
+		else if ((c != 'p' && c != 'w') ||
+			 parse_u64(optarg, 0, INT64_MAX, c == 'p' ? &a->prepare_ns : &a->window) < 0)
 			return false;
 	}
-	if (optind + 1 != argc || !a->socket || !a->vmm)
+	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base))
 		return false;
 	a->dir = argv[optind];
 	return true;

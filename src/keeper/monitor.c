@@ -100,6 +100,40 @@ static void keep_stats(struct keeper *k, const char *text, size_t len)
 		log_debug("keeper", "stats: %s", strerror(errno));
 }
 
+int monitor_snapshot(struct keeper *k, struct sm_error *err)
+{
+	static const char text[] = "{\"cmd\":\"snapshot\"}";
+	static const char *const names[] = {"state", "memory"};
+	struct monitor *m = &k->mon;
+	int r;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		m->saved[i] = openat(k->dirfd, names[i], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (m->saved[i] < 0)
+			return error_sys(err, errno, "make %s/%s", k->args.dir, names[i]);
+	}
+	r = fd_send(m->control, text, sizeof(text) - 1, m->saved, ARRAY_SIZE(names));
+	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
+}
+
+static void close_saved(struct monitor *m)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(m->saved); i++)
+		m->saved[i] = fd_close(m->saved[i]);
+}
+
+/* The files must be on the disk of the host before anybody calls them a snapshot. */
+static void handle_saved(struct keeper *k, json_t *event)
+{
+	const char *error = json_string_value(json_object_get(event, "error"));
+
+	for (unsigned i = 0; !error && i < ARRAY_SIZE(k->mon.saved); i++)
+		if (fsync(k->mon.saved[i]) < 0)
+			error = strerror(errno);
+	close_saved(&k->mon);
+	keeper_saved(k, error);
+}
+
 static void handle_event(struct keeper *k, const char *text, size_t len)
 {
 	json_t *o = json_loadb(text, len, 0, NULL);
@@ -109,6 +143,7 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 	if (streq(event, "started")) {
 		k->mon.started = true;
 		keeper_stage(k, "monitor");
+		keeper_listen(k);
 	} else if (streq(event, "exit")) {
 		copy_member(o, "reason", k->mon.reason, sizeof(k->mon.reason));
 		copy_member(o, "detail", k->mon.detail, sizeof(k->mon.detail));
@@ -116,6 +151,8 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 		keep_stats(k, text, len);
 	} else if (streq(event, "disk-error")) {
 		note_disk_error(&k->mon, o);
+	} else if (streq(event, "snapshot")) {
+		handle_saved(k, o);
 	}
 	json_decref(o);
 }
@@ -378,5 +415,6 @@ void monitor_done(struct monitor *m, struct loop *loop)
 	m->pidfd = fd_close(m->pidfd);
 	m->control = fd_close(m->control);
 	m->console = fd_close(m->console);
+	close_saved(m);
 	vm_log_close(&m->console_log);
 }

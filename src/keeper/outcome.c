@@ -60,6 +60,8 @@ static void from_request(const struct keeper *k, struct sm_outcome *o)
 
 	if (k->forced == SM_REASON_TIMEOUT)
 		status = STATUS_TIMEOUT;
+	else if (k->forced == SM_REASON_EXITED) /* a base: it has done what it is for */
+		status = 0;
 	else if (k->forced_signal)
 		status = 128 + k->forced_signal;
 	say(o, k->forced, status, k->forced_message);
@@ -134,6 +136,17 @@ static void from_monitor(struct keeper *k, struct sm_outcome *o, int wait_status
 	}
 }
 
+/* Another start without this snapshot may fare better. */
+static bool restore_failed(const struct keeper *k)
+{
+	const struct monitor *m = &k->mon;
+
+	if (!k->args.restore || k->agent_seen)
+		return false;
+	return k->restore_broken || strncmp(m->detail, "restore: ", 9) == 0 || streq(m->reason, "triple-fault") ||
+	       streq(m->reason, "panic");
+}
+
 void outcome_compute(struct keeper *k, int wait_status)
 {
 	struct sm_outcome *o = &k->exit.outcome;
@@ -142,6 +155,7 @@ void outcome_compute(struct keeper *k, int wait_status)
 	clock_gettime(CLOCK_REALTIME, &now);
 	k->exit.finished_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	o->size = sizeof(*o);
+	k->exit.restore_failed = restore_failed(k);
 	if (k->main_has_exit)
 		from_command(k, o);
 	else if (k->forced != SM_REASON_NONE)

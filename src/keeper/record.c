@@ -128,6 +128,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	rj_put_str(o, "image_id", r->image_id);
 	rj_put_u64(o, "created_ns", (uint64_t)r->created_ns);
 	rj_put_bool(o, "keep", r->keep);
+	if (r->cold)
+		rj_put_bool(o, "cold", true);
 	rj_put_u64(o, "memory", r->memory);
 	rj_put_u64(o, "cpus", r->cpus);
 	rj_put_str(o, "kernel", r->kernel);
@@ -191,6 +193,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->image_id = rj_str(j, "image_id", true);
 	r->created_ns = (int64_t)rj_u64(j, "created_ns", 0, INT64_MAX);
 	r->keep = rj_bool(j, "keep");
+	r->cold = rj_bool(j, "cold");
 	r->memory = rj_u64(j, "memory", 1, INT64_MAX);
 	r->cpus = (unsigned)rj_u64(j, "cpus", 1, 1024);
 	r->kernel = rj_str(j, "kernel", true);
@@ -329,6 +332,8 @@ int vm_exit_format(const struct vm_exit *x, char **ret, struct sm_error *err)
 	rj_put_str(o, "message", out->message);
 	rj_put_u64(o, "started_ns", (uint64_t)x->started_ns);
 	rj_put_u64(o, "finished_ns", (uint64_t)x->finished_ns);
+	if (x->restore_failed)
+		rj_put_bool(o, "restore_failed", true);
 	rj_put_u64(o, "duration_ns", out->duration_ns);
 	rj_put_u64(o, "peak_rss", out->peak_rss);
 	for (unsigned i = 0; i < out->num_stages && i < SM_MAX_STAGES; i++)
@@ -376,6 +381,7 @@ int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_e
 	x.finished_ns = (int64_t)rj_u64(&j, "finished_ns", 0, INT64_MAX);
 	out->duration_ns = rj_u64(&j, "duration_ns", 0, INT64_MAX);
 	out->peak_rss = rj_u64(&j, "peak_rss", 0, INT64_MAX);
+	x.restore_failed = rj_bool(&j, "restore_failed");
 	get_stages(&j, out);
 	if (!j.member && out->reason == SM_REASON_NONE)
 		rj_fail(&j, "reason", "unknown");

@@ -54,6 +54,7 @@ struct vm_record {
 	char *image_id;
 	int64_t created_ns; /* wall clock */
 	bool keep;
+	bool cold; /* boots, though it might start from a snapshot */
 	/* the monitor's part */
 	uint64_t memory;
 	unsigned cpus;
@@ -98,6 +99,7 @@ int vm_start_parse(const char *json, size_t len, struct vm_start *ret, struct sm
 struct vm_exit {
 	struct sm_outcome outcome;
 	int64_t started_ns, finished_ns; /* wall clock; started 0: the command never ran */
+	bool restore_failed;		 /* it never ran since the snapshot that it was to start from is of no use */
 };
 int vm_exit_format(const struct vm_exit *x, char **ret, struct sm_error *err) MUST_CHECK;
 int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;

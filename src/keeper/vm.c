@@ -66,6 +66,27 @@ void keeper_setup_done(struct keeper *k)
 	keeper_try_main(k);
 }
 
+void keeper_prepared(struct keeper *k)
+{
+	struct sm_error err = {0};
+
+	keeper_stage(k, "setup");
+	if (monitor_snapshot(k, &err) < 0)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
+}
+
+void keeper_saved(struct keeper *k, const char *error)
+{
+	if (!k->args.base || k->phase != PHASE_SETUP)
+		return;
+	if (error) {
+		keeper_end(k, SM_REASON_START_FAILED, 0, "snapshot: %.200s", error);
+		return;
+	}
+	keeper_stage(k, "snapshot");
+	keeper_end(k, SM_REASON_EXITED, 0, "%s", "");
+}
+
 void keeper_try_main(struct keeper *k)
 {
 	int r;
@@ -268,6 +289,18 @@ static int add_timers(struct keeper *k)
 	return r;
 }
 
+/*
+ * Whoever starts a VM from a snapshot takes a keeper that can be connected to for one whose snapshot was accepted; else
+ * it finds the exit record that says so.
+ */
+void keeper_listen(struct keeper *k)
+{
+	struct sm_error err = {0};
+
+	if (k->args.restore && k->listen_fd < 0 && k->phase < PHASE_ENDING && server_start(k, &err) < 0)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
+}
+
 static int start(struct keeper *k, struct sm_error *err)
 {
 	uint64_t now = time_now_ns();
@@ -293,8 +326,7 @@ static int start(struct keeper *k, struct sm_error *err)
 		fd_close(agent_fd);
 		return r;
 	}
-	r = server_start(k, err);
-	if (r < 0)
+	if (!k->args.restore && (r = server_start(k, err)) < 0)
 		return r;
 	k->boot_since = now;
 	loop_timer_at(k->deadline, now + k->args.limits.boot);
@@ -332,11 +364,12 @@ static void record_failure(struct keeper *k, const struct sm_error *err)
 
 int keeper_run(const struct keeper_args *args, struct sm_error *err)
 {
-	struct keeper k = {.args = *args,
-			   .dirfd = -1,
-			   .listen_fd = -1,
-			   .log = {.fd = -1},
-			   .mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}}};
+	struct keeper k = {
+		.args = *args,
+		.dirfd = -1,
+		.listen_fd = -1,
+		.log = {.fd = -1},
+		.mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}, .saved = {-1, -1}}};
 	struct sm_error own = {0};
 	int r = start(&k, &own);
 

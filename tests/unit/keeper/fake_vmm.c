@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A monitor and an agent for the keeper's tests, as scripts say: no guest. Started as the monitor is; the script's name
- * is the "cmdline" of its configuration, what the command does is its argv. It ends when the control socket does, as
- * the real one must.
+ * is the "cmdline" of its configuration, or what a snapshot's state file says; what the command does is its argv. It
+ * ends when the control socket does, as the real one must.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -28,7 +28,7 @@ struct fake {
 	uint32_t main_ch;
 	char *what;	  /* the command's argv[0] */
 	uint64_t to_send; /* flood */
-	bool echo;
+	bool echo, prepared;
 };
 
 static void control_send(struct fake *f, const char *json)
@@ -143,6 +143,15 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 		mux_opened(mux(f), ch, NULL);
 		mux_close(mux(f), ch, 0, "");
 		return;
+	case PROTO_PREPARE:
+		if (streq(f->script, "prepare-fails")) {
+			mux_close(mux(f), ch, -ENODEV, "scripted failure");
+			return;
+		}
+		f->prepared = true;
+		mux_opened(mux(f), ch, NULL);
+		mux_close(mux(f), ch, 0, "");
+		return;
 	case PROTO_POWEROFF:
 		mux_opened(mux(f), ch, NULL);
 		if (!streq(f->script, "no-poweroff")) {
@@ -217,15 +226,31 @@ static void on_end(struct link *l, int r, const char *why, void *arg)
 {
 }
 
+static void save(struct fake *f, const int fds[2])
+{
+	if (!f->prepared || write_full(fds[0], "state", 5) < 0 || write_full(fds[1], "memory", 6) < 0)
+		_exit(7);
+	close(fds[0]);
+	close(fds[1]);
+	if (streq(f->script, "snapshot-fails"))
+		control_send(f, "{\"event\":\"snapshot\",\"error\":\"scripted\"}");
+	else
+		control_send(f, "{\"event\":\"snapshot\",\"pause_ns\":1,\"memory_bytes\":6}");
+}
+
 static void on_control(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct fake *f = arg;
 	char packet[256];
-	ssize_t n = recv(f->control, packet, sizeof(packet) - 1, 0);
+	int fds[2] = {-1, -1};
+	size_t nfds = 2;
+	ssize_t n = fd_recv(f->control, packet, sizeof(packet) - 1, fds, &nfds);
 
 	if (n <= 0)
 		_exit(0); /* the keeper died */
 	packet[n] = '\0';
+	if (strstr(packet, "\"snapshot\""))
+		save(f, fds);
 	if (strstr(packet, "\"stop\"") && !streq(f->script, "deaf"))
 		leave(f, "shutdown");
 }
@@ -254,6 +279,22 @@ static void start_link(struct fake *f, int agent)
 		_exit(6);
 }
 
+/* The text of the state file is what to do; all devices must be there, and no kernel. */
+static const char *restored_script(json_t *config)
+{
+	static char script[64];
+	json_t *restore = json_object_get(config, "restore");
+	ssize_t n;
+
+	if (!restore)
+		return NULL;
+	n = read_full((int)json_integer_value(json_object_get(restore, "state")), script, sizeof(script) - 1);
+	if (n < 0 || json_array_size(json_object_get(config, "blk")) != 8 || json_object_get(config, "kernel") ||
+	    !json_object_get(config, "window") || json_integer_value(json_object_get(restore, "memory")) <= 0)
+		_exit(8);
+	return script;
+}
+
 int main(int argc, char **argv)
 {
 	json_t *config = argc == 3 ? read_config(atoi(argv[2])) : NULL;
@@ -269,7 +310,13 @@ int main(int argc, char **argv)
 	agent = (int)json_integer_value(json_object_get(vsock, "agent"));
 	f.script = json_string_value(json_object_get(config, "cmdline"));
 	if (!f.script)
+		f.script = restored_script(config);
+	if (!f.script)
 		f.script = "";
+	if (streq(f.script, "refused")) {
+		control_send(&f, "{\"event\":\"exit\",\"reason\":\"error\",\"detail\":\"restore: scripted\"}");
+		_exit(0);
+	}
 	if (streq(f.script, "dies"))
 		_exit(9);
 	control_send(&f, "{\"event\":\"started\",\"pid\":1}");

@@ -57,6 +57,15 @@ static uint64_t or_long(uint64_t v)
 	return v ? v : 60 * SECOND_NS;
 }
 
+static void write_snapshot(struct rig *r, const char *state)
+{
+	snprintf(r->snapshot, sizeof(r->snapshot), "%s/snapshot", r->dir);
+	assert_int_equal(mkdir_p(r->snapshot, 0700), 0);
+	if (*state)
+		write_text(r, "snapshot/state", state);
+	write_text(r, "snapshot/memory", "memory");
+}
+
 void rig_start(struct rig *r, const struct rig_options *o)
 {
 	*r = (struct rig){.conn = {.fd = -1}};
@@ -66,6 +75,8 @@ void rig_start(struct rig *r, const struct rig_options *o)
 	assert_true(r->dirfd >= 0);
 	snprintf(r->socket, sizeof(r->socket), "%s/socket", r->dir);
 	write_record(r, o);
+	if (o->state)
+		write_snapshot(r, o->state);
 	r->keeper = fork();
 	assert_true(r->keeper >= 0);
 	if (r->keeper == 0) {
@@ -73,6 +84,9 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .socket = r->socket,
 					   .vmm = o->vmm ? o->vmm : getenv("FAKE_VMM"),
 					   .owner = o->owner,
+					   .base = o->base,
+					   .restore = o->state ? r->snapshot : NULL,
+					   .window = o->base || o->state ? GIB : 0,
 					   .limits = {.boot = or_long(o->limits.boot),
 						      .owner = or_long(o->limits.owner),
 						      .poweroff = or_long(o->limits.poweroff),

@@ -14,7 +14,7 @@
 #include "lib/lib.h"
 
 struct rig {
-	char dir[64], socket[96];
+	char dir[64], socket[96], snapshot[96];
 	int dirfd;
 	pid_t keeper;
 	struct conn conn;
@@ -32,6 +32,8 @@ struct rig_options {
 	uint64_t timeout_ns;
 	struct keeper_limits limits; /* 0: long */
 	const char *vmm;	     /* NULL: the scripted one */
+	bool base;
+	const char *state; /* restore: what the snapshot's state file says; "": there is none */
 };
 
 void rig_start(struct rig *r, const struct rig_options *o);

@@ -469,6 +469,94 @@ static void agent_services_pass_through(void **state)
 	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
 }
 
+static void base_is_saved(void **state)
+{
+	char *text = NULL;
+	struct vm_exit x;
+	struct rig r;
+	size_t len;
+
+	rig_start(&r, &(struct rig_options){.argv = {"-"}, .base = true, .owner = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_until(&r, &r.wait.ended);
+	assert_false(r.wait.started);
+	assert_int_equal(read_file_at(r.dirfd, "state", 100, &text, &len), 0);
+	assert_string_equal(text, "state");
+	free(text);
+	assert_int_equal(read_file_at(r.dirfd, "memory", 100, &text, &len), 0);
+	assert_string_equal(text, "memory");
+	free(text);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 0);
+	assert_string_equal(x.outcome.stages[2].name, "boot");
+	assert_string_equal(x.outcome.stages[4].name, "snapshot");
+}
+
+static void base_cannot_be_saved(void **state)
+{
+	static const char *const scripts[] = {"prepare-fails", "snapshot-fails", "dies"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(scripts); i++) {
+		struct vm_exit x;
+		struct rig r;
+
+		rig_start(&r, &(struct rig_options){.script = scripts[i], .argv = {"-"}, .base = true});
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_START_FAILED, 125);
+		assert_false(x.restore_failed);
+	}
+}
+
+static void base_ends_with_its_maker(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = "silent", .argv = {"-"}, .base = true, .owner = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_disconnect(&r);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_CLIENT_GONE, 125);
+}
+
+static void restored_vm_runs(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"exit", "7"}, .state = "fine", .owner = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_attach(&r);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 7);
+	assert_string_equal(x.outcome.stages[2].name, "restore");
+	assert_false(x.restore_failed);
+}
+
+/* Before anybody could connect: the library looks for the record. */
+static void broken_snapshots_are_told(void **state)
+{
+	static const char *const states[] = {"refused", "", "silent"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
+		bool late = streq(states[i], "silent"); /* accepted, but its guest never speaks */
+		struct vm_exit x;
+		struct rig r;
+
+		rig_start(&r, &(struct rig_options){.argv = {"exit", "7"},
+						    .state = states[i],
+						    .owner = true,
+						    .limits = {.boot = late ? 200 * MS : 0}});
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_START_FAILED, 125);
+		assert_int_equal(x.restore_failed, !late);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -494,6 +582,11 @@ int main(void)
 		cmocka_unit_test(slow_reader_stops_the_command),
 		cmocka_unit_test(hostile_clients_harm_only_themselves),
 		cmocka_unit_test(agent_services_pass_through),
+		cmocka_unit_test(base_is_saved),
+		cmocka_unit_test(base_cannot_be_saved),
+		cmocka_unit_test(base_ends_with_its_maker),
+		cmocka_unit_test(restored_vm_runs),
+		cmocka_unit_test(broken_snapshots_are_told),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -159,6 +159,7 @@ static void exits_survive_a_round_trip(void **state)
 		in.outcome.reason = (enum sm_reason)reason;
 		in.outcome.status = 255;
 		in.outcome.num_stages = 0;
+		in.restore_failed = reason % 2;
 		vm_outcome_stage(&in.outcome, "boot", 7);
 		vm_outcome_stage(&in.outcome, "exec", 8);
 		snprintf(in.outcome.message, sizeof(in.outcome.message), "line \xff %d", reason);
@@ -166,6 +167,7 @@ static void exits_survive_a_round_trip(void **state)
 		assert_int_equal(vm_exit_parse(json, strlen(json), &out, NULL), 0);
 		assert_int_equal(out.outcome.reason, reason);
 		assert_string_equal(out.outcome.message, in.outcome.message);
+		assert_int_equal(out.restore_failed, in.restore_failed);
 		assert_int_equal(out.outcome.num_stages, 2);
 		assert_string_equal(out.outcome.stages[1].name, "exec");
 		free(json);
