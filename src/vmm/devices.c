@@ -14,6 +14,8 @@
 #include "base/util.h"
 #include "vmm/vm.h"
 
+#define EXITS_BEFORE_BIND 4
+
 static void on_route(void *arg, unsigned vector, uint64_t addr, uint32_t data, bool masked)
 {
 	struct devices_function *f = arg;
@@ -80,12 +82,17 @@ static void on_moved(void *arg, unsigned bar)
 			f->queues[i].bound = 0;
 }
 
+/* A doorbell that cannot be bound goes on to come here. */
 static void on_kick(void *arg, unsigned queue)
 {
 	struct devices_function *f = arg;
 	uint64_t one = 1;
 
-	if (queue < f->num_queues && write(f->queues[queue].eventfd, &one, sizeof(one)) < 0)
+	if (queue >= f->num_queues)
+		return;
+	if (++f->queues[queue].exits == EXITS_BEFORE_BIND && !f->queues[queue].bound)
+		(void)bind_queue(f, queue, virtio_pci_bar(f->pci, VIRTIO_PCI_BAR_NOTIFY).addr);
+	if (write(f->queues[queue].eventfd, &one, sizeof(one)) < 0)
 		return; /* full: it is readable already */
 }
 
@@ -175,27 +182,14 @@ static int map_config(struct vm *vm, unsigned slot, struct sm_error *err)
 	return 0;
 }
 
-int devices_bind(struct vm *vm, struct sm_error *err)
+int devices_map_config(struct vm *vm, struct sm_error *err)
 {
 	int r = 0;
 
-	for (unsigned s = 0; s < NUM_SLOTS; s++) {
-		struct devices_function *f = vm->devices.functions[s];
-		struct virtio_pci_bar bar;
-
-		if (!f)
-			continue;
-		bar = virtio_pci_bar(f->pci, VIRTIO_PCI_BAR_NOTIFY);
-		for (unsigned i = 0; i < f->num_queues; i++) {
-			r = bind_queue(f, i, bar.addr);
-			if (r < 0)
-				return error_sys(err, -r, "device %u: doorbell", s);
-		}
-		r = map_config(vm, s, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	for (unsigned s = 0; s < NUM_SLOTS && r == 0; s++)
+		if (vm->devices.functions[s])
+			r = map_config(vm, s, err);
+	return r;
 }
 
 void devices_restart(struct vm *vm)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The virtio functions of a VM, and the monitor's side of their transport: port ioeventfds for the doorbells,
- * interrupts by KVM_SIGNAL_MSI. An irqfd would cost a routing table update (a grace period in the kernel) each time the
- * guest touches a vector, and saves nothing where the sender is in this process.
+ * interrupts by KVM_SIGNAL_MSI. An ioeventfd costs a grace period in the kernel, so it is bound when a doorbell has
+ * been rung a few times: most of a machine's never are. An irqfd would cost a routing table update (a grace period in
+ * the kernel) each time the guest touches a vector, and saves nothing where the sender is in this process.
  */
 #ifndef VMM_DEVICES_H
 #define VMM_DEVICES_H
@@ -42,6 +43,7 @@ struct devices_queue {
 	bool borrowed; /* the device's own, which waits for it */
 	struct loop_source *source;
 	uint64_t bound; /* port of the ioeventfd; 0: none */
+	unsigned exits; /* kicks that came without one */
 };
 
 struct devices_function {
@@ -66,8 +68,9 @@ struct devices {
 
 /* device_list.c: makes what the configuration asks for and puts it on the bus. */
 int devices_create(struct vm *vm, struct sm_error *err) MUST_CHECK;
-/* Binds the doorbells; after the memory slots, before the vCPUs. */
-int devices_bind(struct vm *vm, struct sm_error *err) MUST_CHECK;
+/* Maps the configuration spaces, for a guest that is going to look through them; after the memory slots, before the
+ * vCPUs. */
+int devices_map_config(struct vm *vm, struct sm_error *err) MUST_CHECK;
 void devices_done(struct vm *vm);
 
 /* After a snapshot was loaded, before the vCPUs run: makes up for kicks and interrupts that were under way. */

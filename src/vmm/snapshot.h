@@ -16,6 +16,7 @@
 #ifndef VMM_SNAPSHOT_H
 #define VMM_SNAPSHOT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cursor.h"
@@ -25,6 +26,11 @@
 struct vm;
 
 #define SNAPSHOT_STATE_MAX (16U << 20)
+#define SNAPSHOT_VERSION 1
+
+static const char snapshot_magic[8] = "SMSTATE";
+
+enum snapshot_tag { SNAPSHOT_END = 0, SNAPSHOT_VM = 1, SNAPSHOT_RAM = 2, SNAPSHOT_ARCH = 3, SNAPSHOT_DEV = 4 };
 
 struct snapshot {
 	uint8_t *data;
@@ -41,5 +47,10 @@ int snapshot_open(struct snapshot *s, int fd, const struct vmm_config *cfg, stru
 /* Loads vCPUs and devices of a machine that is made and has not run; its RAM is there already. */
 int snapshot_load(struct vm *vm, struct snapshot *s, struct sm_error *err) MUST_CHECK;
 void snapshot_done(struct snapshot *s);
+
+/* For both: takes the next section, which must be of this kind; false: it is not. */
+bool snapshot_section(struct cursor *c, enum snapshot_tag tag, struct cursor *ret);
+/* "the state file is damaged: what"; returns the error. */
+int snapshot_corrupt(const char *what, struct sm_error *err);
 
 #endif

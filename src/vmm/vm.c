@@ -225,7 +225,8 @@ static int create(struct vm *vm, struct sm_error *err)
 	r = r < 0 ? r : map_memory(vm, err);
 	r = r < 0 ? r : open_share(vm, err);
 	r = r < 0 ? r : devices_create(vm, err);
-	r = r < 0 ? r : devices_bind(vm, err);
+	/* A guest that was restored has looked already; should it look again, it gets its answers by exits. */
+	r = r < 0 || vm->snapshot ? r : devices_map_config(vm, err);
 	control_trace(vm, "devices");
 	r = r < 0 ? r : arch_vm_irqchip(vm, err);
 	r = r < 0 ? r : arch_vm_buses(vm, err);

@@ -32,11 +32,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	check(cfg.memory >= VMM_MIN_MEMORY && cfg.cpus >= 1 && cfg.cpus <= VMM_MAX_CPUS);
 	check(cfg.num_blk <= VMM_MAX_BLK && cfg.num_window <= VMM_MAX_PARTS);
+	check((cfg.kernel >= 0) != (cfg.restore_state >= 0 && cfg.restore_memory >= 0));
 	check(strlen(cfg.name) < sizeof(cfg.name) && cfg.cmdline);
 	check_parts(cfg.window, cfg.num_window, cfg.window_size);
 	for (unsigned i = 0; i < cfg.num_blk; i++) {
 		check_parts(cfg.blk[i].concat, cfg.blk[i].num_concat, INT64_MAX);
-		check(cfg.blk[i].read_only == (cfg.blk[i].top.fd < 0));
+		check(cfg.blk[i].idle ? cfg.blk[i].top.fd < 0 : cfg.blk[i].read_only == (cfg.blk[i].top.fd < 0));
 	}
 	vmm_config_done(&cfg);
 	return 0;

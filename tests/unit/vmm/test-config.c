@@ -93,6 +93,31 @@ static void test_everything(void **state)
 	vmm_config_done(&cfg);
 }
 
+#define RESTORED "\"version\":1,\"name\":\"vm\",\"memory\":268435456,\"cpus\":2,\"control\":3,\"console\":7"
+
+static void test_restore(void **state)
+{
+	static const char json[] = "{" RESTORED ",\"restore\":{\"state\":8,\"memory\":9},"
+				   "\"window\":{\"size\":4194304,\"parts\":[]},"
+				   "\"blk\":[{\"idle\":true,\"read_only\":true},{\"idle\":true,\"serial\":\"x\"}]}";
+	struct vmm_config cfg;
+	struct sm_error err;
+
+	assert_int_equal(parse(json, &cfg, &err), 0);
+	assert_int_equal(cfg.restore_state, 8);
+	assert_int_equal(cfg.restore_memory, 9);
+	assert_int_equal(cfg.kernel, -1);
+	assert_int_equal(cfg.num_window, 0);
+	assert_true(cfg.blk[0].idle && cfg.blk[0].read_only);
+	assert_true(cfg.blk[1].idle && !cfg.blk[1].read_only);
+	vmm_config_done(&cfg);
+	refused_with("\"restore\":{\"state\":8,\"memory\":9}", "not together");
+	refused("{" RESTORED ",\"restore\":{\"state\":8}}", "missing");
+	refused("{" RESTORED ",\"restore\":{\"state\":8,\"memory\":9},\"cmdline\":\"a\"}", "not together");
+	refused("{" RESTORED "}", "missing");
+	refused_with("\"blk\":[{\"idle\":true,\"top\":{\"fd\":4,\"size\":4096}}]", "idle");
+}
+
 static void test_not_an_object(void **state)
 {
 	refused("", "configuration");
@@ -202,9 +227,9 @@ static void test_shares(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_minimal), cmocka_unit_test(test_everything), cmocka_unit_test(test_not_an_object),
-		cmocka_unit_test(test_members), cmocka_unit_test(test_windows),	   cmocka_unit_test(test_disks),
-		cmocka_unit_test(test_shares),
+		cmocka_unit_test(test_minimal),	      cmocka_unit_test(test_everything), cmocka_unit_test(test_restore),
+		cmocka_unit_test(test_not_an_object), cmocka_unit_test(test_members),	 cmocka_unit_test(test_windows),
+		cmocka_unit_test(test_disks),	      cmocka_unit_test(test_shares),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A snapshot's two files without a VM: RAM saved and mapped again, and state files that are not what they should be. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/crc32c.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "vmm/ram.h"
+#include "vmm/snapshot.h"
+
+#define SIZE (16 * RAM_CHUNK)
+
+static int new_file(void)
+{
+	int fd = memfd_create("file", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* ------------------------------------------------------------------------------------------ RAM */
+
+/* Saves what `fill` puts in; the file's descriptor. */
+static int save_ram(void (*fill)(uint8_t *p), struct buf *record, uint64_t *ret_bytes)
+{
+	struct sm_error err = {0};
+	struct ram ram;
+	int fd = new_file();
+
+	assert_int_equal(ram_map(&ram, SIZE, &err), 0);
+	fill(ram.host);
+	assert_int_equal(ram_save(&ram, fd, record, ret_bytes, &err), 0);
+	ram_unmap(&ram);
+	return fd;
+}
+
+static void fill_some(uint8_t *p)
+{
+	p[0] = 1;
+	p[5 * RAM_CHUNK - 1] = 2;
+	memset(p + 6 * RAM_CHUNK, 3, RAM_CHUNK);
+	p[9 * RAM_CHUNK] = 0; /* touched, and still zeros */
+	p[SIZE - 1] = 4;
+}
+
+static void load_ram(struct ram *ram, int fd, const struct buf *record)
+{
+	struct cursor c = cursor_of(record->data, record->len);
+	struct sm_error err = {0};
+
+	assert_int_equal(ram_map(ram, SIZE, &err), 0);
+	assert_int_equal(ram_load(ram, fd, &c, &err), 0);
+	assert_int_equal(c.left, 0);
+}
+
+static void test_ram_again(void **state)
+{
+	struct buf record = {0}, second = {0};
+	struct ram a, b;
+	uint64_t bytes, more;
+	struct sm_error err = {0};
+	struct stat st;
+	int fd = save_ram(fill_some, &record, &bytes), copy = new_file();
+
+	assert_int_equal(bytes, 4096 * 3 + RAM_CHUNK);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, SIZE);
+	load_ram(&a, fd, &record);
+	load_ram(&b, fd, &record);
+	assert_int_equal(a.host[0], 1);
+	assert_int_equal(a.host[5 * RAM_CHUNK - 1], 2);
+	assert_int_equal(a.host[6 * RAM_CHUNK], 3);
+	assert_int_equal(a.host[7 * RAM_CHUNK - 1], 3);
+	assert_int_equal(a.host[7 * RAM_CHUNK], 0);
+	assert_int_equal(a.host[SIZE - 1], 4);
+	/* Each has its own from here on, and the file stays as it is. */
+	a.host[0] = 77;
+	a.host[8 * RAM_CHUNK] = 78;
+	assert_int_equal(b.host[0], 1);
+	assert_int_equal(b.host[8 * RAM_CHUNK], 0);
+	/* What was restored can be saved: also pages that nobody has touched since. */
+	assert_int_equal(ram_save(&a, copy, &second, &more, &err), 0);
+	assert_int_equal(more, bytes + 4096);
+	ram_unmap(&a);
+	load_ram(&a, copy, &second);
+	assert_int_equal(a.host[0], 77);
+	assert_int_equal(a.host[6 * RAM_CHUNK + 12345], 3);
+	assert_int_equal(a.host[8 * RAM_CHUNK], 78);
+	ram_unmap(&a);
+	ram_unmap(&b);
+	buf_done(&record);
+	buf_done(&second);
+	close(fd);
+	close(copy);
+}
+
+static void fill_nothing(uint8_t *p)
+{
+}
+
+static void test_ram_empty(void **state)
+{
+	struct buf record = {0};
+	struct ram ram;
+	uint64_t bytes;
+	int fd = save_ram(fill_nothing, &record, &bytes);
+
+	assert_int_equal(bytes, 0);
+	load_ram(&ram, fd, &record);
+	assert_int_equal(ram.host[SIZE - 1], 0);
+	ram_unmap(&ram);
+	buf_done(&record);
+	close(fd);
+}
+
+static void refused(int fd, const void *record, size_t len)
+{
+	struct cursor c = cursor_of(record, len);
+	struct sm_error err = {0};
+	struct ram ram;
+
+	assert_int_equal(ram_map(&ram, SIZE, &err), 0);
+	assert_true(ram_load(&ram, fd, &c, &err) < 0);
+	assert_int_equal(err.kind, SM_ERROR_CORRUPT);
+	ram_unmap(&ram);
+}
+
+static void test_ram_refused(void **state)
+{
+	struct buf record = {0};
+	uint64_t bytes;
+	int fd = save_ram(fill_some, &record, &bytes), null = new_file();
+
+	refused(fd, record.data, record.len - 1);
+	refused(null, record.data, record.len); /* an empty file */
+	record.data[2] ^= 1;			/* another size */
+	refused(fd, record.data, record.len);
+	record.data[2] ^= 1;
+	assert_int_equal(ftruncate(fd, SIZE - 4096), 0);
+	refused(fd, record.data, record.len);
+	buf_done(&record);
+	close(null);
+	close(fd);
+}
+
+/* ------------------------------------------------------------------------------------------ state */
+
+static const struct vmm_config config = {.memory = SIZE, .cpus = 2, .window_size = GIB};
+
+static void put_section(struct buf *b, uint32_t tag, const void *p, size_t len)
+{
+	buf_put_u32(b, tag);
+	buf_put_u32(b, (uint32_t)len);
+	buf_put(b, p, len);
+}
+
+/* A state file of `config`'s shape; `change` may spoil it before it is sealed with its sum. */
+static int state_file(void (*change)(struct buf *b))
+{
+	struct buf b = {0}, shape = {0};
+	int fd = new_file();
+
+	buf_put_u64(&shape, SIZE);
+	buf_put_u32(&shape, 2);
+	buf_put_u64(&shape, GIB);
+	buf_put_u64(&shape, 64 * GIB);
+	buf_put(&b, snapshot_magic, sizeof(snapshot_magic));
+	buf_put_u32(&b, SNAPSHOT_VERSION);
+	put_section(&b, SNAPSHOT_VM, shape.data, shape.len);
+	put_section(&b, SNAPSHOT_RAM, "ram", 3);
+	put_section(&b, SNAPSHOT_ARCH, "arch", 4);
+	put_section(&b, SNAPSHOT_DEV, "\1\0\0\0", 4);
+	if (change)
+		change(&b);
+	buf_put_u32(&b, SNAPSHOT_END);
+	buf_put_u32(&b, ~crc32c(UINT32_MAX, b.data, b.len));
+	assert_int_equal(pwrite_full(fd, b.data, b.len, 0), 0);
+	buf_done(&b);
+	buf_done(&shape);
+	return fd;
+}
+
+static void expect(int fd, const struct vmm_config *cfg, enum sm_error_kind kind, const char *word)
+{
+	struct snapshot s;
+	struct sm_error err = {0};
+
+	assert_true(snapshot_open(&s, fd, cfg, &err) < 0);
+	assert_int_equal(err.kind, kind);
+	assert_non_null(strstr(err.message, word));
+	assert_null(s.data);
+	close(fd);
+}
+
+static void test_state_whole(void **state)
+{
+	struct snapshot s;
+	struct sm_error err = {0};
+	int fd = state_file(NULL);
+
+	assert_int_equal(snapshot_open(&s, fd, &config, &err), 0);
+	assert_int_equal(s.window_gpa, 64 * GIB);
+	assert_int_equal(s.ram.left, 3);
+	assert_memory_equal(s.ram.p, "ram", 3);
+	assert_memory_equal(s.arch.p, "arch", 4);
+	assert_int_equal(s.devices.left, 12);
+	snapshot_done(&s);
+	close(fd);
+}
+
+static void other_magic(struct buf *b)
+{
+	b->data[0] ^= 1;
+}
+
+static void other_version(struct buf *b)
+{
+	b->data[8]++;
+}
+
+static void other_order(struct buf *b)
+{
+	b->data[12] = SNAPSHOT_ARCH;
+}
+
+static void long_section(struct buf *b)
+{
+	memset(b->data + 16, 0xff, 4);
+}
+
+static void test_state_refused(void **state)
+{
+	struct vmm_config other = config;
+	int fd = state_file(NULL);
+	uint8_t byte = 0x55;
+
+	expect(state_file(other_magic), &config, SM_ERROR_CORRUPT, "not a state file");
+	expect(state_file(other_version), &config, SM_ERROR_UNSUPPORTED, "version 2");
+	expect(state_file(other_order), &config, SM_ERROR_CORRUPT, "sections");
+	expect(state_file(long_section), &config, SM_ERROR_CORRUPT, "sections");
+	other.cpus = 1;
+	expect(state_file(NULL), &other, SM_ERROR_UNSUPPORTED, "2 CPUs");
+	other = config;
+	other.memory *= 2;
+	expect(state_file(NULL), &other, SM_ERROR_UNSUPPORTED, "32 MiB");
+	expect(new_file(), &config, SM_ERROR_CORRUPT, "size");
+	/* One byte anywhere. */
+	assert_int_equal(pwrite(fd, &byte, 1, 40), 1);
+	expect(fd, &config, SM_ERROR_CORRUPT, "checksum");
+	fd = state_file(NULL);
+	assert_int_equal(ftruncate(fd, 60), 0);
+	expect(fd, &config, SM_ERROR_CORRUPT, "checksum");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ram_again),     cmocka_unit_test(test_ram_empty),
+		cmocka_unit_test(test_ram_refused),   cmocka_unit_test(test_state_whole),
+		cmocka_unit_test(test_state_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
