@@ -22,6 +22,7 @@ struct known_node {
 	int wd;				   /* its watch, -1: none */
 	bool refused;			   /* it cannot be watched: not asked again */
 	bool attr_known;		   /* the peer may believe `attr` */
+	bool written;			   /* but for size and times, for it wrote to the file since */
 	struct stat attr;
 };
 

@@ -119,7 +119,7 @@ ssize_t op_open(struct fuse_request *rq)
 	if (r == 0)
 		kill_suidgid(rq, rq->h.nodeid, in.flags, in.open_flags);
 	if (r == 0 && in.flags & O_TRUNC)
-		watch_changed(rq->s->watch, rq->h.nodeid);
+		watch_written(rq->s->watch, rq->h.nodeid);
 	if (r == 0)
 		r = publish(rq, rq->h.nodeid, &o, &out);
 	return r < 0 ? r : request_reply(rq, &out, sizeof(out));
@@ -164,12 +164,13 @@ ssize_t op_create(struct fuse_request *rq)
 	if (!rq->s->ops->create)
 		return -ENOSYS;
 	rq->who.umask = in.umask;
-	watch_changed(rq->s->watch, rq->h.nodeid);
-	mark = watch_begin(rq->s->watch, rq->h.nodeid);
+	mark = watch_making(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->create(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode & 07777, backend_flags(rq->s, in.flags),
 			       &e, &o);
-	if (r < 0)
+	if (r < 0) {
+		watch_not_made(rq->s->watch, &mark);
 		return r;
+	}
 	kill_suidgid(rq, e.nodeid, in.flags, in.open_flags);
 	watch_entry(rq->s->watch, &mark, name, &e);
 	return reply_created(rq, &e, &o);
@@ -281,7 +282,7 @@ ssize_t op_write(struct fuse_request *rq)
 	n = rq->s->ops->write(rq->s->be, &rq->who, rq->h.nodeid, fh, iov, count, in.offset, write_flags(&in));
 	if (n < 0)
 		return n;
-	watch_changed(rq->s->watch, rq->h.nodeid);
+	watch_written(rq->s->watch, rq->h.nodeid);
 	INC(rq->s, bytes_written, (uint64_t)n);
 	out.size = (uint32_t)n;
 	return request_reply(rq, &out, sizeof(out));
@@ -403,7 +404,7 @@ ssize_t op_fallocate(struct fuse_request *rq)
 		return in.length && in.offset <= INT64_MAX ? -EFBIG : -EINVAL;
 	if (!rq->s->ops->fallocate)
 		return -EOPNOTSUPP;
-	watch_changed(rq->s->watch, rq->h.nodeid);
+	watch_written(rq->s->watch, rq->h.nodeid);
 	return rq->s->ops->fallocate(rq->s->be, rq->h.nodeid, fh, (int)in.mode, in.offset, in.length);
 }
 
@@ -453,7 +454,7 @@ static ssize_t copy_range(struct fuse_request *rq, uint64_t max)
 		return -EINVAL;
 	if (!rq->s->ops->copy_file_range)
 		return -EOPNOTSUPP;
-	watch_changed(rq->s->watch, in.nodeid_out);
+	watch_written(rq->s->watch, in.nodeid_out);
 	n = rq->s->ops->copy_file_range(rq->s->be, rq->h.nodeid, from, in.off_in, in.nodeid_out, to, in.off_out,
 					in.len);
 	return n > (ssize_t)in.len ? -EIO : n;

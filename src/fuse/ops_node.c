@@ -30,11 +30,14 @@ static ssize_t reply_entry(struct fuse_request *rq, const struct watch_mark *mar
 	return r;
 }
 
-/* A name is about to be made in the request's directory, whose attributes the peer will not believe then. */
-static struct watch_mark begin_making(struct fuse_request *rq)
+/* The answer to a request that makes a name. */
+static ssize_t reply_made(struct fuse_request *rq, const struct watch_mark *mark, const char *name,
+			  struct sm_fs_entry *e, int r)
 {
-	watch_changed(rq->s->watch, rq->h.nodeid);
-	return watch_begin(rq->s->watch, rq->h.nodeid);
+	if (r == 0)
+		return reply_entry(rq, mark, name, e);
+	watch_not_made(rq->s->watch, mark);
+	return r;
 }
 
 ssize_t op_lookup(struct fuse_request *rq)
@@ -253,9 +256,9 @@ ssize_t op_symlink(struct fuse_request *rq)
 		return -ENAMETOOLONG;
 	if (!rq->s->ops->symlink)
 		return -EROFS;
-	mark = begin_making(rq);
+	mark = watch_making(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->symlink(rq->s->be, &rq->who, rq->h.nodeid, name, target, &e);
-	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
+	return reply_made(rq, &mark, name, &e, r);
 }
 
 ssize_t op_mknod(struct fuse_request *rq)
@@ -273,9 +276,9 @@ ssize_t op_mknod(struct fuse_request *rq)
 	if (!rq->s->ops->mknod)
 		return -EROFS;
 	rq->who.umask = in.umask;
-	mark = begin_making(rq);
+	mark = watch_making(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->mknod(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode, in.rdev, &e);
-	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
+	return reply_made(rq, &mark, name, &e, r);
 }
 
 ssize_t op_mkdir(struct fuse_request *rq)
@@ -291,9 +294,9 @@ ssize_t op_mkdir(struct fuse_request *rq)
 	if (!rq->s->ops->mkdir)
 		return -EROFS;
 	rq->who.umask = in.umask;
-	mark = begin_making(rq);
+	mark = watch_making(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->mkdir(rq->s->be, &rq->who, rq->h.nodeid, name, in.mode & 07777, &e);
-	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
+	return reply_made(rq, &mark, name, &e, r);
 }
 
 static ssize_t remove_name(struct fuse_request *rq,
@@ -364,9 +367,9 @@ ssize_t op_link(struct fuse_request *rq)
 		return request_no_name(rq);
 	if (!rq->s->ops->link)
 		return -EROFS;
-	mark = begin_making(rq);
+	mark = watch_making(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->link(rq->s->be, &rq->who, in.oldnodeid, rq->h.nodeid, name, &e);
-	return r < 0 ? r : reply_entry(rq, &mark, name, &e);
+	return reply_made(rq, &mark, name, &e, r);
 }
 
 ssize_t op_statfs(struct fuse_request *rq)

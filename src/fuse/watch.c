@@ -231,7 +231,7 @@ static bool ensure_watched(struct watch *w, struct known_node *dir)
 	return true;
 }
 
-struct watch_mark watch_begin(struct watch *w, uint64_t dir)
+static struct watch_mark begin(struct watch *w, uint64_t dir, bool making)
 {
 	struct watch_mark mark = {.nodeid = dir};
 	struct known_node *node;
@@ -244,8 +244,22 @@ struct watch_mark watch_begin(struct watch *w, uint64_t dir)
 		mark.watched = true;
 		mark.at = w->events;
 	}
+	if (node && making) {
+		mark.attr_known = node->attr_known;
+		node->attr_known = false;
+	}
 	pthread_mutex_unlock(&w->lock);
 	return mark;
+}
+
+struct watch_mark watch_begin(struct watch *w, uint64_t dir)
+{
+	return begin(w, dir, false);
+}
+
+struct watch_mark watch_making(struct watch *w, uint64_t dir)
+{
+	return begin(w, dir, true);
 }
 
 /* Attributes may be believed where every change of them makes an event: of a directory, those of its own watch; of
@@ -263,6 +277,7 @@ static void record_attr(struct known_node *node, const struct stat *st, uint64_t
 	if (!node->attr_known)
 		return;
 	node->attr = *st;
+	node->written = false;
 	*valid_ns = MAX(*valid_ns, S_ISDIR(st->st_mode) ? NAME_VALID_NS : ATTR_VALID_NS);
 }
 
@@ -314,7 +329,7 @@ void watch_attr(struct watch *w, const struct watch_mark *mark, const struct sta
 	pthread_mutex_unlock(&w->lock);
 }
 
-void watch_changed(struct watch *w, uint64_t nodeid)
+void watch_written(struct watch *w, uint64_t nodeid)
 {
 	struct known_node *node;
 
@@ -323,7 +338,7 @@ void watch_changed(struct watch *w, uint64_t nodeid)
 	pthread_mutex_lock(&w->lock);
 	node = known_find(&w->known, nodeid);
 	if (node)
-		node->attr_known = false;
+		node->written = true;
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -434,10 +449,10 @@ static void check_attr(struct watch *w, struct findings *f, struct known_node *n
 
 	if (!node->attr_known)
 		return;
-	if (a->st_size != now->st_size || !same_time(&a->st_mtim, &now->st_mtim))
+	if (!node->written && (a->st_size != now->st_size || !same_time(&a->st_mtim, &now->st_mtim)))
 		attr_stale(w, f, node, true);
 	else if (a->st_mode != now->st_mode || a->st_uid != now->st_uid || a->st_gid != now->st_gid ||
-		 a->st_nlink != now->st_nlink || !same_time(&a->st_ctim, &now->st_ctim))
+		 a->st_nlink != now->st_nlink || (!node->written && !same_time(&a->st_ctim, &now->st_ctim)))
 		attr_stale(w, f, node, false);
 }
 
@@ -452,6 +467,22 @@ static void check_node(struct watch *w, struct findings *f, struct known_node *n
 		attr_stale(w, f, node, true);
 	else
 		check_attr(w, f, node, &now);
+}
+
+/* What was seen of the directory while the name was being made has been taken for the peer's own doing. */
+void watch_not_made(struct watch *w, const struct watch_mark *mark)
+{
+	struct known_node *dir;
+
+	if (!w || !mark->attr_known)
+		return;
+	pthread_mutex_lock(&w->lock);
+	dir = known_find(&w->known, mark->nodeid);
+	if (dir && !dir->attr_known) {
+		dir->attr_known = true;
+		check_node(w, &w->late, dir);
+	}
+	pthread_mutex_unlock(&w->lock);
 }
 
 /* Looks a name up as the peer would; nodeid 0: it is absent. */
@@ -510,25 +541,26 @@ static void check_link(struct watch *w, struct findings *f, const struct known_n
 		check_attr(w, f, node, &e.attr);
 }
 
-static void handle(struct watch *w, struct findings *f, const struct inotify_event *ev)
+/* mask: of this event and of those before it that were about the same name. */
+static void handle(struct watch *w, struct findings *f, const struct inotify_event *ev, uint32_t mask)
 {
 	struct known_node *dir;
 	struct known_name *n;
 
 	w->events++;
-	if (ev->mask & IN_Q_OVERFLOW) {
+	if (mask & IN_Q_OVERFLOW) {
 		lose_all(w, f);
 		return;
 	}
 	dir = known_find_wd(&w->known, ev->wd);
 	if (!dir)
 		return;
-	if (ev->mask & (IN_IGNORED | IN_UNMOUNT)) {
+	if (mask & (IN_IGNORED | IN_UNMOUNT)) {
 		known_set_watch(&w->known, dir, -1);
 		lose_directory(w, f, dir);
 		return;
 	}
-	if (!ev->len || ev->mask & NAME_EVENTS) {
+	if (!ev->len || mask & NAME_EVENTS) {
 		*slot(w, dir->id, "") = w->events;
 		check_node(w, f, dir);
 	}
@@ -538,28 +570,32 @@ static void handle(struct watch *w, struct findings *f, const struct inotify_eve
 	n = known_name_find(&w->known, dir, ev->name);
 	if (n && n->node)
 		*slot(w, n->node->id, "") = w->events;
-	if (n && ev->mask & NAME_EVENTS)
+	if (n && mask & NAME_EVENTS)
 		check_name(w, f, n);
 	else if (n && n->node)
 		check_node(w, f, n->node);
-	else if (!n && ev->mask & IN_CREATE && !(ev->mask & IN_ISDIR))
+	else if (!n && mask & IN_CREATE && !(mask & IN_ISDIR))
 		check_link(w, f, dir, ev->name);
 }
 
-/* One buffer of events; equal ones in a row (a file written piece by piece) count once. */
+/*
+ * One buffer of events. Those in a row about one name (a file made, written, closed) cost one look: at what it has
+ * come to.
+ */
 static void handle_all(struct watch *w, struct findings *f, const char *buf, size_t len)
 {
-	const struct inotify_event *before = NULL;
+	uint32_t mask = 0;
 
 	for (size_t at = 0; at < len;) {
-		const struct inotify_event *ev = (const struct inotify_event *)(buf + at);
+		const struct inotify_event *ev = (const struct inotify_event *)(buf + at), *next;
 
 		at += sizeof(*ev) + ev->len;
-		if (before && before->wd == ev->wd && before->mask == ev->mask && before->len == ev->len &&
-		    memcmp(before->name, ev->name, ev->len) == 0)
+		next = at < len ? (const struct inotify_event *)(buf + at) : NULL;
+		mask |= ev->mask;
+		if (next && next->wd == ev->wd && next->len == ev->len && memcmp(next->name, ev->name, ev->len) == 0)
 			continue;
-		handle(w, f, ev);
-		before = ev;
+		handle(w, f, ev, mask);
+		mask = 0;
 	}
 }
 

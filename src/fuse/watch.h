@@ -74,17 +74,21 @@ struct watch_mark {
 	uint64_t nodeid;
 	uint64_t at; /* events seen by then */
 	bool watched;
+	bool attr_known; /* of making: the peer believed the directory's attributes before */
 };
 
-/* Before a name of this directory is looked up or made. */
+/* Before a name of this directory is looked up. */
 struct watch_mark watch_begin(struct watch *w, uint64_t dir);
+/* Before one is made there, after which the peer does not believe the directory's attributes; and when it was not. */
+struct watch_mark watch_making(struct watch *w, uint64_t dir);
+void watch_not_made(struct watch *w, const struct watch_mark *mark);
 /* An entry (maybe an absent one) of that directory goes out: may lengthen its validity. */
 void watch_entry(struct watch *w, const struct watch_mark *mark, const char *name, struct sm_fs_entry *e);
 /* Before attributes are asked for; and when they go out. */
 struct watch_mark watch_begin_attr(struct watch *w, uint64_t nodeid);
 void watch_attr(struct watch *w, const struct watch_mark *mark, const struct stat *st, uint64_t *valid_ns);
-/* The peer changed the node's contents, or the names in a directory: it knows no attributes of it now. */
-void watch_changed(struct watch *w, uint64_t nodeid);
+/* The peer changed the node's contents: it believes nothing but owner, mode and links of it now. */
+void watch_written(struct watch *w, uint64_t nodeid);
 /* The peer removed a name; renamed one (exchange: both stay). */
 void watch_removed(struct watch *w, uint64_t dir, const char *name);
 void watch_renamed(struct watch *w, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,

@@ -253,6 +253,30 @@ static void test_every_change_of_the_host_is_seen(void **state)
 	}
 }
 
+/* What the peer wrote itself, or failed to make, does not hide what the host does to owner and mode right after. */
+static void test_own_doing_hides_no_change_of_the_host(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+	int fd;
+
+	put(f->view, "mine", "text");
+	assert_int_equal(mkdirat(f->view, "dir", 0755), 0);
+	assert_int_equal(fstatat(f->view, "mine", &st, 0), 0);
+	assert_int_equal(fstatat(f->view, "dir", &st, 0), 0);
+	usleep(300000); /* the events of all this have come by now */
+	fd = openat(f->view, "mine", O_WRONLY);
+	assert_int_equal(pwrite(fd, "T", 1, 0), 1);
+	assert_int_equal(fchmodat(f->host, "mine", 0640, 0), 0);
+	close(fd);
+	expect_same(f, "mine");
+	assert_int_equal(linkat(f->view, "mine", f->view, "dir/nowhere/x", 0), -1);
+	put(f->host, "dir/there", "");
+	assert_int_equal(mkdirat(f->view, "dir/there", 0755), -1);
+	assert_int_equal(fchmodat(f->host, "dir", 0700, 0), 0);
+	expect_same(f, "dir");
+}
+
 static uint64_t requests(struct fixture *f)
 {
 	struct fuse_session_stats st;
@@ -339,6 +363,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_every_change_of_the_host_is_seen, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_own_doing_hides_no_change_of_the_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_nobody_changes_is_asked_for_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_own_changes_stay_cached, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_burst_of_changes_leaves_nothing_stale, setup, teardown),
