@@ -26,6 +26,12 @@ struct virtio_fs_options {
 	 * broken to answer. NULL: no share. */
 	ssize_t (*serve)(void *arg, const struct iovec *in, int num_in, const struct iovec *out, int num_out);
 	void (*thread)(void *arg); /* called by each thread before anything else; NULL: nothing to do */
+	/*
+	 * together: puts the calling thread on the CPU where the guest waits for its answers, and keeps the guest's
+	 * thread there too; false if that is not to be had now. Else: lets the guest's thread run wherever it likes.
+	 * NULL: never to be had.
+	 */
+	bool (*pair)(void *arg, bool together);
 	void *arg;
 	unsigned threads; /* 0: 4 */
 };

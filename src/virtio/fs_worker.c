@@ -35,6 +35,8 @@
 #define STACK_SIZE (256 * KIB)
 #define DEFAULT_THREADS 4
 #define LAZY_MS 5
+#define PAIR_MS 50 /* without a request, and a pair is none */
+#define PAIR_NS 250000000U
 #define POLL_LEAST_NS 10000U
 #define POLL_MOST_NS 100000U
 #define BOUNCE_MAX (4 * MIB) /* of one direction of a request that has buffers in a window */
@@ -44,10 +46,14 @@ struct fs_pool {
 	struct virtio_device *dev;
 	ssize_t (*serve)(void *arg, const struct iovec *in, int num_in, const struct iovec *out, int num_out);
 	void (*thread)(void *arg);
+	bool (*pair)(void *arg, bool together);
 	void *arg;
 	int epoll, kick[FS_NUM_QUEUES], stop, later;
 	struct loop_source *source; /* of later */
 	unsigned num_threads;
+	cpu_set_t all_cpus;    /* that this process may use */
+	struct worker *paired; /* shares a CPU with the guest's thread; under the lock */
+	uint64_t pair_until;
 	pthread_t threads[VIRTIO_FS_MAX_THREADS];
 
 	pthread_mutex_t lock;
@@ -71,6 +77,7 @@ struct worker {
 	struct fs_pool *pool;
 	struct virtq_chain chain;
 	unsigned queue; /* of the chain */
+	bool pinned;	/* to one CPU: that of the guest's thread when they were paired */
 };
 
 static struct virtqueue *queue_of(struct fs_pool *p, unsigned queue)
@@ -297,22 +304,64 @@ static void drain_locked(struct worker *w)
 	do
 		while (take_locked(w))
 			serve_locked(w);
-	while (poll_locked(p) || arm_locked(p));
+	while ((!w->pinned && poll_locked(p)) || arm_locked(p));
 }
 
 /* ---------------------------------------------------------------------------------------------- threads */
 
-/* Sleeps until a doorbell rings (true) or it is time for another look at the hiprio queue; false at the end. */
-static bool wait_unlocked(struct fs_pool *p, bool lazy, bool *ret_kicked)
+/* Sleeps until a doorbell rings or that time is over (-1: never); false at the end. */
+static bool wait_unlocked(struct fs_pool *p, int most_ms, bool *ret_kicked)
 {
 	struct epoll_event e;
 	int n;
 
 	do
-		n = epoll_wait(p->epoll, &e, 1, lazy ? LAZY_MS : -1);
+		n = epoll_wait(p->epoll, &e, 1, most_ms);
 	while (n < 0 && errno == EINTR);
 	*ret_kicked = n > 0;
 	return n == 0 || (n > 0 && e.data.u32 != STOP);
+}
+
+static void part_locked(struct worker *w)
+{
+	struct fs_pool *p = w->pool;
+
+	if (p->paired == w) {
+		p->paired = NULL;
+		p->pair(p->arg, false);
+	}
+	w->pinned = false;
+	/* If it fails the thread stays where it is: slower, not wrong. */
+	if (sched_setaffinity(0, sizeof(p->all_cpus), &p->all_cpus) < 0)
+		return;
+}
+
+/*
+ * The thread that serves a guest who waits goes to the CPU where that happens: the doorbell and the interrupt are then
+ * a switch of tasks each, and nobody waits until another CPU has woken up. Both threads are held there, else whatever
+ * CPU is idle takes the one away while it waits for the other; for a short time, so that the scheduler has its say
+ * again. A thread that works beside others runs wherever there is room.
+ */
+static void pair_locked(struct worker *w)
+{
+	struct fs_pool *p = w->pool;
+	uint64_t now = time_now_ns();
+
+	if (now < p->pair_until && (p->busy || p->paired == w))
+		return;
+	if (p->busy) { /* the one that was paired is, and for long */
+		if (p->paired)
+			p->pair(p->arg, false);
+		p->paired = NULL;
+		return;
+	}
+	if (w->pinned)
+		part_locked(w);
+	if (!p->pair || !p->pair(p->arg, true))
+		return;
+	w->pinned = true;
+	p->paired = w; /* another one of before follows at its next awakening */
+	p->pair_until = now + PAIR_NS;
 }
 
 static void *worker_run(void *arg)
@@ -332,12 +381,16 @@ static void *worker_run(void *arg)
 		p->watched |= watch;
 		p->idle++;
 		pthread_mutex_unlock(&p->lock);
-		more = wait_unlocked(p, watch, &kicked);
+		more = wait_unlocked(p, watch ? LAZY_MS : w->pinned ? PAIR_MS : -1, &kicked);
 		pthread_mutex_lock(&p->lock);
 		p->idle--;
 		p->stats.wakes += kicked;
-		if (kicked)
+		if (kicked) {
 			learn_locked(p);
+			pair_locked(w);
+		} else if (w->pinned) {
+			part_locked(w);
+		}
 		if (watch)
 			p->watched = false;
 		if (watch && !kicked) /* back to kicks, unless a FORGET is found now */
@@ -361,6 +414,7 @@ static int start_thread(struct fs_pool *p)
 	if (!w)
 		return -ENOMEM;
 	w->pool = p;
+	w->pinned = false;
 	/* Signals belong to the main thread: the worker is born with all of them blocked. */
 	sigfillset(&all);
 	pthread_attr_init(&attr);
@@ -409,10 +463,13 @@ int fs_pool_new(struct virtio_device *dev, const struct virtio_fs_options *optio
 	p->dev = dev;
 	p->serve = options->serve;
 	p->thread = options->thread;
+	p->pair = options->pair;
 	p->arg = options->arg;
 	p->epoll = p->stop = p->later = -1;
 	for (unsigned q = 0; q < FS_NUM_QUEUES; q++)
 		p->kick[q] = -1;
+	if (sched_getaffinity(0, sizeof(p->all_cpus), &p->all_cpus) < 0)
+		p->pair = NULL;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->quiet, NULL);
 	r = open_all(p);
@@ -492,6 +549,15 @@ void fs_pool_get_stats(struct fs_pool *p, struct virtio_fs_stats *ret)
 	pthread_mutex_unlock(&p->lock);
 }
 
-const int virtio_fs_worker_syscalls[] = {SYS_epoll_wait, SYS_epoll_pwait,    SYS_write, SYS_futex,
-					 SYS_mmap,	 SYS_munmap,	     SYS_brk,	SYS_madvise,
-					 SYS_exit,	 SYS_rt_sigprocmask, -1};
+const int virtio_fs_worker_syscalls[] = {SYS_epoll_wait,
+					 SYS_epoll_pwait,
+					 SYS_write,
+					 SYS_futex,
+					 SYS_mmap,
+					 SYS_munmap,
+					 SYS_brk,
+					 SYS_madvise,
+					 SYS_exit,
+					 SYS_rt_sigprocmask,
+					 SYS_sched_setaffinity,
+					 -1};

@@ -166,6 +166,14 @@ static void on_server_thread(void *arg)
 	vm_seal_server(arg);
 }
 
+/* With several vCPUs nobody knows which one waits. */
+static bool on_pair(void *arg, bool together)
+{
+	struct vm *vm = arg;
+
+	return vm->cfg->cpus == 1 && vcpu_pair(&vm->vcpus[0], together);
+}
+
 /* Who tells the guest what others change in these directories. */
 static int start_watch(struct vm *vm, struct sm_error *err)
 {
@@ -181,8 +189,10 @@ static int add_fs(struct vm *vm, struct sm_error *err)
 	struct virtio_device *dev;
 	int r;
 
-	if (vm->share)
+	if (vm->share) {
 		o.serve = on_request;
+		o.pair = on_pair;
+	}
 	r = virtio_fs_new(&vm->mem, vm->loop, &o, &dev);
 	if (r < 0)
 		return error_sys(err, -r, "fs");

@@ -6,12 +6,14 @@
  * back at once, and a pending access is completed by the next KVM_RUN, which then returns immediately too.
  */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/rseq.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -33,6 +35,7 @@ int vcpu_open(struct vm *vm, unsigned id, struct sm_error *err)
 
 	vcpu->vm = vm;
 	vcpu->id = id;
+	pthread_mutex_init(&vcpu->place_lock, NULL);
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)id);
 	if (vcpu->fd < 0)
 		return error_sys(err, errno, "vCPU %u", id);
@@ -49,12 +52,58 @@ void vcpu_close(struct vcpu *vcpu)
 		munmap(vcpu->run, (size_t)vcpu->vm->run_size);
 	vcpu->run = NULL;
 	vcpu->fd = fd_close(vcpu->fd);
+	pthread_mutex_destroy(&vcpu->place_lock);
 }
 
 void vcpu_kick(struct vcpu *vcpu)
 {
 	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 	pthread_kill(vcpu->thread, KICK_SIGNAL);
+}
+
+/* The kernel keeps the C library's rseq area up to date whenever it moves a thread, KVM_RUN or not. */
+static const struct rseq *own_rseq(void)
+{
+	return __rseq_size ? (const struct rseq *)((const char *)__builtin_thread_pointer() + __rseq_offset) : NULL;
+}
+
+static void note_place(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->place_lock);
+	vcpu->tid = gettid();
+	if (sched_getaffinity(0, sizeof(vcpu->all_cpus), &vcpu->all_cpus) == 0)
+		vcpu->rseq = own_rseq();
+	pthread_mutex_unlock(&vcpu->place_lock);
+}
+
+static void forget_place(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->place_lock);
+	vcpu->rseq = NULL;
+	pthread_mutex_unlock(&vcpu->place_lock);
+}
+
+static bool pair_locked(struct vcpu *vcpu)
+{
+	uint32_t cpu = vcpu->rseq ? __atomic_load_n(&vcpu->rseq->cpu_id, __ATOMIC_RELAXED) : CPU_SETSIZE;
+	cpu_set_t set;
+
+	if (cpu >= CPU_SETSIZE)
+		return false;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return sched_setaffinity(vcpu->tid, sizeof(set), &set) == 0 && sched_setaffinity(0, sizeof(set), &set) == 0;
+}
+
+bool vcpu_pair(struct vcpu *vcpu, bool together)
+{
+	bool done;
+
+	pthread_mutex_lock(&vcpu->place_lock);
+	done = together ? pair_locked(vcpu)
+			: vcpu->rseq && sched_setaffinity(vcpu->tid, sizeof(vcpu->all_cpus), &vcpu->all_cpus) == 0;
+	pthread_mutex_unlock(&vcpu->place_lock);
+	return done;
 }
 
 /* Waits until the vCPUs may run; false when the machine ends. */
@@ -225,6 +274,7 @@ static void *vcpu_main(void *arg)
 
 	snprintf(name, sizeof(name), "vcpu%u", vcpu->id);
 	prctl(PR_SET_NAME, name);
+	note_place(vcpu);
 	leave_guest(vcpu); /* vm_start counts each thread as inside until it has come this far, */
 	if (!seal_vcpu(vcpu))
 		return NULL;
@@ -233,6 +283,7 @@ static void *vcpu_main(void *arg)
 		run_guest(vcpu);
 		leave_guest(vcpu);
 	}
+	forget_place(vcpu);
 	return NULL;
 }
 

@@ -13,6 +13,7 @@
 #define VMM_VM_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <linux/kvm.h>
@@ -42,6 +43,10 @@ struct vcpu {
 	struct kvm_run *run; /* shared with KVM; run->immediate_exit is set by whoever kicks */
 	pthread_t thread;
 	bool started;
+	pthread_mutex_t place_lock; /* of the next three */
+	const struct rseq *rseq;    /* the kernel's word on where the thread runs; NULL: there is no thread */
+	pid_t tid;
+	cpu_set_t all_cpus;		   /* that the thread may use */
 	uint64_t exits[VCPU_EXIT_REASONS]; /* metric, this thread's: by KVM_EXIT_* */
 	uint64_t exits_other;
 };
@@ -107,6 +112,9 @@ void vm_seal_server(struct vm *vm);
 int vcpu_open(struct vm *vm, unsigned id, struct sm_error *err) MUST_CHECK;
 void vcpu_close(struct vcpu *vcpu);
 int vcpu_start(struct vcpu *vcpu, struct sm_error *err) MUST_CHECK;
+/* together: puts the calling thread on the CPU where the vCPU's runs and holds both there; false if that cannot be.
+ * Else: the vCPU's may run anywhere again. */
+bool vcpu_pair(struct vcpu *vcpu, bool together);
 /* Makes the thread leave KVM_RUN soon. */
 void vcpu_kick(struct vcpu *vcpu);
 

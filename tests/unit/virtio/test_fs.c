@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -34,6 +35,9 @@ struct server {
 	bool open;		   /* the gate */
 	unsigned blocked, threads; /* in it now; started */
 	unsigned destroyed;
+	unsigned together, apart; /* calls of on_pair */
+	unsigned held;		  /* requests served by a thread that is held on one CPU */
+	pid_t paired;		  /* the thread that asked last */
 };
 
 struct fixture {
@@ -47,11 +51,13 @@ static ssize_t serve(void *arg, const struct iovec *in, int num_in, const struct
 {
 	struct server *s = arg;
 	struct fuse_in_header h = {0};
+	cpu_set_t cpus;
 
 	if (num_in && in[0].iov_len >= sizeof(h))
 		memcpy(&h, in[0].iov_base, sizeof(h));
 	pthread_mutex_lock(&s->lock);
 	s->destroyed += h.opcode == FUSE_DESTROY;
+	s->held += sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) == 1;
 	if (h.nodeid == BLOCKING) {
 		s->blocked++;
 		pthread_cond_broadcast(&s->changed);
@@ -68,6 +74,20 @@ static void on_thread(void *arg)
 	__atomic_fetch_add(&((struct server *)arg)->threads, 1, __ATOMIC_RELAXED);
 }
 
+static bool on_pair(void *arg, bool together)
+{
+	struct server *s = arg;
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET((unsigned)sched_getcpu(), &here);
+	if (together && sched_setaffinity(0, sizeof(here), &here) < 0)
+		return false;
+	__atomic_store_n(&s->paired, gettid(), __ATOMIC_RELAXED);
+	__atomic_fetch_add(together ? &s->together : &s->apart, 1, __ATOMIC_RELAXED);
+	return true;
+}
+
 static void start(struct fixture *f)
 {
 	f->d.brk = RAM_BASE;
@@ -77,7 +97,7 @@ static void start(struct fixture *f)
 static int setup(void **state)
 {
 	static struct fixture fixture;
-	struct virtio_fs_options o = {.name = "fs", .tag = "tag", .serve = serve, .thread = on_thread};
+	struct virtio_fs_options o = {.name = "fs", .tag = "tag", .serve = serve, .thread = on_thread, .pair = on_pair};
 	struct fixture *f = &fixture;
 
 	memset(f, 0, sizeof(*f));
@@ -253,6 +273,36 @@ static void *opener(void *arg)
 	return NULL;
 }
 
+/* The thread that serves a guest who waits is held where the guest is, and no longer than that goes on. */
+static void test_who_serves_is_paired_as_long_as_it_serves(void **state)
+{
+	struct fixture *f = *state;
+	struct fuse_getattr_in in = {0};
+	struct server *s = &f->s;
+	cpu_set_t all, now;
+	unsigned held;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	init(f);
+	for (unsigned i = 0; i < 50; i++)
+		assert_int_equal(call(f, FUSE_GETATTR, 1, &in, sizeof(in), NULL), 0);
+	assert_true(__atomic_load_n(&s->together, __ATOMIC_RELAXED) > 0);
+	pthread_mutex_lock(&s->lock);
+	held = s->held;
+	pthread_mutex_unlock(&s->lock);
+	assert_true(held > 0); /* not all: this thread is quicker with its next request than any guest */
+	for (unsigned i = 0; i < 5000 && !__atomic_load_n(&s->apart, __ATOMIC_RELAXED); i++)
+		usleep(1000);
+	assert_true(__atomic_load_n(&s->apart, __ATOMIC_RELAXED) > 0);
+	for (unsigned i = 0; i < 5000; i++) {
+		assert_int_equal(sched_getaffinity(s->paired, sizeof(now), &now), 0);
+		if (CPU_EQUAL(&all, &now))
+			break;
+		usleep(1000);
+	}
+	assert_true(CPU_EQUAL(&all, &now));
+}
+
 /* The reset waits for what is being served, tells nobody of it, and the next driver finds a fresh session. */
 static void test_reset_with_a_request_in_flight(void **state)
 {
@@ -384,6 +434,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_files, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forget, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_blocked_request_holds_up_no_other, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_who_serves_is_paired_as_long_as_it_serves, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reset_with_a_request_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_breaks_the_rules_breaks_the_device_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_requests_that_lie_are_refused, setup, teardown),
