@@ -294,9 +294,11 @@ static int posix_setattr(struct sm_fs_backend *be, const struct sm_fs_caller *wh
 	*ret_valid = fs->options.valid_ns;
 	if (fs->options.read_only)
 		return -EROFS;
-	fd = posix_fd_get(fs, id, &node);
+	/* Where the peer names an open file, that is the descriptor to do it with. */
+	fd = has_fh ? posix_node_pin(fs, id, &node) : posix_fd_get(fs, id, &node);
 	if (fd < 0)
 		return fd;
+	fd = has_fh ? posix_file_of(fh)->fd : fd;
 	r = set_all(fs, node, fd, has_fh, fh, set, in, ret);
 	posix_fd_put(fs, node);
 	return r;

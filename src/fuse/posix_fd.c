@@ -242,6 +242,16 @@ int posix_fd_get(struct posix_fs *fs, uint64_t id, struct posix_node **ret_node)
 	return get_at_depth(fs, id, 0, ret_node);
 }
 
+int posix_node_pin(struct posix_fs *fs, uint64_t id, struct posix_node **ret_node)
+{
+	pthread_mutex_lock(&fs->lock);
+	*ret_node = posix_find_locked(fs, id);
+	if (*ret_node)
+		(*ret_node)->pins++;
+	pthread_mutex_unlock(&fs->lock);
+	return *ret_node ? 0 : -ESTALE;
+}
+
 void posix_fd_put(struct posix_fs *fs, struct posix_node *node)
 {
 	pthread_mutex_lock(&fs->lock);

@@ -107,6 +107,7 @@ struct posix_fs {
 	gid_t gid;
 	bool by_handle;	 /* open_by_handle_at works on the root's file system; atomic: may turn out to be refused */
 	bool fine_times; /* the host's kernel never gives two changes that were looked at between them one time */
+	uint64_t plain;	 /* 1 + number of a device without user attributes, 0: none met; atomic */
 	int mount_fd;	 /* for open_by_handle_at */
 	int proc_fd;	 /* /proc, -1: none */
 	pthread_mutex_t lock;
@@ -152,6 +153,8 @@ int posix_see(int fd, const char *name, struct posix_seen *ret) MUST_CHECK;
 
 /* A descriptor of the node's file (O_PATH, or any), pinned; -ESTALE when the file is gone. */
 int posix_fd_get(struct posix_fs *fs, uint64_t id, struct posix_node **ret_node) MUST_CHECK;
+/* The same without a descriptor, for a caller that has one of the file: 0. */
+int posix_node_pin(struct posix_fs *fs, uint64_t id, struct posix_node **ret_node) MUST_CHECK;
 void posix_fd_put(struct posix_fs *fs, struct posix_node *node);
 /* Looks at a node's file with as little as it takes: no descriptor is made for it. */
 int posix_node_see(struct posix_fs *fs, uint64_t id, struct posix_seen *ret, struct posix_kept *ret_kept) MUST_CHECK;

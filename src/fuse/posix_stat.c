@@ -64,6 +64,21 @@ bool posix_times_tell(const struct posix_fs *fs, const struct stat *st)
 	return age < 0 || age > TICK_NS;
 }
 
+/* Some file systems have no such attributes on any file, and say so: one of them is remembered, and not asked again. */
+static ssize_t read_attribute(struct posix_fs *fs, int fd, dev_t dev, char *text, size_t size)
+{
+	ssize_t n;
+
+	if (__atomic_load_n(&fs->plain, __ATOMIC_RELAXED) == (uint64_t)dev + 1)
+		return -1;
+	n = fgetxattr(fd, ATTRIBUTE, text, size);
+	if (n < 0 && errno == EBADF) /* O_PATH */
+		n = getxattr(posix_proc_path(fd).path, ATTRIBUTE, text, size);
+	if (n < 0 && errno == EOPNOTSUPP)
+		__atomic_store_n(&fs->plain, (uint64_t)dev + 1, __ATOMIC_RELAXED);
+	return n;
+}
+
 void posix_read_kept(struct posix_fs *fs, int fd, const struct stat *st, struct posix_kept *ret)
 {
 	char text[TEXT_MAX];
@@ -74,7 +89,7 @@ void posix_read_kept(struct posix_fs *fs, int fd, const struct stat *st, struct 
 	if (!posix_keeps(fs))
 		return;
 	if (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode))
-		n = getxattr(posix_proc_path(fd).path, ATTRIBUTE, text, sizeof(text) - 1);
+		n = read_attribute(fs, fd, st->st_dev, text, sizeof(text) - 1);
 	if (posix_times_tell(fs, st))
 		ret->ctime = st->st_ctim; /* else it is read again next time */
 	if (n <= 0)
