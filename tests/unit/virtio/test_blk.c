@@ -481,6 +481,38 @@ static void test_idle_disk(void **state)
 	disk_free(k);
 }
 
+/* A place without a disk in the snapshot, and one in the machine that is restored: the driver is told. */
+static void test_restored_disk(void **state)
+{
+	struct disk *idle = calloc(1, sizeof(*idle)), *k = disk_new(state, true), *other;
+	struct virtio_blk_options o = {.name = "blk"};
+	struct buf empty = {0}, full = {0};
+	struct cursor in;
+
+	driver_init(&idle->d);
+	idle->base = idle->top = -1;
+	assert_int_equal(virtio_blk_new(&idle->d.mem, idle->d.loop, &o, &idle->dev, NULL), 0);
+	driver_attach(&idle->d, idle->dev);
+	assert_true(driver_start(&idle->d, ALL));
+	assert_int_equal(virtio_pci_save(idle->d.pci, &empty), 0);
+	assert_int_equal(virtio_pci_save(k->d.pci, &full), 0);
+
+	memcpy(k->d.ram, idle->d.ram, RAM_SIZE);
+	in = cursor_of(empty.data, empty.len);
+	assert_int_equal(virtio_pci_load(k->d.pci, &in), 0);
+	assert_true(k->dev->config_changed);
+	virtio_pci_restart(k->d.pci);
+	assert_false(k->dev->config_changed);
+	/* A disk cannot become another one. */
+	other = idle;
+	in = cursor_of(full.data, full.len);
+	assert_int_equal(virtio_pci_load(other->d.pci, &in), -ENOTSUP);
+	buf_done(&empty);
+	buf_done(&full);
+	disk_free(k);
+	disk_free(other);
+}
+
 int main(void)
 {
 	static enum virtio_blk_engine engines[] = {VIRTIO_BLK_PLAIN, VIRTIO_BLK_URING};
@@ -504,6 +536,7 @@ int main(void)
 			T(test_slow_disk_stalls_nobody),
 			T(test_refused_writes),
 			T(test_save_ends_requests),
+			T(test_restored_disk),
 			T(test_idle_disk),
 		};
 
