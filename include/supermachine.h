@@ -229,7 +229,7 @@ SM_PUBLIC const char *sm_reason_name(enum sm_reason reason);
 
 /** One step of a VM's life and how long it took. */
 struct sm_stage {
-	char name[SM_STAGE_NAME_SIZE]; /**< "prepare", "monitor", "boot", "setup", "command", "shutdown" ... */
+	char name[SM_STAGE_NAME_SIZE]; /**< "prepare", "monitor", "boot" or "restore", "setup", "command" ... */
 	uint64_t ns;
 };
 
@@ -353,6 +353,8 @@ struct sm_vm_options {
 	struct sm_progress progress;
 	const struct sm_mount *mounts; /**< At most 64. Outer ones are mounted before those inside them. */
 	size_t num_mounts;
+	bool cold; /**< Boot. Else it starts from a base snapshot of its memory size and CPUs, which is made if there is
+		      none yet. */
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \
@@ -456,6 +458,34 @@ struct sm_logs_options {
 SM_PUBLIC int sm_vm_logs(struct sm_vm *vm, const struct sm_logs_options *options, struct sm_error *err);
 /** The guest's console (kernel messages), as text to sm_free. */
 SM_PUBLIC int sm_vm_console(struct sm_vm *vm, char **ret, struct sm_error *err);
+
+/* --------------------------------------------------------------------------------------- snapshots */
+
+enum sm_snapshot_kind {
+	SM_SNAPSHOT_BASE = 1, /**< A booted guest without an image, from which VMs of its shape start. */
+};
+
+/** A snapshot in the data directory. */
+struct sm_snapshot_info {
+	const char *name; /**< "base-..." */
+	enum sm_snapshot_kind kind;
+	uint64_t memory; /**< Of a VM that starts from it. */
+	unsigned cpus;
+	uint64_t allocated_size;     /**< Bytes on disk. */
+	int64_t created_ns, used_ns; /**< used: when a VM last started from it. */
+	const char *kernel;
+	bool fits; /**< A VM may still start from it: kernel, programs and host are those that it was made with. */
+};
+/** All snapshots, those used last first. */
+SM_PUBLIC int sm_snapshot_list(struct sm_client *client, struct sm_snapshot_info ***ret, size_t *ret_count,
+			       struct sm_error *err);
+SM_PUBLIC void sm_snapshot_list_free(struct sm_snapshot_info **list, size_t count);
+/** Removes one by name, or by a unique beginning of its key (4 digits or more). VMs that run from it are not disturbed;
+ * a base is made again when it is needed. */
+SM_PUBLIC int sm_snapshot_remove(struct sm_client *client, const char *name, struct sm_error *err);
+/** Removes bases that no VM can start from any more; all: every base. The counts may be NULL. */
+SM_PUBLIC int sm_snapshot_prune(struct sm_client *client, bool all, unsigned *ret_count, uint64_t *ret_bytes,
+				struct sm_error *err);
 
 /* ------------------------------------------------------------------------- commands and their streams */
 

@@ -35,7 +35,15 @@ struct cli {
 	bool stopped;	      /* by lock: no more progress */
 };
 
-enum operand_kind { OPERAND_NONE, OPERAND_VM, OPERAND_IMAGE, OPERAND_FILE, OPERAND_ANY, OPERAND_VERB };
+enum operand_kind {
+	OPERAND_NONE,
+	OPERAND_VM,
+	OPERAND_IMAGE,
+	OPERAND_FILE,
+	OPERAND_ANY,
+	OPERAND_VERB,
+	OPERAND_SNAPSHOT
+};
 enum verb_group { GROUP_RUN, GROUP_VMS, GROUP_IMAGES, GROUP_HOST, GROUP_HIDDEN };
 
 struct verb {
@@ -58,7 +66,7 @@ struct verb {
 extern const struct verb verb_run, verb_exec, verb_ps, verb_start, verb_stop, verb_restart, verb_kill, verb_rm,
 	verb_attach, verb_logs, verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune, verb_inspect,
 	verb_fs_mount, verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor,
-	verb_version, verb_completion, verb_help, verb_complete;
+	verb_version, verb_completion, verb_help, verb_complete, verb_snapshots, verb_snapshot_rm, verb_snapshot_prune;
 
 /* All verbs, in the order in which help lists them; ends with NULL. */
 const struct verb *const *cli_verbs(void);

@@ -153,6 +153,18 @@ static void offer_images(const struct typed *t)
 	sm_image_list_free(list, n);
 }
 
+static void offer_snapshots(const struct typed *t)
+{
+	struct sm_snapshot_info **list = NULL;
+	size_t n = 0;
+
+	if (!cli_client(t->cli) || sm_snapshot_list(t->cli->client, &list, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		offer(t, list[i]->name, NULL);
+	sm_snapshot_list_free(list, n);
+}
+
 static void offer_choices(const struct typed *t, const char *choices)
 {
 	char word[64];
@@ -172,6 +184,8 @@ static void offer_operands(const struct typed *t, enum operand_kind kind)
 		offer_vms(t);
 	if (kind == OPERAND_IMAGE || kind == OPERAND_ANY)
 		offer_images(t);
+	if (kind == OPERAND_SNAPSHOT)
+		offer_snapshots(t);
 	if (kind == OPERAND_FILE)
 		puts(":file");
 	if (kind == OPERAND_VERB)

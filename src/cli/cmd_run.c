@@ -9,7 +9,7 @@
 #include "cli/session.h"
 
 struct run_values {
-	bool interactive, tty, detach, keep, rm, tmpfs_root;
+	bool interactive, tty, detach, keep, rm, tmpfs_root, cold;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal;
 	struct opt_list env, env_file, labels, volumes;
 	uint64_t memory, cpus, disk, timeout;
@@ -40,6 +40,8 @@ static const struct opt options[] = {
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the VM (default: its id)"},
 	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the VM"},
 	{0, "kernel", OPT_TEXT, V(kernel), "FILE", "kernel to boot (default: the distribution's cloud kernel)"},
+	{0, "cold", OPT_FLAG, V(cold), NULL,
+	 "boot, instead of starting from a base snapshot; see supermachine snapshots"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
 	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
@@ -103,6 +105,7 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.cpus = (unsigned)v->cpus;
 	o.disk_size = v->disk;
 	o.tmpfs_root = v->tmpfs_root;
+	o.cold = v->cold;
 	o.kernel = v->kernel;
 	o.entrypoint = v->entrypoint ? entrypoint : NULL;
 	o.argv = argv[0] ? (const char *const *)argv : NULL;

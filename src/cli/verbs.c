@@ -32,6 +32,9 @@ static const struct verb *const verbs[] = {&verb_run,
 					   &verb_tag,
 					   &verb_rmi,
 					   &verb_prune,
+					   &verb_snapshots,
+					   &verb_snapshot_rm,
+					   &verb_snapshot_prune,
 					   &verb_machine_start,
 					   &verb_machine_stop,
 					   &verb_machine_exec,
@@ -64,6 +67,7 @@ const char *cli_family(const char *word)
 	} families[] = {
 		{"fs", "the file server on this host"},
 		{"machine", "the Linux in which VMs run"},
+		{"snapshot", "what VMs start from"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++)

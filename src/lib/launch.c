@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a VM's directory to a keeper that answers, on this host or in the machine. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +11,12 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
-#include "lib/lib.h"
+#include "lib/base.h"
 
 #define ANSWER_TIMEOUT_NS (30 * SECOND_NS)
+/* A keeper that restores answers when its monitor has taken the snapshot: later, if many start at once. */
+#define RESTORE_TIMEOUT_NS (120 * SECOND_NS)
+#define RESTORE_TRIES 2
 
 static int fill_start(struct sm_client *c, struct seat *seat, const char *id, bool detach, struct vm_start *s,
 		      struct sm_error *err)
@@ -47,13 +51,13 @@ static int write_start(int dir, const struct vm_start *s, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "write start.json") : 0;
 }
 
-static int spawn(struct sm_client *c, struct seat *seat, const char *dir, const struct vm_start *s,
+static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l, const struct vm_start *s,
 		 struct sm_error *err)
 {
 	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
-	char prepared[24];
-	const char *argv[12];
+	char prepared[24], window[24];
+	const char *argv[16];
 	unsigned n = 0;
 	int r = client_helper(c, "supermachine-keeper", &keeper, err);
 
@@ -61,7 +65,7 @@ static int spawn(struct sm_client *c, struct seat *seat, const char *dir, const 
 		r = client_helper(c, "supermachine-vmm", &vmm, err);
 	if (r < 0)
 		return r;
-	if (asprintf(&log, "%s/keeper.log", dir) < 0)
+	if (asprintf(&log, "%s/keeper.log", l->dir) < 0)
 		return error_sys(err, ENOMEM, "start");
 	snprintf(prepared, sizeof(prepared), "%llu", (unsigned long long)s->prepare_ns);
 	argv[n++] = keeper;
@@ -73,7 +77,15 @@ static int spawn(struct sm_client *c, struct seat *seat, const char *dir, const 
 	argv[n++] = prepared;
 	if (!s->detach)
 		argv[n++] = "--owner";
-	argv[n++] = dir;
+	if (l->base || l->restore) {
+		snprintf(window, sizeof(window), "%llu", (unsigned long long)l->window);
+		argv[n++] = "--window";
+		argv[n++] = window;
+		argv[n++] = l->base ? "--base" : "--restore";
+	}
+	if (l->restore)
+		argv[n++] = l->restore;
+	argv[n++] = l->dir;
 	argv[n] = NULL;
 	return seat_spawn(seat, &(struct seat_command){.argv = argv, .env = env, .log = log}, NULL, err);
 }
@@ -97,69 +109,139 @@ static int no_answer(int dir, const char *id, struct sm_error *err)
 }
 
 /* A socket to it as soon as it listens. A keeper that failed has left exit.json instead. */
-static int await_keeper(struct sm_client *c, int dir, const char *id, const struct vm_start *s, struct sm_error *err)
+static int await_keeper(struct sm_client *c, int dir, const struct launch *l, const struct vm_start *s,
+			bool *ret_broken, struct sm_error *err)
 {
-	uint64_t deadline = time_now_ns() + ANSWER_TIMEOUT_NS;
+	uint64_t deadline = time_now_ns() + (l->restore ? RESTORE_TIMEOUT_NS : ANSWER_TIMEOUT_NS);
 
 	for (int pause_ms = 1;; pause_ms = MIN(pause_ms * 2, 16)) {
 		struct vm_exit x;
-		int r = vm_socket(c, id, s, err);
+		int r = vm_socket(c, l->id, s, err);
 
 		if (r >= 0 || (r != -ENOENT && r != -ECONNREFUSED))
 			return r;
-		if (vmdir_load_exit(dir, &x, NULL) == 0)
-			return error_set(err, SM_ERROR_HOST, EPROTO, "VM %s: %s", id, x.outcome.message);
+		if (vmdir_load_exit(dir, &x, NULL) == 0) {
+			if (ret_broken)
+				*ret_broken = x.restore_failed;
+			return error_set(err, SM_ERROR_HOST, EPROTO, "VM %s: %s", l->id, x.outcome.message);
+		}
 		if (time_now_ns() > deadline)
-			return no_answer(dir, id, err);
+			return no_answer(dir, l->id, err);
 		poll(NULL, 0, pause_ms);
 	}
 }
 
-/* Says that the VM is to end with this connection, and waits until the keeper knows. The connection then lies idle:
- * what the keeper sends on it fits the socket's buffer. */
-static int become_owner(struct sm_vm *vm, int fd, struct sm_error *err)
+int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err)
+{
+	_fd_ int dir = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct vm_start s;
+	struct seat *seat;
+	int r = dir < 0 ? error_sys(err, errno, "open %s", l->dir) : client_seat(c, &seat, err);
+
+	if (r == 0)
+		r = fill_start(c, seat, l->id, l->detach, &s, err);
+	if (r < 0)
+		return r;
+	s.prepare_ns = time_now_ns() - l->since_ns;
+	r = write_start(dir, &s, err);
+	if (r == 0)
+		r = spawn(c, seat, l, &s, err);
+	return r < 0 ? r : await_keeper(c, dir, l, &s, ret_broken, err);
+}
+
+int launch_join(int fd, const char *id, struct conn *conn, struct call *call, struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	struct keeper_wait w = {.owner = true};
-	struct conn conn;
-	struct call call;
-	int r = conn_init(&conn, fd, err);
+	int r = conn_init(conn, fd, err);
 
 	if (r < 0)
 		return r;
 	r = keeper_wait_encode(&b, &w);
 	if (r == 0)
-		r = conn_call(&conn, PROTO_KEEPER_WAIT, &b, &call);
-	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id) : conn_await_open(&conn, &call, "join the VM", err);
-	if (r == 0) {
-		pthread_mutex_lock(&vm->lock);
-		fd_close(vm->owner_fd);
-		vm->owner_fd = TAKE_FD(conn.fd);
-		pthread_mutex_unlock(&vm->lock);
+		r = conn_call(conn, PROTO_KEEPER_WAIT, &b, call);
+	if (r < 0) {
+		conn_done(conn);
+		return error_sys(err, -r, "VM %s", id);
 	}
-	conn_done(&conn);
-	call_done(&call);
+	r = conn_await_open(conn, call, "join the VM", err);
+	if (r < 0) {
+		conn_done(conn);
+		call_done(call);
+	}
 	return r;
 }
 
-int launch(struct sm_client *c, struct sm_vm *vm, bool detach, uint64_t since_ns, struct sm_error *err)
+/* The connection then lies idle: what the keeper sends on it fits the socket's buffer. */
+static int become_owner(struct sm_vm *vm, int fd, struct sm_error *err)
 {
-	_fd_ int dir = vmdir_open(c, vm->id, err);
-	_free_ char *path = vmdir_path(c, vm->id);
-	struct vm_start s;
-	struct seat *seat;
-	int r = dir < 0 ? dir : client_seat(c, &seat, err);
+	struct conn conn;
+	struct call call;
+	int r = launch_join(fd, vm->id, &conn, &call, err);
 
-	if (r == 0)
-		r = fill_start(c, seat, vm->id, detach, &s, err);
-	if (r < 0 || !path)
-		return r < 0 ? r : error_sys(err, ENOMEM, "start");
-	s.prepare_ns = time_now_ns() - since_ns;
-	r = write_start(dir, &s, err);
-	if (r == 0)
-		r = spawn(c, seat, path, &s, err);
-	if (r == 0)
-		r = await_keeper(c, dir, vm->id, &s, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&vm->lock);
+	fd_close(vm->owner_fd);
+	vm->owner_fd = TAKE_FD(conn.fd);
+	pthread_mutex_unlock(&vm->lock);
+	conn_done(&conn);
+	call_done(&call);
+	return 0;
+}
+
+/* What keeps a base from being made may keep the VM from booting too: then that is what there is to say. */
+static int launch_cold(struct sm_client *c, const struct launch *l, enum sm_log_level level, const char *why,
+		       struct sm_error *err)
+{
+	int r = launch_keeper(c, l, NULL, err);
+
+	if (r >= 0)
+		client_say(c, level, "VM %s boots, as it cannot be restored: %s", l->id, why);
+	return r;
+}
+
+/* A base that does not fit is made anew; if that one does not fit either, the VM boots. */
+static int launch_from_base(struct sm_client *c, struct launch *l, const struct vm_record *rec,
+			    const struct sm_progress *progress, struct sm_error *err)
+{
+	struct sm_error why = {0};
+
+	for (int tries = 0; tries < RESTORE_TRIES; tries++) {
+		struct base base = {0};
+		bool broken = false;
+		int r = base_get(c, rec, progress, &base, &why);
+
+		if (r == -ECANCELED)
+			return error_set(err, why.kind, why.code, "%s", why.message);
+		if (r < 0)
+			return launch_cold(c, l, r == -EAGAIN ? SM_LOG_DEBUG : SM_LOG_NOTICE, why.message, err);
+		l->restore = base.dir;
+		l->window = base.window;
+		r = launch_keeper(c, l, &broken, &why);
+		l->restore = NULL;
+		if (broken)
+			base_discard(c, &base);
+		base_done(&base);
+		if (r >= 0)
+			return r;
+		if (!broken)
+			return error_set(err, why.kind, why.code, "%s", why.message);
+		client_say(c, SM_LOG_INFO, "a base snapshot was of no use: %s", why.message);
+	}
+	return launch_cold(c, l, SM_LOG_NOTICE, why.message, err);
+}
+
+int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, bool detach, uint64_t since_ns,
+	   const struct sm_progress *progress, struct sm_error *err)
+{
+	_free_ char *path = vmdir_path(c, vm->id);
+	struct launch l = {.dir = path, .id = vm->id, .detach = detach, .since_ns = since_ns};
+	int r;
+
+	if (!path)
+		return error_sys(err, ENOMEM, "start");
+	r = rec->cold ? launch_keeper(c, &l, NULL, err) : launch_from_base(c, &l, rec, progress, err);
 	if (r < 0)
 		return r;
 	if (!detach)

@@ -161,9 +161,26 @@ void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from);
 
 /* -------------------------------------------------------------------------------------- others */
 
-/* launch.c: starts the keeper of a VM directory whose start.lock the caller holds, waits until it answers, and without
- * detach becomes its owner. */
-int launch(struct sm_client *c, struct sm_vm *vm, bool detach, uint64_t since_ns, struct sm_error *err) MUST_CHECK;
+/* launch.c */
+struct launch {
+	const char *dir; /* the VM's directory, absolute, with its record; nobody else starts it meanwhile */
+	const char *id;
+	bool detach;
+	bool base;	     /* the VM is there to be saved (keeper.h) */
+	const char *restore; /* the directory of the snapshot to start from; NULL: boot */
+	uint64_t window;     /* base, restore: the size of the image window */
+	uint64_t since_ns;   /* when the work for it began */
+};
+/* Starts the keeper and waits until it answers: a connected socket. *ret_broken (may be NULL): it failed, and the
+ * snapshot is to blame. */
+int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err) MUST_CHECK;
+/* Says on that connection (taken in any case) that the VM is to end with it, and waits until the keeper knows; call is
+ * the WAIT channel. */
+int launch_join(int fd, const char *id, struct conn *conn, struct call *call, struct sm_error *err) MUST_CHECK;
+/* Starts a VM with this record, from a base snapshot unless the record says cold; without detach becomes its owner. The
+ * caller holds its start.lock. */
+int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, bool detach, uint64_t since_ns,
+	   const struct sm_progress *progress, struct sm_error *err) MUST_CHECK;
 
 /* disk.c: the formatted, read-only template of a disk of this size. */
 int disk_template(struct sm_client *c, uint64_t size, const struct sm_progress *progress, char **ret,

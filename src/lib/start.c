@@ -173,6 +173,7 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 	r->created_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	snprintf(r->name, sizeof(r->name), "%s", o->name ? o->name : "");
 	r->keep = o->keep;
+	r->cold = o->cold;
 	e = set_process(r, o, img, err);
 	if (e == 0)
 		e = set_machine(c, r, o, err);
@@ -183,8 +184,8 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 	return e;
 }
 
-static int start_record(struct sm_client *c, const struct vm_record *r, bool detach, uint64_t since, struct sm_vm **ret,
-			struct sm_error *err)
+static int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o, uint64_t since,
+			struct sm_vm **ret, struct sm_error *err)
 {
 	struct sm_vm *vm = NULL;
 	_fd_ int start = -1;
@@ -197,9 +198,9 @@ static int start_record(struct sm_client *c, const struct vm_record *r, bool det
 		return e;
 	}
 	/* With nobody to come back for it, it is litter as soon as it has ended. */
-	if (detach)
+	if (o->detach)
 		vm->transient_fd = fd_close(vm->transient_fd);
-	e = launch(c, vm, detach, since, err);
+	e = launch(c, vm, r, o->detach, since, &o->progress, err);
 	if (e < 0) {
 		vmdir_remove(c, r->id, NULL);
 		vm->transient_fd = fd_close(vm->transient_fd);
@@ -231,7 +232,7 @@ int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, s
 	e = make_record(client, &o, &img, &r, err);
 	image_info_done(&img);
 	if (e == 0)
-		e = start_record(client, &r, o.detach, since, ret, err);
+		e = start_record(client, &r, &o, since, ret, err);
 	image_unpin(pin);
 	vm_record_done(&r);
 	return e;
@@ -241,6 +242,7 @@ int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
 {
 	uint64_t since = time_now_ns();
 	_fd_ int dir = vmdir_open(vm->client, vm->id, err);
+	_cleanup_(vm_record_done) struct vm_record rec = {0};
 	_fd_ int lock = -1;
 	struct vm_view v;
 	int r;
@@ -260,5 +262,6 @@ int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
 	if (v.state != SM_VM_EXITED || faccessat(dir, "exit.json", F_OK, 0) < 0)
 		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id,
 				 sm_vm_state_name(v.state == SM_VM_EXITED ? SM_VM_RUNNING : v.state));
-	return launch(vm->client, vm, detach, since, err);
+	r = vmdir_load(dir, vm->id, &rec, err);
+	return r < 0 ? r : launch(vm->client, vm, &rec, detach, since, &(struct sm_progress){0}, err);
 }

@@ -5,6 +5,8 @@
 
 #include "machine/wire.h"
 
+#define MACHINE_EMULATOR "qemu-system-x86_64" /* found by PATH */
+
 /* Where the machine of this seat is; strings stay the seat's. */
 struct machine_place {
 	const char *runtime_dir, *data_dir, *libexec_dir;

@@ -27,8 +27,9 @@
 #include "base/fileio.h"
 #include "base/process.h"
 #include "base/util.h"
+#include "machine/client.h"
 
-#define QEMU "qemu-system-x86_64"
+#define QEMU MACHINE_EMULATOR
 #define FILE_SERVER "supermachine-fsd"
 #define HINT "apt-get install qemu-system-x86"
 #define FILES_CACHE "100ms" /* EMULATOR_FILES_STALE_NS */

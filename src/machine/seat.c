@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -18,6 +19,7 @@
 #include "proto/messages.h"
 
 #define MACHINE_RUNTIME_DIR "/run/supermachine" /* made by the machine's agent */
+#define CPUINFO_MAX 16384			/* the first CPU is in there */
 #define EXPECTATION "several times slower than on hardware"
 
 struct seat {
@@ -144,6 +146,67 @@ const char *seat_notice(const struct seat *s)
 const char *seat_runtime_dir(const struct seat *s)
 {
 	return s->in_machine ? MACHINE_RUNTIME_DIR : s->runtime_dir;
+}
+
+/* ------------------------------------------------------------------------------------------------- identity */
+
+static int put_file(struct buf *out, const char *what, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return -errno;
+	return buf_printf(out, "%s %s %llx %llx %lld.%ld\n", what, path, (unsigned long long)st.st_ino,
+			  (unsigned long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+/* The emulator, and the program that says which CPU it is to emulate. */
+static int put_machine(const struct seat *s, struct buf *out)
+{
+	const char *p = getenv("PATH"), *end;
+	char path[4096];
+	int r = -ENOENT;
+
+	for (p = p ? p : "/usr/bin:/bin"; *p && r < 0; p = *end ? end + 1 : end) {
+		end = strchrnul(p, ':');
+		snprintf(path, sizeof(path), "%.*s/" MACHINE_EMULATOR, (int)(end - p), p);
+		r = put_file(out, "emulator", path);
+	}
+	snprintf(path, sizeof(path), "%s/supermachine-machine", s->libexec_dir);
+	return r < 0 ? r : put_file(out, "machine", path);
+}
+
+/* The first CPU as the kernel describes it: what is the same as long as it is the same model. */
+static int put_host(struct buf *out)
+{
+	static const char *const lines[] = {"vendor_id", "cpu family", "model\t", "stepping", "microcode", "flags"};
+	_free_ char *text = malloc(CPUINFO_MAX + 1);
+	_fd_ int fd = open("/proc/cpuinfo", O_RDONLY | O_CLOEXEC);
+	struct utsname u;
+	ssize_t n;
+
+	if (!text)
+		return -ENOMEM;
+	n = fd < 0 ? -errno : read_full(fd, text, CPUINFO_MAX);
+	if (n < 0 || uname(&u) < 0)
+		return n < 0 ? (int)n : -errno;
+	text[n] = '\0';
+	buf_printf(out, "host %s %s\n", u.release, u.version);
+	for (char *line = text, *next; *line && *line != '\n'; line = next) {
+		next = strchrnul(line, '\n');
+		if (*next)
+			*next++ = '\0';
+		for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+			if (str_starts(line, lines[i]))
+				buf_printf(out, "%s\n", line);
+	}
+	return out->error;
+}
+
+int seat_identity(const struct seat *s, struct buf *out)
+{
+	buf_printf(out, "engine %s\n", seat_engine_name(s));
+	return s->in_machine ? put_machine(s, out) : put_host(out);
 }
 
 static int make_runtime_dir(struct seat *s, struct sm_error *err)

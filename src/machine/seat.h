@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/error.h"
 
 enum seat_mode {
@@ -83,6 +84,10 @@ int seat_ready(struct seat *seat, struct sm_error *err) MUST_CHECK;
  * (that is not an error, and it is not started). A process of another boot id is gone. Room for 40 bytes.
  */
 int seat_boot_id(struct seat *seat, char ret[40], struct sm_error *err) MUST_CHECK;
+
+/* Appends lines that tell apart what guests run on: one saved under some lines need not run under others. Starts
+ * nothing; cheap. 0 or -errno. */
+int seat_identity(const struct seat *seat, struct buf *out) MUST_CHECK;
 
 struct seat_command {
 	const char *const *argv; /* NULL-terminated; argv[0] is a path */

@@ -72,7 +72,7 @@ test_prune_loop() {
 		mkdir -p "l$i" && echo "$i" >"l$i/n"
 		"$SM_TOP/tests/lib/mkimage" --layer "$SM_SHARED/root" --layer "l$i" --env PATH=/bin --tag latest "lay$i" >/dev/null
 		$sm load --name "loop$i" "oci:lay$i" >/dev/null
-		is "image $i" "$($sm run -m 128M "loop$i" cat /n)" "$i"
+		is "image $i" "$($sm run --cold -m 128M "loop$i" cat /n)" "$i"
 		$sm rmi "loop$i" >/dev/null
 	done) &
 	local work=$!

@@ -441,6 +441,47 @@ static void test_hostile_requests(void **state)
 
 /* ------------------------------------------------------------------------------------------------ mode, probe */
 
+static void get_identity(struct seat *seat, struct buf *ret)
+{
+	*ret = (struct buf){0};
+	assert_int_equal(seat_identity(seat, ret), 0);
+	assert_int_equal(buf_put_u8(ret, 0), 0);
+}
+
+/* Another emulator or another program that starts it is another engine; the same ones are the same. */
+static void test_identity(void **state)
+{
+	struct world *w = *state;
+	struct buf none = {0}, a, b, c, d;
+	char path[160], *old = strdup(getenv("PATH"));
+	struct seat *seat;
+
+	open_seat(w, &seat);
+	setenv("PATH", w->dir, 1);
+	assert_int_equal(seat_identity(seat, &none), -ENOENT);
+	buf_done(&none);
+	snprintf(path, sizeof(path), "%s/" MACHINE_EMULATOR, w->dir);
+	assert_int_equal(write_file_atomic_at(AT_FDCWD, path, "one", 3, 0700), 0);
+	put_daemon(w, "exit 0");
+	get_identity(seat, &a);
+	get_identity(seat, &b);
+	assert_non_null(strstr((char *)a.data, "engine machine\n"));
+	assert_string_equal(a.data, b.data);
+	assert_int_equal(write_file_atomic_at(AT_FDCWD, path, "another", 7, 0700), 0);
+	get_identity(seat, &c);
+	assert_string_not_equal(b.data, c.data);
+	put_daemon(w, "exit 00");
+	get_identity(seat, &d);
+	assert_string_not_equal(c.data, d.data);
+	setenv("PATH", old, 1);
+	free(old);
+	buf_done(&a);
+	buf_done(&b);
+	buf_done(&c);
+	buf_done(&d);
+	seat_close(seat);
+}
+
 static void test_modes(void **state)
 {
 	struct sm_error err = {0};
@@ -596,6 +637,7 @@ int main(void)
 		TEST(test_status_and_stop_of_a_daemon_without_machine),
 		TEST(test_a_machine_that_cannot_boot_says_why),
 		TEST(test_hostile_requests),
+		TEST(test_identity),
 		TEST(test_modes),
 		TEST(test_probe_is_remembered_for_this_boot),
 		TEST(test_spawn_and_connect_here),

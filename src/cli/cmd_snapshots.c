@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapshots, snapshot rm, snapshot prune: what VMs start from. */
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+struct snapshots_values {
+	bool quiet;
+	const char *format;
+};
+
+#define V(m) offsetof(struct snapshots_values, m)
+static const struct opt options[] = {
+	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only names"},
+	{0, "format", OPT_TEXT, V(format), "table|json", "how to print", .choices = "table|json"},
+};
+#undef V
+
+static const struct table_column columns[] = {
+	{"NAME", TABLE_LEFT, 0},  {"KIND", TABLE_LEFT, 0},    {"MEMORY", TABLE_RIGHT, 0}, {"CPUS", TABLE_RIGHT, 0},
+	{"SIZE", TABLE_RIGHT, 0}, {"CREATED", TABLE_LEFT, 0}, {"USED", TABLE_LEFT, 0},	  {"FITS", TABLE_LEFT, 0},
+};
+
+static void print_table(struct sm_snapshot_info **list, size_t count)
+{
+	struct table t;
+
+	table_init(&t, columns, ARRAY_SIZE(columns));
+	for (size_t i = 0; i < count; i++) {
+		const struct sm_snapshot_info *s = list[i];
+		char memory[16], size[16], created[16], used[16];
+
+		table_add(&t, "%s", s->name);
+		table_add(&t, "base");
+		table_add(&t, "%s", format_size(s->memory, memory));
+		table_add(&t, "%u", s->cpus);
+		table_add(&t, "%s", format_size(s->allocated_size, size));
+		table_add(&t, s->created_ns ? "%s ago" : "%s", text_age(s->created_ns, text_now(), created));
+		table_add(&t, s->used_ns ? "%s ago" : "%s", text_age(s->used_ns, text_now(), used));
+		table_add(&t, "%s", s->fits ? "yes" : "no");
+	}
+	table_print(&t, stdout, cli_width(stdout));
+	table_done(&t);
+}
+
+static int print_json(struct cli *cli, struct sm_snapshot_info **list, size_t count)
+{
+	struct json j = {0};
+
+	json_open(&j, NULL, '[');
+	for (size_t i = 0; i < count; i++) {
+		json_open(&j, NULL, '{');
+		json_text(&j, "name", list[i]->name);
+		json_text(&j, "kind", "base");
+		json_unsigned(&j, "memory", list[i]->memory);
+		json_unsigned(&j, "cpus", list[i]->cpus);
+		json_unsigned(&j, "size", list[i]->allocated_size);
+		json_time(&j, "created", list[i]->created_ns);
+		json_time(&j, "used", list[i]->used_ns);
+		json_text(&j, "kernel", list[i]->kernel);
+		json_bool(&j, "fits", list[i]->fits);
+		json_close(&j, '}');
+	}
+	json_close(&j, ']');
+	return cli_print_json(cli, &j);
+}
+
+static int list_verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	const struct snapshots_values *v = values;
+	struct sm_snapshot_info **list = NULL;
+	struct sm_error err = {0};
+	size_t n = 0;
+	int status = 0;
+
+	if (!cli_client(cli))
+		return CLI_FAILED;
+	if (sm_snapshot_list(cli->client, &list, &n, &err) < 0)
+		return cli_fail(cli, &err, NULL);
+	if (v->format && streq(v->format, "json"))
+		status = print_json(cli, list, n);
+	else if (!v->quiet)
+		print_table(list, n);
+	for (size_t i = 0; v->quiet && !v->format && i < n; i++)
+		puts(list[i]->name);
+	sm_snapshot_list_free(list, n);
+	return status;
+}
+
+const struct verb verb_snapshots = {
+	.name = "snapshots",
+	.operands = "",
+	.summary = "List snapshots",
+	.details =
+		"A base is a booted guest without an image. The first run with so much memory and so many CPUs makes "
+		"it, "
+		"later ones start from it, whatever their image; one that no longer fits is made anew. At most 8 are "
+		"kept. FITS: a run may still start from it.",
+	VERB_OPTS(options, struct snapshots_values),
+	.group = GROUP_IMAGES,
+	.run = list_verb,
+};
+
+/* ------------------------------------------------------------------------------------------------------ rm */
+
+struct rm_values {
+	bool force;
+};
+
+static const struct opt rm_options[] = {
+	{'f', "force", OPT_FLAG, offsetof(struct rm_values, force), NULL, "no error when there is none"},
+};
+
+static int rm_verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	const struct rm_values *v = values;
+	int status = 0;
+
+	if (!cli_client(cli))
+		return CLI_FAILED;
+	for (; *operands; operands++) {
+		struct sm_error err = {0};
+
+		if (sm_snapshot_remove(cli->client, *operands, &err) >= 0)
+			puts(*operands);
+		else if (!v->force || err.kind != SM_ERROR_NOT_FOUND)
+			status = cli_fail(cli, &err, "supermachine snapshots lists them");
+	}
+	return status;
+}
+
+const struct verb verb_snapshot_rm = {
+	.name = "snapshot rm",
+	.operands = "SNAPSHOT...",
+	.summary = "Remove snapshots",
+	.details = "By name or by the beginning of its key. VMs that run are not disturbed; a base is made again when "
+		   "it is "
+		   "needed.",
+	VERB_OPTS(rm_options, struct rm_values),
+	.min_operands = 1,
+	.max_operands = -1,
+	.completes = OPERAND_SNAPSHOT,
+	.group = GROUP_IMAGES,
+	.run = rm_verb,
+};
+
+/* --------------------------------------------------------------------------------------------------- prune */
+
+struct prune_values {
+	bool all;
+};
+
+static const struct opt prune_options[] = {
+	{'a', "all", OPT_FLAG, offsetof(struct prune_values, all), NULL, "all bases, also those that fit"},
+	{'f', "force", OPT_IGNORED, 0, NULL, NULL},
+};
+
+static int prune_verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	const struct prune_values *v = values;
+	struct sm_error err = {0};
+	unsigned removed = 0;
+	uint64_t bytes = 0;
+	char size[16];
+
+	if (!cli_client(cli))
+		return CLI_FAILED;
+	if (sm_snapshot_prune(cli->client, v->all, &removed, &bytes, &err) < 0)
+		return cli_fail(cli, &err, NULL);
+	printf("Removed %u snapshot%s: %s freed\n", removed, removed == 1 ? "" : "s", format_size(bytes, size));
+	return 0;
+}
+
+const struct verb verb_snapshot_prune = {
+	.name = "snapshot prune",
+	.operands = "",
+	.summary = "Remove bases from which no VM can start any more",
+	VERB_OPTS(prune_options, struct prune_values),
+	.group = GROUP_IMAGES,
+	.run = prune_verb,
+};

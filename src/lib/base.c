@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding base snapshots: keys, metadata, the directory. See base.h; base_make.c makes them. */
+#include "lib/base.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "kernel/kernel.h"
+#include "keeper/recordjson.h"
+#include "lib/base_make.h"
+
+#define FORMAT_VERSION 1
+#define METADATA_MAX 65536
+#define WINDOW GIB
+/* Below this a window would cost more than a sixteenth of the memory: the image is a disk. */
+#define WINDOW_MIN_MEMORY (256 * MIB)
+#define FAILURE_COUNTS_S 3600
+#define LOCK_POLL_MS 20
+
+static const char prefix[] = "base-";
+
+void base_done(struct base *b)
+{
+	free(b->dir);
+	b->dir = NULL;
+}
+
+void base_info_done(struct base_info *i)
+{
+	free(i->kernel);
+	free(i->initramfs);
+	free(i->cmdline);
+	*i = (struct base_info){0};
+}
+
+/* -------------------------------------------------------------------------------------------- keys */
+
+/* A file's identity and age stand for its content: nothing large is read at a start. */
+static int key_file(struct buf *key, const char *what, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return -errno;
+	return buf_printf(key, "%s %s %llx %llx %lld.%ld\n", what, path, (unsigned long long)st.st_ino,
+			  (unsigned long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+/* Where it runs: this host, or the machine, whose kernel has the KVM that counts. */
+static int key_engine(struct sm_client *c, struct buf *key, struct sm_error *err)
+{
+	_cleanup_(kernel_done) struct kernel k = {0};
+	struct seat *seat;
+	int r = client_seat(c, &seat, err);
+
+	if (r < 0)
+		return r;
+	r = seat_identity(seat, key);
+	if (r < 0)
+		return error_sys(err, -r, "what VMs run on");
+	if (!seat_in_machine(seat))
+		return 0;
+	r = kernel_find(NULL, c->data_dir, &k, err);
+	return r < 0 ? r : key_file(key, "machine", k.image);
+}
+
+static int hash_key(const struct buf *key, char ret[static BASE_KEY_DIGITS + 1])
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	unsigned len = 0;
+
+	if (key->error || EVP_Digest(key->data, key->len, digest, &len, EVP_sha256(), NULL) != 1 || len != 32)
+		return -ENOMEM;
+	for (unsigned i = 0; i < BASE_KEY_DIGITS / 2; i++)
+		snprintf(ret + (size_t)2 * i, 3, "%02x", digest[i]);
+	return 0;
+}
+
+struct shape {
+	uint64_t memory, window;
+	unsigned cpus;
+	const char *kernel, *initramfs, *cmdline;
+};
+
+/* The initramfs has the agent in it. */
+static int make_key(struct sm_client *c, const struct shape *s, char ret[static BASE_KEY_DIGITS + 1],
+		    struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf key = {0};
+	_free_ char *vmm = NULL;
+	int r = client_helper(c, "supermachine-vmm", &vmm, err);
+
+	if (r < 0)
+		return r;
+	buf_printf(&key, "base %d\nmemory %llu\nwindow %llu\ncpus %u\ncmdline %s\n", FORMAT_VERSION,
+		   (unsigned long long)s->memory, (unsigned long long)s->window, s->cpus, s->cmdline ? s->cmdline : "");
+	r = key_file(&key, "kernel", s->kernel);
+	r = r < 0 ? r : key_file(&key, "initramfs", s->initramfs);
+	r = r < 0 ? r : key_file(&key, "monitor", vmm);
+	if (r < 0)
+		return error_sys(err, -r, "key of the base snapshot");
+	r = key_engine(c, &key, err);
+	if (r == 0 && hash_key(&key, ret) < 0)
+		r = error_sys(err, ENOMEM, "key of the base snapshot");
+	return r;
+}
+
+/* --------------------------------------------------------------------------------------- directory */
+
+int base_open_dir(struct sm_client *c, struct sm_error *err)
+{
+	_free_ char *dir = NULL;
+	int fd, r;
+
+	if (asprintf(&dir, "%s/snapshots", c->data_dir) < 0)
+		return error_sys(err, ENOMEM, "snapshots");
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		r = mkdir_p(dir, 0700);
+		if (r < 0)
+			return error_sys(err, -r, "make %s", dir);
+		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	return fd < 0 ? error_sys(err, errno, "open %s", dir) : fd;
+}
+
+int base_lock(int snapshots, const struct sm_progress *progress, struct sm_error *err)
+{
+	int fd;
+
+	while ((fd = vmdir_flock(snapshots, "lock", true, false)) == -EWOULDBLOCK) {
+		if (progress && progress->update && progress->update(progress->arg, "base snapshot", 0, 0))
+			return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "stopped");
+		poll(NULL, 0, LOCK_POLL_MS);
+	}
+	return fd < 0 ? error_sys(err, -fd, "lock of the snapshots") : fd;
+}
+
+/* Out of sight in one step, then the bytes. A VM that runs from it has its files open. */
+int base_remove_locked(int snapshots, const char *name, struct sm_error *err)
+{
+	char old[32] = ".old-";
+	int r = random_hex(old + 5, 8);
+
+	if (r == 0 && renameat(snapshots, name, snapshots, old) < 0)
+		r = -errno;
+	if (r == -ENOENT)
+		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no such snapshot: %s", name);
+	if (r == 0)
+		r = remove_tree_at(snapshots, old);
+	return r < 0 ? error_sys(err, -r, "remove snapshot %s", name) : 0;
+}
+
+/* What begins so; NULL: no memory. */
+static char **names_with(int snapshots, const char *begin)
+{
+	int fd = openat(snapshots, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	char **v = calloc(1, sizeof(*v));
+	struct dirent *e;
+	size_t n = 0;
+
+	while (d && v && (e = readdir(d))) {
+		char **more = str_starts(e->d_name, begin) ? realloc(v, (n + 2) * sizeof(*v)) : NULL;
+
+		if (!more)
+			continue;
+		v = more;
+		v[n] = strdup(e->d_name);
+		v[++n] = NULL;
+		if (!v[n - 1])
+			break;
+	}
+	if (d)
+		closedir(d);
+	else
+		fd_close(fd);
+	return v;
+}
+
+char **base_names(int snapshots)
+{
+	return names_with(snapshots, prefix);
+}
+
+void base_sweep_locked(int snapshots, bool failures)
+{
+	static const char *const leftovers[] = {".new-", ".old-", "failed-"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(leftovers) - !failures; i++) {
+		char **v = names_with(snapshots, leftovers[i]);
+
+		for (char **p = v; p && *p; p++)
+			remove_tree_at(snapshots, *p);
+		strv_free(v);
+	}
+}
+
+/* ---------------------------------------------------------------------------------------- metadata */
+
+/* The files of a base are written once: one that is still the same file of the same age has the same bytes. */
+static int file_identity(int dir, const char *name, char ret[static 128], uint64_t *allocated)
+{
+	struct stat st;
+
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	*allocated += (uint64_t)st.st_blocks * 512;
+	snprintf(ret, 128, "%llx %llx %lld.%ld %lld.%ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+		 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+	return 0;
+}
+
+int base_metadata_write(int dir, const struct base *b, const struct vm_record *rec, int64_t created_ns,
+			struct sm_error *err)
+{
+	char state[128], memory[128];
+	_free_ char *text = NULL;
+	uint64_t allocated = 0;
+	json_t *o;
+	int r = file_identity(dir, "state", state, &allocated);
+
+	r = r < 0 ? r : file_identity(dir, "memory", memory, &allocated);
+	if (r < 0)
+		return error_sys(err, -r, "files of the base snapshot");
+	o = json_object();
+	rj_put_u64(o, "version", FORMAT_VERSION);
+	rj_put_str(o, "kind", "base");
+	rj_put_str(o, "key", b->key);
+	rj_put_u64(o, "memory", rec->memory);
+	rj_put_u64(o, "cpus", rec->cpus);
+	rj_put_u64(o, "window", b->window);
+	rj_put_str(o, "kernel", rec->kernel);
+	rj_put_str(o, "initramfs", rec->initramfs);
+	rj_put_str(o, "cmdline", rec->cmdline);
+	rj_put_u64(o, "created_ns", (uint64_t)created_ns);
+	rj_put_str(o, "state_file", state);
+	rj_put_str(o, "memory_file", memory);
+	r = rj_dump(o, &text, err);
+	if (r < 0)
+		return r;
+	r = write_file_atomic_at(dir, "metadata.json", text, strlen(text), 0400);
+	return r < 0 ? error_sys(err, -r, "write metadata.json") : 0;
+}
+
+static int parse_metadata(const char *text, size_t len, int dir, struct base_info *i, struct sm_error *err)
+{
+	char now[128], state[128], memory[128];
+	struct rj j;
+	int r = rj_load(&j, text, len, "metadata.json", err);
+
+	if (r < 0)
+		return r;
+	rj_u64(&j, "version", FORMAT_VERSION, FORMAT_VERSION);
+	rj_str_into(&j, "key", i->key, sizeof(i->key));
+	i->memory = rj_u64(&j, "memory", 1, INT64_MAX);
+	i->cpus = (unsigned)rj_u64(&j, "cpus", 1, 1024);
+	i->window = rj_u64(&j, "window", 0, INT64_MAX);
+	i->kernel = rj_str(&j, "kernel", true);
+	i->initramfs = rj_str(&j, "initramfs", true);
+	i->cmdline = rj_str(&j, "cmdline", false);
+	i->created_ns = (int64_t)rj_u64(&j, "created_ns", 0, INT64_MAX);
+	rj_str_into(&j, "state_file", state, sizeof(state));
+	rj_str_into(&j, "memory_file", memory, sizeof(memory));
+	r = rj_finish(&j, "metadata.json", err);
+	if (r == 0)
+		i->whole = file_identity(dir, "state", now, &i->allocated) == 0 && streq(now, state) &&
+			   file_identity(dir, "memory", now, &i->allocated) == 0 && streq(now, memory);
+	return r;
+}
+
+int base_info_load(int snapshots, const char *name, struct base_info *ret, struct sm_error *err)
+{
+	struct base_info i = {0};
+	_free_ char *text = NULL;
+	struct stat st;
+	size_t len;
+	_fd_ int dir = openat(snapshots, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	int r = dir < 0 ? -errno : read_file_at(dir, "metadata.json", METADATA_MAX, &text, &len);
+
+	if (r < 0)
+		return error_sys(err, -r, "snapshot %s", name);
+	r = parse_metadata(text, len, dir, &i, err);
+	if (r == 0 && !streq(i.key, name + sizeof(prefix) - 1))
+		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "snapshot %s: it is named %s", name, i.key);
+	if (r == 0 && fstat(dir, &st) == 0)
+		i.used_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	if (r < 0)
+		base_info_done(&i);
+	else
+		*ret = i;
+	return r;
+}
+
+bool base_fits(struct sm_client *c, const struct base_info *i)
+{
+	struct shape s = {i->memory, i->window, i->cpus, i->kernel, i->initramfs, i->cmdline};
+	_free_ char *kernel = NULL, *initramfs = NULL;
+	char key[BASE_KEY_DIGITS + 1];
+
+	/* With another agent or other modules the initramfs would be another, though the old one may still be there. */
+	return i->whole && boot_files(c, i->kernel, &kernel, &initramfs, NULL) == 0 && streq(initramfs, i->initramfs) &&
+	       make_key(c, &s, key, NULL) == 0 && streq(key, i->key);
+}
+
+/* ------------------------------------------------------------------------------------------ finding */
+
+static bool usable(int snapshots, const char *name)
+{
+	struct base_info i;
+	bool whole;
+
+	if (base_info_load(snapshots, name, &i, NULL) < 0)
+		return false;
+	whole = i.whole;
+	base_info_done(&i);
+	if (whole)
+		utimensat(snapshots, name, NULL, 0);
+	return whole;
+}
+
+static bool failed_lately(int snapshots, const char *key)
+{
+	char name[32];
+	struct stat st;
+
+	snprintf(name, sizeof(name), "failed-%s", key);
+	return fstatat(snapshots, name, &st, 0) == 0 && time(NULL) - st.st_mtim.tv_sec < FAILURE_COUNTS_S;
+}
+
+static void note_failure(int snapshots, const char *key, bool failed)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "failed-%s", key);
+	if (failed)
+		fd_close(openat(snapshots, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+	else
+		unlinkat(snapshots, name, 0);
+	if (failed)
+		utimensat(snapshots, name, NULL, 0);
+}
+
+/* Under the lock: whoever waited for it may find what it wanted. */
+static int find_or_make(struct sm_client *c, int snapshots, const char *name, const struct vm_record *rec,
+			const struct base *b, const struct sm_progress *progress, struct sm_error *err)
+{
+	_fd_ int lock = base_lock(snapshots, progress, err);
+	int r;
+
+	if (lock < 0)
+		return lock;
+	if (usable(snapshots, name))
+		return 0;
+	if (failed_lately(snapshots, b->key))
+		return error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made");
+	base_sweep_locked(snapshots, false);
+	base_remove_locked(snapshots, name, NULL);
+	client_say(c, SM_LOG_INFO, "making the base snapshot for %llu MiB and %u CPU%s",
+		   (unsigned long long)(rec->memory / MIB), rec->cpus, rec->cpus == 1 ? "" : "s");
+	r = base_make(c, snapshots, name, rec, b, progress, err);
+	if (r != -ECANCELED)
+		note_failure(snapshots, b->key, r < 0);
+	return r;
+}
+
+int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_progress *progress, struct base *ret,
+	     struct sm_error *err)
+{
+	struct base b = {.window = rec->memory >= WINDOW_MIN_MEMORY ? WINDOW : 0};
+	struct shape s = {rec->memory, b.window, rec->cpus, rec->kernel, rec->initramfs, rec->cmdline};
+	char name[sizeof(prefix) + BASE_KEY_DIGITS];
+	_fd_ int snapshots = base_open_dir(c, err);
+	int r = snapshots < 0 ? snapshots : make_key(c, &s, b.key, err);
+
+	if (r < 0)
+		return r;
+	snprintf(name, sizeof(name), "%s%s", prefix, b.key);
+	if (asprintf(&b.dir, "%s/snapshots/%s", c->data_dir, name) < 0)
+		return error_sys(err, ENOMEM, "base snapshot");
+	if (!usable(snapshots, name)) {
+		r = failed_lately(snapshots, b.key)
+			    ? error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made")
+			    : find_or_make(c, snapshots, name, rec, &b, progress, err);
+	}
+	if (r < 0)
+		base_done(&b);
+	else
+		*ret = b;
+	return r;
+}
+
+void base_discard(struct sm_client *c, const struct base *b)
+{
+	_fd_ int snapshots = base_open_dir(c, NULL);
+	_fd_ int lock = snapshots < 0 ? -1 : base_lock(snapshots, NULL, NULL);
+
+	if (lock >= 0)
+		base_remove_locked(snapshots, strrchr(b->dir, '/') + 1, NULL);
+}

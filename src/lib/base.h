@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Base snapshots: a guest that has booted and waits for an image, saved once, from which every VM of its shape starts.
+ *
+ *	data_dir/snapshots/base-KEY/	state, memory (vmm/snapshot.h), metadata.json; whole as soon as it has this
+ *name. Its time of change is when it was last used data_dir/snapshots/.new-*	one that is being made: a VM's directory
+ *(keeper/record.h) data_dir/snapshots/.old-*	one that is being removed data_dir/snapshots/failed-KEY	making it
+ *failed, at the time of the file's change: not tried again for a while data_dir/snapshots/lock		held (flock)
+ *while one is made or removed
+ *
+ * KEY is a hash of all that shaped it: what the guest boots, the programs that make and restore it, the size of the VM,
+ * and where it runs. One that nobody asks for any more is removed by prune, or when there are too many.
+ */
+#ifndef LIB_BASE_H
+#define LIB_BASE_H
+
+#include "lib/lib.h"
+
+#define BASE_KEY_DIGITS 16
+
+struct base {
+	char key[BASE_KEY_DIGITS + 1];
+	char *dir;	 /* absolute */
+	uint64_t window; /* of its image window, 0: none */
+};
+void base_done(struct base *b);
+
+/*
+ * The base for a VM like this; made now if there is none. -EAGAIN: there is none and making one failed not long ago.
+ * -ECANCELED (SM_ERROR_CANCELLED): progress asked to stop.
+ */
+int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_progress *progress, struct base *ret,
+	     struct sm_error *err) MUST_CHECK;
+/* Removes one that turned out to be of no use. */
+void base_discard(struct sm_client *c, const struct base *b);
+
+/* What stands in metadata.json, and what the files say. */
+struct base_info {
+	char key[BASE_KEY_DIGITS + 1];
+	uint64_t memory, window, allocated;
+	unsigned cpus;
+	char *kernel, *initramfs, *cmdline;
+	int64_t created_ns, used_ns;
+	bool whole; /* its files are as they were when it was made */
+};
+void base_info_done(struct base_info *i);
+int base_info_load(int snapshots, const char *name, struct base_info *ret, struct sm_error *err) MUST_CHECK;
+/* Whether a run on this host may still ask for it. */
+bool base_fits(struct sm_client *c, const struct base_info *i);
+
+/* data_dir/snapshots, made if it is missing: a descriptor. */
+int base_open_dir(struct sm_client *c, struct sm_error *err) MUST_CHECK;
+/* The lock there; progress (may be NULL) is asked while it waits. A descriptor. */
+int base_lock(int snapshots, const struct sm_progress *progress, struct sm_error *err) MUST_CHECK;
+/* With the lock held. Sweeping removes what killed makers left; failures: also the notes of what could not be made. */
+int base_remove_locked(int snapshots, const char *name, struct sm_error *err);
+void base_sweep_locked(int snapshots, bool failures);
+/* Names of all bases; a list to strv_free. NULL: no memory. */
+char **base_names(int snapshots);
+
+#endif

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sm_snapshot_list and what else programs do with snapshots that are there. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/util.h"
+#include "lib/base.h"
+
+#define MIN_PREFIX 4
+
+/* The public part first: its address is the handle. */
+struct snapshot_info {
+	struct sm_snapshot_info pub;
+	struct base_info base;
+	char *name;
+};
+
+static void info_free(struct snapshot_info *s)
+{
+	base_info_done(&s->base);
+	free(s->name);
+	free(s);
+}
+
+/* One whose description cannot be read fits nothing, and is there to be removed. */
+static struct snapshot_info *info_new(struct sm_client *c, int snapshots, const char *name)
+{
+	struct snapshot_info *s = calloc(1, sizeof(*s));
+	struct base_info *b;
+
+	if (!s || !(s->name = strdup(name))) {
+		free(s);
+		return NULL;
+	}
+	b = &s->base;
+	if (base_info_load(snapshots, name, b, NULL) < 0)
+		*b = (struct base_info){0};
+	s->pub = (struct sm_snapshot_info){.name = s->name,
+					   .kind = SM_SNAPSHOT_BASE,
+					   .memory = b->memory,
+					   .cpus = b->cpus,
+					   .allocated_size = b->allocated,
+					   .created_ns = b->created_ns,
+					   .used_ns = b->used_ns,
+					   .kernel = b->kernel ? b->kernel : "",
+					   .fits = base_fits(c, b)};
+	return s;
+}
+
+static int used_last_first(const void *a, const void *b)
+{
+	const struct sm_snapshot_info *x = *(struct sm_snapshot_info *const *)a,
+				      *y = *(struct sm_snapshot_info *const *)b;
+
+	return (x->used_ns < y->used_ns) - (x->used_ns > y->used_ns);
+}
+
+int sm_snapshot_list(struct sm_client *client, struct sm_snapshot_info ***ret, size_t *ret_count, struct sm_error *err)
+{
+	_fd_ int snapshots = base_open_dir(client, err);
+	struct sm_snapshot_info **list = NULL;
+	size_t count = 0;
+	char **names;
+
+	if (snapshots < 0)
+		return snapshots;
+	names = base_names(snapshots);
+	list = names ? calloc(strv_len((const char *const *)names) + 1, sizeof(struct sm_snapshot_info *)) : NULL;
+	for (char **n = names; list && *n; n++) {
+		struct snapshot_info *s = info_new(client, snapshots, *n);
+
+		if (s)
+			list[count++] = &s->pub;
+	}
+	strv_free(names);
+	if (!list)
+		return error_sys(err, ENOMEM, "list snapshots");
+	qsort(list, count, sizeof(struct sm_snapshot_info *), used_last_first);
+	*ret = list;
+	*ret_count = count;
+	return 0;
+}
+
+void sm_snapshot_list_free(struct sm_snapshot_info **list, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		info_free(CONTAINER_OF(list[i], struct snapshot_info, pub));
+	free(list);
+}
+
+/* The whole name of the one that is meant, malloc'ed. */
+static int resolve(int snapshots, const char *ref, char **ret, struct sm_error *err)
+{
+	char **names = base_names(snapshots);
+	const char *key = str_starts(ref, "base-") ? ref + 5 : ref;
+	bool usable = strlen(key) >= MIN_PREFIX && strspn(key, "0123456789abcdef") == strlen(key);
+	char *found = NULL;
+	unsigned count = 0;
+
+	for (char **n = names; usable && n && *n; n++)
+		if (str_starts(*n + 5, key)) {
+			free(found);
+			found = strdup(*n);
+			count++;
+		}
+	strv_free(names);
+	if (count == 1 && found) {
+		*ret = found;
+		return 0;
+	}
+	free(found);
+	if (count > 1)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "%s is the beginning of %u snapshots' keys", ref,
+				 count);
+	return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no such snapshot: %s", ref);
+}
+
+int sm_snapshot_remove(struct sm_client *client, const char *name, struct sm_error *err)
+{
+	_fd_ int snapshots = base_open_dir(client, err);
+	_fd_ int lock = snapshots < 0 ? -1 : base_lock(snapshots, NULL, err);
+	_free_ char *whole = NULL;
+	int r;
+
+	if (snapshots < 0 || lock < 0)
+		return MIN(snapshots, lock);
+	r = resolve(snapshots, name, &whole, err);
+	return r < 0 ? r : base_remove_locked(snapshots, whole, err);
+}
+
+int sm_snapshot_prune(struct sm_client *client, bool all, unsigned *ret_count, uint64_t *ret_bytes,
+		      struct sm_error *err)
+{
+	_fd_ int snapshots = base_open_dir(client, err);
+	_fd_ int lock = snapshots < 0 ? -1 : base_lock(snapshots, NULL, err);
+	struct sm_snapshot_info **list;
+	unsigned removed = 0;
+	uint64_t bytes = 0;
+	size_t count;
+	int r;
+
+	if (snapshots < 0 || lock < 0)
+		return MIN(snapshots, lock);
+	base_sweep_locked(snapshots, true);
+	r = sm_snapshot_list(client, &list, &count, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count && r == 0; i++) {
+		if (!all && list[i]->fits)
+			continue;
+		r = base_remove_locked(snapshots, list[i]->name, err);
+		removed += r == 0;
+		bytes += r == 0 ? list[i]->allocated_size : 0;
+	}
+	sm_snapshot_list_free(list, count);
+	if (r == 0 && ret_count)
+		*ret_count = removed;
+	if (r == 0 && ret_bytes)
+		*ret_bytes = bytes;
+	return r;
+}

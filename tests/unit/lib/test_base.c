@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Base snapshots on disk: what is believed of them, what is listed, what goes and when. No VM runs here. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/fileio.h"
+#include "base/util.h"
+#include "lib/base_make.h"
+
+struct fixture {
+	char home[64];
+	struct sm_client *client;
+	int snapshots;
+};
+
+static void set_up(struct fixture *f)
+{
+	struct sm_client_options o = SM_CLIENT_OPTIONS_INIT;
+
+	strcpy(f->home, "/tmp/test-base.XXXXXX");
+	assert_non_null(mkdtemp(f->home));
+	o.home = f->home;
+	o.libexec_dir = f->home;
+	assert_int_equal(sm_client_open(&o, &f->client, NULL), 0);
+	f->snapshots = base_open_dir(f->client, NULL);
+	assert_true(f->snapshots >= 0);
+}
+
+static void tear_down(struct fixture *f)
+{
+	close(f->snapshots);
+	sm_client_close(f->client);
+	assert_int_equal(remove_tree_at(AT_FDCWD, f->home), 0);
+}
+
+static void add(struct fixture *f, const char *key, unsigned cpus)
+{
+	struct vm_record rec = {
+		.memory = 256 * MIB, .cpus = cpus, .kernel = "/no/kernel", .initramfs = "/no/initramfs"};
+	struct base b = {.window = GIB};
+	char name[64];
+	int dir;
+
+	snprintf(b.key, sizeof(b.key), "%s", key);
+	snprintf(name, sizeof(name), "base-%s", key);
+	assert_int_equal(mkdirat(f->snapshots, name, 0700), 0);
+	dir = openat(f->snapshots, name, O_RDONLY | O_DIRECTORY);
+	assert_true(dir >= 0);
+	assert_int_equal(write_file_atomic_at(dir, "state", "state", 5, 0600), 0);
+	assert_int_equal(write_file_atomic_at(dir, "memory", "memory", 6, 0600), 0);
+	assert_int_equal(base_metadata_write(dir, &b, &rec, 1000, NULL), 0);
+	close(dir);
+}
+
+static void files_are_known_again(void **state)
+{
+	struct base_info i;
+	struct fixture f;
+
+	set_up(&f);
+	add(&f, "0123456789abcdef", 2);
+	assert_int_equal(base_info_load(f.snapshots, "base-0123456789abcdef", &i, NULL), 0);
+	assert_true(i.whole);
+	assert_int_equal(i.cpus, 2);
+	assert_int_equal(i.memory, 256 * MIB);
+	assert_int_equal(i.window, GIB);
+	assert_string_equal(i.kernel, "/no/kernel");
+	assert_true(i.allocated > 0);
+	assert_false(base_fits(f.client, &i)); /* its kernel is gone */
+	base_info_done(&i);
+	tear_down(&f);
+}
+
+/* Each: what is done to one of the files of a base, after which it is not whole or not read at all. */
+static void changed_files_are_noticed(void **state)
+{
+	static const char *const changes[] = {
+		"printf x >>memory",
+		"printf x | dd of=memory conv=notrunc 2>/dev/null",
+		": >state",
+		"rm memory",
+		"cp state s && mv s state",
+		"ln -sf memory state",
+		"rm metadata.json",
+		"printf '{}' >m && mv m metadata.json",
+		"sed s/0123/3210/ metadata.json >m && mv m metadata.json",
+		"sed 's/\"version\": 1/\"version\": 2/' metadata.json >m && mv m metadata.json"};
+
+	for (size_t n = 0; n < ARRAY_SIZE(changes); n++) {
+		struct base_info i = {0};
+		char command[512];
+		struct fixture f;
+
+		set_up(&f);
+		add(&f, "0123456789abcdef", 1);
+		snprintf(command, sizeof(command), "cd %s/data/snapshots/base-0123456789abcdef && { %s; }", f.home,
+			 changes[n]);
+		assert_int_equal(system(command), 0);
+		if (base_info_load(f.snapshots, "base-0123456789abcdef", &i, NULL) == 0 && i.whole)
+			fail_msg("not noticed: %s", changes[n]);
+		base_info_done(&i);
+		tear_down(&f);
+	}
+}
+
+static void listed_and_removed(void **state)
+{
+	struct sm_snapshot_info **list;
+	struct sm_error err = {0};
+	struct fixture f;
+	size_t count;
+
+	set_up(&f);
+	assert_int_equal(sm_snapshot_list(f.client, &list, &count, NULL), 0);
+	assert_int_equal(count, 0);
+	sm_snapshot_list_free(list, count);
+	add(&f, "aaaa000000000000", 1);
+	add(&f, "aaaa000000000001", 2);
+	add(&f, "bbbb000000000000", 3);
+	assert_int_equal(utimensat(f.snapshots, "base-bbbb000000000000", (struct timespec[2]){{9, 0}, {9, 0}}, 0), 0);
+	assert_int_equal(sm_snapshot_list(f.client, &list, &count, NULL), 0);
+	assert_int_equal(count, 3);
+	assert_string_equal(list[2]->name, "base-bbbb000000000000"); /* longest unused */
+	assert_int_equal(list[2]->cpus, 3);
+	assert_int_equal(list[2]->created_ns, 1000);
+	sm_snapshot_list_free(list, count);
+
+	assert_int_equal(sm_snapshot_remove(f.client, "aaaa", &err), -EINVAL);
+	assert_int_equal(sm_snapshot_remove(f.client, "cccc", &err), -ENOENT);
+	assert_int_equal(err.kind, SM_ERROR_NOT_FOUND);
+	assert_int_equal(sm_snapshot_remove(f.client, "../base-aaaa", &err), -ENOENT);
+	assert_int_equal(sm_snapshot_remove(f.client, "bbb", &err), -ENOENT);
+	assert_int_equal(sm_snapshot_remove(f.client, "bbbb", &err), 0);
+	assert_int_equal(sm_snapshot_remove(f.client, "base-aaaa000000000001", &err), 0);
+	assert_int_equal(sm_snapshot_list(f.client, &list, &count, NULL), 0);
+	assert_int_equal(count, 1);
+	sm_snapshot_list_free(list, count);
+	tear_down(&f);
+}
+
+static void pruned(void **state)
+{
+	struct fixture f;
+	unsigned count = 0;
+	uint64_t bytes = 0;
+
+	set_up(&f);
+	add(&f, "aaaa000000000000", 1);
+	add(&f, "aaaa000000000001", 2);
+	assert_int_equal(mkdirat(f.snapshots, ".new-0123456789ab", 0700), 0);
+	assert_int_equal(write_file_atomic_at(f.snapshots, "failed-0123", "", 0, 0600), 0);
+	assert_int_equal(sm_snapshot_prune(f.client, false, &count, &bytes, NULL), 0);
+	assert_int_equal(count, 2); /* their kernel is gone: nothing can start from them */
+	assert_true(bytes > 0);
+	assert_int_equal(faccessat(f.snapshots, ".new-0123456789ab", F_OK, 0), -1);
+	assert_int_equal(faccessat(f.snapshots, "failed-0123", F_OK, 0), -1);
+	tear_down(&f);
+}
+
+static int impatient(void *arg, const char *stage, uint64_t done, uint64_t total)
+{
+	return ++*(unsigned *)arg > 2;
+}
+
+static void one_maker_at_a_time(void **state)
+{
+	unsigned asked = 0;
+	struct sm_progress progress = {impatient, &asked};
+	struct fixture f;
+	int first, second;
+
+	set_up(&f);
+	first = base_lock(f.snapshots, NULL, NULL);
+	assert_true(first >= 0);
+	assert_int_equal(base_lock(f.snapshots, &progress, NULL), -ECANCELED);
+	assert_int_equal(asked, 3);
+	close(first);
+	second = base_lock(f.snapshots, &progress, NULL);
+	assert_true(second >= 0);
+	close(second);
+	tear_down(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(files_are_known_again), cmocka_unit_test(changed_files_are_noticed),
+		cmocka_unit_test(listed_and_removed),	 cmocka_unit_test(pruned),
+		cmocka_unit_test(one_maker_at_a_time),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
