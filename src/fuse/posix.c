@@ -263,12 +263,13 @@ static int set_all(struct posix_fs *fs, struct posix_node *node, int fd, bool ha
 	/* What the peer changes itself leaves what it has cached as right as it was. */
 	if (S_ISREG(node->type) && node->shown && posix_see(fd, "", &seen) == 0)
 		shown = posix_node_unchanged(fs, node->id, &seen.st);
-	if (S_ISREG(node->type) && set & (SM_FS_SET_SIZE | SM_FS_SET_UID | SM_FS_SET_GID | SM_FS_SET_KILL_SUIDGID))
-		posix_drop_capabilities(fs, fd);
 	if (set & SM_FS_SET_SIZE)
 		r = set_size(fs, node, fd, has_fh, fh, in->st_size);
 	if (r == 0)
 		r = set_owner(fs, node, fd, set, in);
+	if (r == 0 && S_ISREG(node->type) &&
+	    set & (SM_FS_SET_SIZE | SM_FS_SET_UID | SM_FS_SET_GID | SM_FS_SET_KILL_SUIDGID))
+		posix_drop_capabilities(fs, fd);
 	if (r == 0 && set & (SM_FS_SET_ATIME | SM_FS_SET_MTIME | SM_FS_SET_ATIME_NOW | SM_FS_SET_MTIME_NOW))
 		r = set_times(fd, set, in);
 	if (!set) /* the peer's own chown(2) to nobody */
