@@ -259,8 +259,8 @@ enum sm_fs_ids {
 	 * in extended attributes and shown to it; what that user owns otherwise is shown as the peer's root's. */
 	SM_FS_IDS_CALLER = 0,
 	SM_FS_IDS_SAME = 1, /**< The peer's numbers are the host's; root alone can make files for others. */
-	/** Owners are shown as they are; what the peer makes belongs to the user who runs the server, and a change of
-	 * owner fails where that user may not make it. Set-id bits and devices: EPERM. */
+	/** Owners are shown as they are; what the peer makes belongs to the user who runs the server. Changes of owner,
+	 * set-id bits and devices: EPERM. */
 	SM_FS_IDS_NONE = 2,
 	/**
 	 * As SAME, but moved by id_ranges: "u:PEER:HOST:COUNT,g:PEER:HOST:COUNT,...", b for both u and g; at most 255

@@ -188,6 +188,18 @@ static int host_chmod(struct posix_node *node, int path_fd, mode_t mode)
 	return chmod(posix_proc_path(path_fd).path, mode) < 0 ? -errno : 0;
 }
 
+/* FUSE_POSIX_NONE: whatever the server could do, also for the sake of another mount. */
+static int owner_stays(int path_fd, uint32_t set, const struct stat *in)
+{
+	struct posix_seen seen;
+	int r = posix_see(path_fd, "", &seen);
+
+	if (r == 0 && ((set & SM_FS_SET_UID && in->st_uid != seen.st.st_uid) ||
+		       (set & SM_FS_SET_GID && in->st_gid != seen.st.st_gid)))
+		r = -EPERM;
+	return r;
+}
+
 /* Unless owners are kept beside: the host's file gets them. */
 static int set_owner_host(struct posix_fs *fs, struct posix_node *node, int path_fd, uint32_t set,
 			  const struct stat *shown)
@@ -195,7 +207,10 @@ static int set_owner_host(struct posix_fs *fs, struct posix_node *node, int path
 	uid_t uid = set & SM_FS_SET_UID ? shown->st_uid : (uid_t)-1;
 	gid_t gid = set & SM_FS_SET_GID ? shown->st_gid : (gid_t)-1;
 	mode_t mode = node->type | (shown->st_mode & 07777);
+	int r = fs->options.ids == FUSE_POSIX_NONE ? owner_stays(path_fd, set, shown) : 0;
 
+	if (r < 0)
+		return r;
 	if (!posix_ids_to_host(fs, set & SM_FS_SET_UID ? &uid : NULL, set & SM_FS_SET_GID ? &gid : NULL))
 		return -EINVAL;
 	if (set & SM_FS_SET_MODE && posix_host_mode(fs, mode) != (mode & 07777))

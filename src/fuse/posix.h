@@ -29,8 +29,8 @@ enum fuse_posix_ids {
 	FUSE_POSIX_CALLER = 0,
 	/* The peer's numbers are the host's (needs root to be of use). */
 	FUSE_POSIX_SAME = 1,
-	/* Owners are shown as they are; what the peer makes is the server's user's, and a change of owner is the host's
-	 * to refuse. No set-id bits (of directories setgid alone), no devices. */
+	/* Owners are shown as they are; what the peer makes is the server's user's, and owners do not change (-EPERM).
+	 * No set-id bits (of directories setgid alone), no devices. */
 	FUSE_POSIX_NONE = 2,
 	/* The peer's numbers are the host's, moved by ranges; what is in none is shown as nobody's (65534), and the
 	 * peer makes nothing for it (-EOVERFLOW, chown: -EINVAL). No devices; set-id bits by root's server alone. */

@@ -188,6 +188,23 @@ static void test_none_shows_owners_and_gives_nothing_away(void **state)
 	assert_int_equal(fstatat(f->host, "null", &host, AT_SYMLINK_NOFOLLOW), -1);
 }
 
+static void test_none_is_none_for_root(void **state)
+{
+	struct fixture *f = *state;
+	struct stat host, peer;
+
+	if (geteuid() != 0)
+		skip();
+	serve(f, 0, FUSE_POSIX_NONE, NULL);
+	assert_int_equal(make(f, 5, 6, "f", S_IFREG | 0644, &host, &peer), 0);
+	assert_true(host.st_uid == 0 && host.st_gid == 0);
+	assert_int_equal(own(f, "f", 5, 0, &peer), -EPERM);
+	assert_int_equal(own(f, "f", 0, 5, &peer), -EPERM);
+	assert_int_equal(own(f, "f", 0, 0, &peer), 0);
+	assert_int_equal(mode(f, "f", 04755, &peer), -EPERM);
+	assert_int_equal(make(f, 0, 0, "null", S_IFCHR | 0600, &host, &peer), -EPERM);
+}
+
 static void test_an_ordinary_user_maps_himself(void **state)
 {
 	struct fixture *f = *state;
@@ -268,11 +285,9 @@ static void test_bad_ranges_are_explained(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_texts),
-		TEST(test_none_shows_owners_and_gives_nothing_away),
-		TEST(test_an_ordinary_user_maps_himself),
-		TEST(test_root_moves_ranges),
-		TEST(test_a_setgid_directory_hands_its_group_down),
+		cmocka_unit_test(test_texts),	     TEST(test_none_shows_owners_and_gives_nothing_away),
+		TEST(test_none_is_none_for_root),    TEST(test_an_ordinary_user_maps_himself),
+		TEST(test_root_moves_ranges),	     TEST(test_a_setgid_directory_hands_its_group_down),
 		TEST(test_bad_ranges_are_explained),
 	};
 
