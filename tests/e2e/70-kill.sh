@@ -76,7 +76,8 @@ test_kill_early() {
 		wait $cli 2>/dev/null || true
 	done
 	until_true 30 bash -c "[ -z \"\$($sm ps -aq)\" ]"
-	until_true 20 no_vm_processes
+	# A base that was being made may still come to its end.
+	until_true 90 no_vm_processes
 }
 
 no_vm_processes() {
