@@ -34,6 +34,7 @@ enum keeper_phase { PHASE_BOOT, PHASE_SETUP, PHASE_READY, PHASE_MAIN, PHASE_ENDI
 /* Limits on time, in ns; tests make them short. */
 struct keeper_limits {
 	uint64_t boot;	   /* from the start to the command's, not counting time in which no CPU was to be had */
+	uint64_t restore;  /* the same for one that starts from a snapshot */
 	uint64_t owner;	   /* until a keeper with --owner has its owner */
 	uint64_t poweroff; /* from the command's end to the monitor's */
 	uint64_t stop;	   /* from {"cmd":"stop"} to SIGKILL */

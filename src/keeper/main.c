@@ -56,6 +56,7 @@ int main(int argc, char **argv)
 	 * owner that was killed before it came is noticed sooner by the library's next call.
 	 */
 	struct keeper_args args = {.limits = {.boot = 300 * SECOND,
+					      .restore = 60 * SECOND,
 					      .owner = 120 * SECOND,
 					      .poweroff = 20 * SECOND,
 					      .stop = 3 * SECOND,

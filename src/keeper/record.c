@@ -293,6 +293,10 @@ int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err)
 	rj_put_str(o, "socket", s->socket);
 	rj_put_bool(o, "detach", s->detach);
 	rj_put_bool(o, "in_machine", s->in_machine);
+	if (s->base[0]) {
+		rj_put_str(o, "base", s->base);
+		rj_put_u64(o, "base_created_ns", (uint64_t)s->base_created_ns);
+	}
 	rj_put_u64(o, "prepare_ns", s->prepare_ns);
 	return rj_dump(o, ret, err);
 }
@@ -311,6 +315,8 @@ int vm_start_parse(const char *json, size_t len, struct vm_start *ret, struct sm
 	rj_str_into(&j, "socket", s.socket, sizeof(s.socket));
 	s.detach = rj_bool(&j, "detach");
 	s.in_machine = rj_bool(&j, "in_machine");
+	rj_str_into(&j, "base", s.base, sizeof(s.base));
+	s.base_created_ns = (int64_t)rj_u64(&j, "base_created_ns", 0, INT64_MAX);
 	s.prepare_ns = rj_u64(&j, "prepare_ns", 0, INT64_MAX);
 	e = rj_finish(&j, "start record", err);
 	if (e == 0)

@@ -91,6 +91,8 @@ struct vm_start {
 	char socket[512];      /* the keeper's, as it sees the path */
 	bool detach;
 	bool in_machine;
+	char base[40]; /* the base snapshot that it started from (lib/base.h), "": none */
+	int64_t base_created_ns;
 	uint64_t prepare_ns; /* what the library spent before it started the keeper */
 };
 int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err) MUST_CHECK;

@@ -19,6 +19,7 @@
 
 #define LINGER_POLL_NS (5 * 1000000ull)
 #define SECOND 1000000000ull
+#define BASE_OWNER_LIMIT (15 * SECOND)
 
 enum sm_vm_state keeper_state(const struct keeper *k)
 {
@@ -188,10 +189,15 @@ static void on_grace(struct loop *loop, struct loop_source *src, void *arg)
 	loop_timer_at(k->deadline, time_now_ns() + k->args.limits.poweroff);
 }
 
+static uint64_t start_limit(const struct keeper *k)
+{
+	return k->args.restore ? k->args.limits.restore : k->args.limits.boot;
+}
+
 /* Twenty guests that boot at once on two CPUs are slow, not stuck. True: the limit was moved. */
 static bool grant_more_time(struct keeper *k)
 {
-	uint64_t limit = k->boot_since + k->args.limits.boot + monitor_starved_ns(&k->mon);
+	uint64_t limit = k->boot_since + start_limit(k) + monitor_starved_ns(&k->mon);
 
 	if (time_now_ns() >= limit)
 		return false;
@@ -212,8 +218,9 @@ static void on_deadline(struct loop *loop, struct loop_source *src, void *arg)
 		memcpy(why, k->forced_message, sizeof(why));
 		keeper_end(k, k->main_open ? SM_REASON_GUEST_PANIC : SM_REASON_START_FAILED, 0, "%s", why);
 	} else if (!grant_more_time(k)) {
+		k->restore_broken |= k->phase == PHASE_BOOT;
 		keeper_end(k, SM_REASON_START_FAILED, 0, "the guest did not come up within %llu s (%s)",
-			   (unsigned long long)(k->args.limits.boot / SECOND),
+			   (unsigned long long)(start_limit(k) / SECOND),
 			   k->phase == PHASE_BOOT ? "no word from its agent" : "its set-up did not end");
 	}
 }
@@ -301,6 +308,12 @@ void keeper_listen(struct keeper *k)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
 }
 
+/* Nobody but its maker knows of a base's keeper: one whose maker was killed before it came has to notice by itself. */
+static uint64_t owner_limit(const struct keeper *k)
+{
+	return k->args.base ? MIN(k->args.limits.owner, BASE_OWNER_LIMIT) : k->args.limits.owner;
+}
+
 static int start(struct keeper *k, struct sm_error *err)
 {
 	uint64_t now = time_now_ns();
@@ -329,9 +342,9 @@ static int start(struct keeper *k, struct sm_error *err)
 	if (!k->args.restore && (r = server_start(k, err)) < 0)
 		return r;
 	k->boot_since = now;
-	loop_timer_at(k->deadline, now + k->args.limits.boot);
+	loop_timer_at(k->deadline, now + start_limit(k));
 	if (k->args.owner)
-		loop_timer_at(k->owner_timer, now + k->args.limits.owner);
+		loop_timer_at(k->owner_timer, now + owner_limit(k));
 	return 0;
 }
 

@@ -317,7 +317,7 @@ bool base_fits(struct sm_client *c, const struct base_info *i)
 
 /* ------------------------------------------------------------------------------------------ finding */
 
-static bool usable(int snapshots, const char *name)
+static bool usable(int snapshots, const char *name, int64_t *ret_created_ns)
 {
 	struct base_info i;
 	bool whole;
@@ -325,6 +325,7 @@ static bool usable(int snapshots, const char *name)
 	if (base_info_load(snapshots, name, &i, NULL) < 0)
 		return false;
 	whole = i.whole;
+	*ret_created_ns = i.created_ns;
 	base_info_done(&i);
 	if (whole)
 		utimensat(snapshots, name, NULL, 0);
@@ -355,14 +356,14 @@ static void note_failure(int snapshots, const char *key, bool failed)
 
 /* Under the lock: whoever waited for it may find what it wanted. */
 static int find_or_make(struct sm_client *c, int snapshots, const char *name, const struct vm_record *rec,
-			const struct base *b, const struct sm_progress *progress, struct sm_error *err)
+			struct base *b, const struct sm_progress *progress, struct sm_error *err)
 {
 	_fd_ int lock = base_lock(snapshots, progress, err);
 	int r;
 
 	if (lock < 0)
 		return lock;
-	if (usable(snapshots, name))
+	if (usable(snapshots, name, &b->created_ns))
 		return 0;
 	if (failed_lately(snapshots, b->key))
 		return error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made");
@@ -373,6 +374,8 @@ static int find_or_make(struct sm_client *c, int snapshots, const char *name, co
 	r = base_make(c, snapshots, name, rec, b, progress, err);
 	if (r != -ECANCELED)
 		note_failure(snapshots, b->key, r < 0);
+	if (r == 0 && !usable(snapshots, name, &b->created_ns))
+		r = error_set(err, SM_ERROR_HOST, EIO, "the base snapshot changed as it was made");
 	return r;
 }
 
@@ -390,7 +393,7 @@ int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_p
 	snprintf(name, sizeof(name), "%s%s", prefix, b.key);
 	if (asprintf(&b.dir, "%s/snapshots/%s", c->data_dir, name) < 0)
 		return error_sys(err, ENOMEM, "base snapshot");
-	if (!usable(snapshots, name)) {
+	if (!usable(snapshots, name, &b.created_ns)) {
 		r = failed_lately(snapshots, b.key)
 			    ? error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made")
 			    : find_or_make(c, snapshots, name, rec, &b, progress, err);
@@ -409,4 +412,31 @@ void base_discard(struct sm_client *c, const struct base *b)
 
 	if (lock >= 0)
 		base_remove_locked(snapshots, strrchr(b->dir, '/') + 1, NULL);
+}
+
+/* There may be a newer one of that name by now, which has done nothing. */
+static bool is_same(int snapshots, const struct vm_start *start)
+{
+	struct base_info i;
+	bool same;
+
+	if (base_info_load(snapshots, start->base, &i, NULL) < 0)
+		return false;
+	same = i.created_ns == start->base_created_ns;
+	base_info_done(&i);
+	return same;
+}
+
+void base_blame(struct sm_client *c, const struct vm_start *start)
+{
+	_fd_ int snapshots = -1, lock = -1;
+
+	if (!str_starts(start->base, prefix) || strchr(start->base, '/'))
+		return;
+	snapshots = base_open_dir(c, NULL);
+	if (snapshots < 0 || !is_same(snapshots, start))
+		return;
+	lock = base_lock(snapshots, NULL, NULL);
+	if (lock >= 0 && is_same(snapshots, start))
+		base_remove_locked(snapshots, start->base, NULL);
 }

@@ -20,7 +20,8 @@
 
 struct base {
 	char key[BASE_KEY_DIGITS + 1];
-	char *dir;	 /* absolute */
+	char *dir; /* absolute */
+	int64_t created_ns;
 	uint64_t window; /* of its image window, 0: none */
 };
 void base_done(struct base *b);
@@ -33,6 +34,9 @@ int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_p
 	     struct sm_error *err) MUST_CHECK;
 /* Removes one that turned out to be of no use. */
 void base_discard(struct sm_client *c, const struct base *b);
+
+/* The same for the one that a VM was started from, when that VM's record says that it is to blame. */
+void base_blame(struct sm_client *c, const struct vm_start *start);
 
 /* What stands in metadata.json, and what the files say. */
 struct base_info {

@@ -143,6 +143,10 @@ int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken,
 	if (r < 0)
 		return r;
 	s.prepare_ns = time_now_ns() - l->since_ns;
+	if (l->restore) {
+		snprintf(s.base, sizeof(s.base), "%s", strrchr(l->restore, '/') + 1);
+		s.base_created_ns = l->created_ns;
+	}
 	r = write_start(dir, &s, err);
 	if (r == 0)
 		r = spawn(c, seat, l, &s, err);
@@ -218,6 +222,7 @@ static int launch_from_base(struct sm_client *c, struct launch *l, const struct 
 			return launch_cold(c, l, r == -EAGAIN ? SM_LOG_DEBUG : SM_LOG_NOTICE, why.message, err);
 		l->restore = base.dir;
 		l->window = base.window;
+		l->created_ns = base.created_ns;
 		r = launch_keeper(c, l, &broken, &why);
 		l->restore = NULL;
 		if (broken)

@@ -168,6 +168,7 @@ struct launch {
 	bool detach;
 	bool base;	     /* the VM is there to be saved (keeper.h) */
 	const char *restore; /* the directory of the snapshot to start from; NULL: boot */
+	int64_t created_ns;  /* of that snapshot */
 	uint64_t window;     /* base, restore: the size of the image window */
 	uint64_t since_ns;   /* when the work for it began */
 };

@@ -13,7 +13,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
-#include "lib/lib.h"
+#include "lib/base.h"
 
 #define STATUS_TIMEOUT_MS 10000
 #define LAST_WORD_MS 5000
@@ -226,7 +226,9 @@ int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_
 
 	if (dir < 0)
 		return dir;
-	v.in_machine = vmdir_load_start(dir, &start, NULL) == 0 && start.in_machine;
+	if (vmdir_load_start(dir, &start, NULL) < 0)
+		start = (struct vm_start){0};
+	v.in_machine = start.in_machine;
 	r = vmdir_load_exit(dir, &v.exit, err);
 	if (r == 0) {
 		v.state = SM_VM_EXITED;
@@ -242,6 +244,8 @@ int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_
 		if (r == -ESRCH || v.state == SM_VM_EXITED)
 			r = view_without_keeper(c, dir, id, &v, err);
 	}
+	if (r == 0 && v.state == SM_VM_EXITED && v.exit.restore_failed)
+		base_blame(c, &start);
 	if (r == 0)
 		*ret = v;
 	return r;

@@ -88,6 +88,7 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .restore = o->state ? r->snapshot : NULL,
 					   .window = o->base || o->state ? GIB : 0,
 					   .limits = {.boot = or_long(o->limits.boot),
+						      .restore = or_long(o->limits.boot),
 						      .owner = or_long(o->limits.owner),
 						      .poweroff = or_long(o->limits.poweroff),
 						      .stop = or_long(o->limits.stop),

@@ -469,6 +469,14 @@ static void agent_services_pass_through(void **state)
 	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
 }
 
+static bool has_stage(const struct vm_exit *x, const char *name)
+{
+	for (unsigned i = 0; i < x->outcome.num_stages; i++)
+		if (streq(x->outcome.stages[i].name, name))
+			return true;
+	return false;
+}
+
 static void base_is_saved(void **state)
 {
 	char *text = NULL;
@@ -489,8 +497,7 @@ static void base_is_saved(void **state)
 	free(text);
 	x = rig_finish(&r);
 	expect(&x, SM_REASON_EXITED, 0);
-	assert_string_equal(x.outcome.stages[2].name, "boot");
-	assert_string_equal(x.outcome.stages[4].name, "snapshot");
+	assert_true(has_stage(&x, "boot") && has_stage(&x, "snapshot"));
 }
 
 static void base_cannot_be_saved(void **state)
@@ -533,7 +540,7 @@ static void restored_vm_runs(void **state)
 	rig_until(&r, &r.wait.ended);
 	x = rig_finish(&r);
 	expect(&x, SM_REASON_EXITED, 7);
-	assert_string_equal(x.outcome.stages[2].name, "restore");
+	assert_true(has_stage(&x, "restore") && !has_stage(&x, "boot"));
 	assert_false(x.restore_failed);
 }
 
@@ -553,7 +560,7 @@ static void broken_snapshots_are_told(void **state)
 						    .limits = {.boot = late ? 200 * MS : 0}});
 		x = rig_finish(&r);
 		expect(&x, SM_REASON_START_FAILED, 125);
-		assert_int_equal(x.restore_failed, !late);
+		assert_true(x.restore_failed);
 	}
 }
 

@@ -166,6 +166,25 @@ static void pruned(void **state)
 	tear_down(&f);
 }
 
+/* A VM that could not be restored takes along the base that it was started from, and no other. */
+static void blamed(void **state)
+{
+	struct vm_start start = {.base = "base-aaaa000000000000", .base_created_ns = 999};
+	struct fixture f;
+
+	set_up(&f);
+	add(&f, "aaaa000000000000", 1);
+	base_blame(f.client, &start);
+	assert_int_equal(faccessat(f.snapshots, start.base, F_OK, 0), 0);
+	start.base_created_ns = 1000;
+	base_blame(f.client, &(struct vm_start){.base = "base-../snapshots/base-aaaa", .base_created_ns = 1000});
+	assert_int_equal(faccessat(f.snapshots, start.base, F_OK, 0), 0);
+	base_blame(f.client, &start);
+	assert_int_equal(faccessat(f.snapshots, start.base, F_OK, 0), -1);
+	base_blame(f.client, &(struct vm_start){0});
+	tear_down(&f);
+}
+
 static int impatient(void *arg, const char *stage, uint64_t done, uint64_t total)
 {
 	return ++*(unsigned *)arg > 2;
@@ -193,8 +212,11 @@ static void one_maker_at_a_time(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(files_are_known_again), cmocka_unit_test(changed_files_are_noticed),
-		cmocka_unit_test(listed_and_removed),	 cmocka_unit_test(pruned),
+		cmocka_unit_test(files_are_known_again),
+		cmocka_unit_test(changed_files_are_noticed),
+		cmocka_unit_test(listed_and_removed),
+		cmocka_unit_test(pruned),
+		cmocka_unit_test(blamed),
 		cmocka_unit_test(one_maker_at_a_time),
 	};
 
