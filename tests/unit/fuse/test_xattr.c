@@ -23,7 +23,7 @@
 #define CAPS "security.capability"
 #define APART "user.supermachine.xattr."
 
-static const struct sm_fs_caller root;
+static struct sm_fs_caller caller; /* root; with ids=same whoever runs this, as nobody else may be */
 
 struct fixture {
 	char dir[64], host[80]; /* host: the file, as the host has it */
@@ -39,11 +39,13 @@ static void serve(struct fixture *f, enum fuse_posix_ids ids, enum fuse_posix_xa
 	struct sm_fs_open open = {0};
 
 	snprintf(ranges, sizeof(ranges), "u:0:%u:1,g:0:%u:1", geteuid(), getegid());
+	caller.uid = ids == FUSE_POSIX_SAME ? geteuid() : 0;
+	caller.gid = ids == FUSE_POSIX_SAME ? getegid() : 0;
 	strcpy(f->dir, "/tmp/sm-test-xattr.XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->host, sizeof(f->host), "%s/f", f->dir);
 	assert_int_equal(fuse_posix_new(f->dir, &o, &f->be, NULL), 0);
-	assert_int_equal(f->be->ops->create(f->be, &root, SM_FS_ROOT, "f", 0644, O_RDWR, &e, &open), 0);
+	assert_int_equal(f->be->ops->create(f->be, &caller, SM_FS_ROOT, "f", 0644, O_RDWR, &e, &open), 0);
 	f->file = e.nodeid;
 	f->fh = open.fh;
 }
@@ -58,7 +60,7 @@ static void stop(struct fixture *f)
 
 static int put(struct fixture *f, const char *name, const char *value)
 {
-	return f->be->ops->setxattr(f->be, &root, f->file, name, value, strlen(value), 0);
+	return f->be->ops->setxattr(f->be, &caller, f->file, name, value, strlen(value), 0);
 }
 
 /* The value that the peer sees, or that the host has. */
@@ -118,7 +120,7 @@ static void test_what_would_act_on_the_host_is_kept_apart(void **state)
 			assert_string_equal(host(&f, name), "v");
 			assert_false(listed(&f, name));
 			assert_null(peer(&f, name));
-			assert_int_equal(f.be->ops->removexattr(f.be, &root, f.file, names[k]), 0);
+			assert_int_equal(f.be->ops->removexattr(f.be, &caller, f.file, names[k]), 0);
 			assert_null(host(&f, name));
 			assert_false(listed(&f, names[k]));
 		}
@@ -140,7 +142,7 @@ static void test_names_of_ours_are_out_of_reach(void **state)
 			assert_true(listed(&f, names[k]));
 			assert_null(host(&f, names[k]));
 			assert_null(peer(&f, CAPS));
-			assert_int_equal(f.be->ops->removexattr(f.be, &root, f.file, names[k]), 0);
+			assert_int_equal(f.be->ops->removexattr(f.be, &caller, f.file, names[k]), 0);
 		}
 		/* The host's user may write such a thing, and does not make the peer see a namespace that it would not.
 		 */
@@ -182,10 +184,10 @@ static void test_acls_are_refused(void **state)
 		serve(&f, ids, FUSE_POSIX_XATTRS_AUTO);
 		any = setxattr(f.host, names[0], acl, sizeof(acl), 0) == 0;
 		for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-			assert_int_equal(f.be->ops->setxattr(f.be, &root, f.file, names[i], acl, sizeof(acl), 0),
+			assert_int_equal(f.be->ops->setxattr(f.be, &caller, f.file, names[i], acl, sizeof(acl), 0),
 					 -EOPNOTSUPP);
 			assert_int_equal(f.be->ops->getxattr(f.be, f.file, names[i], NULL, 0), -EOPNOTSUPP);
-			assert_int_equal(f.be->ops->removexattr(f.be, &root, f.file, names[i]), -EOPNOTSUPP);
+			assert_int_equal(f.be->ops->removexattr(f.be, &caller, f.file, names[i]), -EOPNOTSUPP);
 			assert_false(listed(&f, names[i]));
 		}
 		assert_true(!any || getxattr(f.host, names[0], NULL, 0) > 0);
@@ -224,7 +226,7 @@ static void set(struct fixture *f, uint32_t which)
 {
 	struct stat in = {.st_size = 1, .st_uid = 5, .st_gid = 5, .st_mode = 0600}, out;
 	uint64_t valid;
-	int r = f->be->ops->setattr(f->be, &root, f->file, false, 0, which, &in, &out, &valid);
+	int r = f->be->ops->setattr(f->be, &caller, f->file, false, 0, which, &in, &out, &valid);
 
 	assert_int_equal(r, 0);
 }
@@ -240,18 +242,18 @@ static void test_capabilities_go_when_the_file_changes(void **state)
 	ops = f.be->ops;
 	for (int i = 0; i < 3; i++) { /* each time, also by a handle that was looked at before */
 		assert_int_equal(put_caps(&f), 0);
-		assert_int_equal(ops->write(f.be, &root, f.file, f.fh, &iov, 1, 0, 0), 4);
+		assert_int_equal(ops->write(f.be, &caller, f.file, f.fh, &iov, 1, 0, 0), 4);
 		assert_null(peer(&f, CAPS));
-		assert_int_equal(ops->write(f.be, &root, f.file, f.fh, &iov, 1, 0, 0), 4);
+		assert_int_equal(ops->write(f.be, &caller, f.file, f.fh, &iov, 1, 0, 0), 4);
 	}
 	assert_int_equal(put_caps(&f), 0);
-	assert_int_equal(ops->open(f.be, &root, f.file, O_WRONLY, &other), 0);
+	assert_int_equal(ops->open(f.be, &caller, f.file, O_WRONLY, &other), 0);
 	assert_non_null(peer(&f, CAPS));
-	assert_int_equal(ops->write(f.be, &root, f.file, other.fh, &iov, 1, 0, 0), 4);
+	assert_int_equal(ops->write(f.be, &caller, f.file, other.fh, &iov, 1, 0, 0), 4);
 	assert_null(peer(&f, CAPS));
 	ops->release(f.be, f.file, other.fh, false, 0);
 	assert_int_equal(put_caps(&f), 0);
-	assert_int_equal(ops->open(f.be, &root, f.file, O_WRONLY | O_TRUNC, &other), 0);
+	assert_int_equal(ops->open(f.be, &caller, f.file, O_WRONLY | O_TRUNC, &other), 0);
 	assert_null(peer(&f, CAPS));
 	ops->release(f.be, f.file, other.fh, false, 0);
 	assert_int_equal(put_caps(&f), 0);
