@@ -81,7 +81,7 @@ test_readonly() {
 }
 
 test_links() {
-	# --symlinks deny: neither seen nor made; opaque: as they are
+	# --symlinks deny: neither seen nor made; opaque: as they are; follow: what they lead to beneath the directory
 	mkdir src && ln -s /etc/hostname src/l
 	serve --symlinks deny src mnt
 	out -1 readlink mnt/l
@@ -90,6 +90,14 @@ test_links() {
 	ends 0
 	serve src mnt
 	is "link" "$(readlink mnt/l)" /etc/hostname
+	kill "$server"
+	ends 0
+	echo inside >src/f
+	ln -s /f src/in
+	serve --symlinks follow src mnt
+	is "what a link leads to" "$(cat mnt/in)" inside
+	out -1 cat mnt/l
+	has "a link out of the directory" "$err" 'No such file'
 }
 
 test_killed() {
@@ -196,8 +204,10 @@ test_mistakes() {
 	has "mount point" "$err" 'nowhere: No such file'
 	out -125 $sm fs mount --backend daemon src mnt
 	has "daemon" "$err" 'no shared daemon yet'
-	out -125 $sm fs mount --symlinks follow src mnt
-	has "follow" "$err" 'not there yet'
+	out -125 $sm fs mount --symlinks sometimes src mnt
+	has "symlinks" "$err" 'deny.opaque.follow'
+	out -125 $sm fs mount --ids sometimes src mnt
+	has "ids" "$err" 'no such choice'
 	out -125 $sm fs mount --cache sometimes src mnt
 	has "cache" "$err" 'none.auto.always'
 	out -125 $sm fs mount --backend mem --cache none mnt
