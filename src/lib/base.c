@@ -24,8 +24,8 @@
 #define FORMAT_VERSION 1
 #define METADATA_MAX 65536
 #define WINDOW GIB
-/* Below this a window would cost more than a sixteenth of the memory: the image is a disk. */
-#define WINDOW_MIN_MEMORY (256 * MIB)
+/* Below this a window (16 MiB of page structures) would cost more than a tenth of the memory: the image is a disk. */
+#define WINDOW_MIN_MEMORY (160 * MIB)
 #define FAILURE_COUNTS_S 3600
 #define LOCK_POLL_MS 20
 
