@@ -7,15 +7,20 @@
  * can translate an instruction while another CPU rewrites it, and go on with what it was: here a breakpoint that was
  * there for a moment, at which both CPUs then stop for ever. With this VM held, the keys stay as they are. It also
  * saves every first VM the time to switch the CPUs' virtualization on.
+ *
+ * For the same reason the machine boots on one CPU (maxcpus=1): modules, and this VM, rewrite code while there is
+ * nobody else to run it. Then the others come up.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fileio.h"
 #include "base/log.h"
 #include "guest/roles.h"
 
@@ -31,4 +36,21 @@ void machine_hold_kvm(void)
 	/* With the kernel's APIC, whose keys count vCPUs that have theirs switched off, as this one's remains. */
 	if (vm < 0 || ioctl(vm, KVM_ENABLE_CAP, &split) < 0 || ioctl(vm, KVM_CREATE_VCPU, 0) < 0)
 		log_warn("machine", "KVM: %s", strerror(errno));
+}
+
+void machine_start_cpus(void)
+{
+	char path[64];
+	int fd, r = 0;
+
+	for (unsigned cpu = 1; r == 0; cpu++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/online", cpu);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0)
+			return; /* there is no such CPU */
+		r = write_full(fd, "1", 1);
+		if (r < 0)
+			log_warn("machine", "CPU %u: %s", cpu, strerror(-r));
+		close(fd);
+	}
 }

@@ -150,6 +150,7 @@ int machine_role(struct agent *a)
 	}
 	mount_rest(a);
 	machine_hold_kvm();
+	machine_start_cpus();
 	for (;;) {
 		int fd = wait_for_port(a);
 

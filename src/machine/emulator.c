@@ -35,6 +35,7 @@
 #define FILES_CACHE "100ms" /* EMULATOR_FILES_STALE_NS */
 #define KERNEL_ARGS                                                                                                    \
 	"console=ttyS0 quiet loglevel=4 panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on "     \
+	"maxcpus=1 noreplace-smp "                                                                                     \
 	"-- --machine"
 
 static bool in_path(const char *name)
