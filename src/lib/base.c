@@ -47,17 +47,6 @@ void base_info_done(struct base_info *i)
 
 /* -------------------------------------------------------------------------------------------- keys */
 
-/* A file's identity and age stand for its content: nothing large is read at a start. */
-static int key_file(struct buf *key, const char *what, const char *path)
-{
-	struct stat st;
-
-	if (stat(path, &st) < 0)
-		return -errno;
-	return buf_printf(key, "%s %s %llx %llx %lld.%ld\n", what, path, (unsigned long long)st.st_ino,
-			  (unsigned long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-}
-
 /* Where it runs: this host, or the machine, whose kernel has the KVM that counts. */
 static int key_engine(struct sm_client *c, struct buf *key, struct sm_error *err)
 {
@@ -73,7 +62,7 @@ static int key_engine(struct sm_client *c, struct buf *key, struct sm_error *err
 	if (!seat_in_machine(seat))
 		return 0;
 	r = kernel_find(NULL, c->data_dir, &k, err);
-	return r < 0 ? r : key_file(key, "machine", k.image);
+	return r < 0 ? r : seat_put_file(key, "machine", k.image);
 }
 
 static int hash_key(const struct buf *key, char ret[static BASE_KEY_DIGITS + 1])
@@ -106,9 +95,9 @@ static int make_key(struct sm_client *c, const struct shape *s, char ret[static 
 		return r;
 	buf_printf(&key, "base %d\nmemory %llu\nwindow %llu\ncpus %u\ncmdline %s\n", FORMAT_VERSION,
 		   (unsigned long long)s->memory, (unsigned long long)s->window, s->cpus, s->cmdline ? s->cmdline : "");
-	r = key_file(&key, "kernel", s->kernel);
-	r = r < 0 ? r : key_file(&key, "initramfs", s->initramfs);
-	r = r < 0 ? r : key_file(&key, "monitor", vmm);
+	r = seat_put_file(&key, "kernel", s->kernel);
+	r = r < 0 ? r : seat_put_file(&key, "initramfs", s->initramfs);
+	r = r < 0 ? r : seat_put_file(&key, "monitor", vmm);
 	if (r < 0)
 		return error_sys(err, -r, "key of the base snapshot");
 	r = key_engine(c, &key, err);

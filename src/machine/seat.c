@@ -150,7 +150,7 @@ const char *seat_runtime_dir(const struct seat *s)
 
 /* ------------------------------------------------------------------------------------------------- identity */
 
-static int put_file(struct buf *out, const char *what, const char *path)
+int seat_put_file(struct buf *out, const char *what, const char *path)
 {
 	struct stat st;
 
@@ -170,10 +170,10 @@ static int put_machine(const struct seat *s, struct buf *out)
 	for (p = p ? p : "/usr/bin:/bin"; *p && r < 0; p = *end ? end + 1 : end) {
 		end = strchrnul(p, ':');
 		snprintf(path, sizeof(path), "%.*s/" MACHINE_EMULATOR, (int)(end - p), p);
-		r = put_file(out, "emulator", path);
+		r = seat_put_file(out, "emulator", path);
 	}
 	snprintf(path, sizeof(path), "%s/supermachine-machine", s->libexec_dir);
-	return r < 0 ? r : put_file(out, "machine", path);
+	return r < 0 ? r : seat_put_file(out, "machine", path);
 }
 
 /* The first CPU as the kernel describes it: what is the same as long as it is the same model. */

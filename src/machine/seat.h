@@ -85,6 +85,10 @@ int seat_ready(struct seat *seat, struct sm_error *err) MUST_CHECK;
  */
 int seat_boot_id(struct seat *seat, char ret[40], struct sm_error *err) MUST_CHECK;
 
+/* Appends a file's identity and age under the name `what`: they stand for its content where reading it would take too
+ * long. 0 or -errno. */
+int seat_put_file(struct buf *out, const char *what, const char *path);
+
 /* Appends lines that tell apart what guests run on: one saved under some lines need not run under others. Starts
  * nothing; cheap. 0 or -errno. */
 int seat_identity(const struct seat *seat, struct buf *out) MUST_CHECK;

@@ -29,20 +29,26 @@ static bool has_bit(const uint8_t *bitmap, uint64_t i)
 	return bitmap && (bitmap[i / 8] >> (i % 8) & 1);
 }
 
+uint8_t *ram_reserve(uint64_t size, int prot)
+{
+	uint8_t *p = mmap(NULL, size + RAM_CHUNK, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	before = align_up((uintptr_t)p, RAM_CHUNK) - (uintptr_t)p;
+	if (before)
+		munmap(p, before);
+	munmap(p + before + size, RAM_CHUNK - before);
+	return p + before;
+}
+
 int ram_map(struct ram *ram, uint64_t size, struct sm_error *err)
 {
-	uint8_t *p = mmap(NULL, size + RAM_CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			  -1, 0);
-	size_t skip;
-
 	*ram = (struct ram){.size = size, .pagemap = -1};
-	if (p == MAP_FAILED)
+	ram->host = ram_reserve(size, PROT_READ | PROT_WRITE);
+	if (!ram->host)
 		return error_sys(err, errno, "guest memory of %llu MiB", (unsigned long long)(size >> 20));
-	skip = align_up((uintptr_t)p, RAM_CHUNK) - (uintptr_t)p;
-	if (skip)
-		munmap(p, skip);
-	munmap(p + skip + size, RAM_CHUNK - skip);
-	ram->host = p + skip;
 	madvise(ram->host, size, MADV_HUGEPAGE); /* where the host has none, small pages do */
 	madvise(ram->host, size, MADV_DONTDUMP);
 	ram->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);

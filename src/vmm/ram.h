@@ -25,6 +25,9 @@ struct ram {
 	int pagemap;	 /* /proc/self/pagemap, which a sealed process could not open; -1: everything is looked at */
 };
 
+/* Private anonymous memory, aligned to RAM_CHUNK so that huge pages fit; NULL with errno. For munmap. */
+uint8_t *ram_reserve(uint64_t size, int prot);
+
 /* size: a multiple of RAM_CHUNK. On failure nothing stays. */
 int ram_map(struct ram *ram, uint64_t size, struct sm_error *err) MUST_CHECK;
 void ram_unmap(struct ram *ram);

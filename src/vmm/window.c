@@ -8,29 +8,14 @@
 #include <sys/stat.h>
 
 #include "base/util.h"
+#include "vmm/ram.h"
 
 #define PAGE 4096ULL
-#define HUGE_PAGE (2 * MIB)
-
-/* An address range aligned to huge pages, so that large parts can be mapped by them. */
-static uint8_t *reserve(uint64_t size)
-{
-	uint8_t *p = mmap(NULL, size + HUGE_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uint64_t skip;
-
-	if (p == MAP_FAILED)
-		return NULL;
-	skip = align_up((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
-	if (skip)
-		munmap(p, skip);
-	munmap(p + skip + size, HUGE_PAGE - skip);
-	return p + skip;
-}
 
 int window_map(struct window *w, uint64_t size, const struct vmm_file *parts, unsigned num_parts, struct sm_error *err)
 {
 	*w = (struct window){.size = size, .parts = parts, .num_parts = num_parts};
-	w->host = reserve(size);
+	w->host = ram_reserve(size, PROT_READ); /* large parts can be mapped by huge pages */
 	if (!w->host)
 		return error_sys(err, errno, "image window of %llu MiB", (unsigned long long)(size >> 20));
 	for (unsigned i = 0; i < num_parts; i++) {
