@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,15 +49,11 @@ static uint64_t total_memory(void)
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static unsigned host_cpus(void)
-{
-	cpu_set_t set;
-	unsigned n = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
-
-	return MIN(MAX(n, 1u), (unsigned)MAX_CPUS);
-}
-
-/* Three quarters of the host, unless the environment says otherwise: SUPERMACHINE_MACHINE_MEMORY, _CPUS, _IDLE. */
+/*
+ * Three quarters of the host's memory and one CPU, unless the environment says otherwise: SUPERMACHINE_MACHINE_MEMORY,
+ * _CPUS, _IDLE. One CPU, because QEMU with more of them now and then takes an interrupt between a guest's exit and the
+ * first instruction after it (docs/PERFORMANCE.md, Machine), which ends a guest or the machine.
+ */
 static int size_machine(struct daemon *d, struct sm_error *err)
 {
 	const char *memory = getenv("SUPERMACHINE_MACHINE_MEMORY"), *cpus = getenv("SUPERMACHINE_MACHINE_CPUS"),
@@ -66,7 +61,7 @@ static int size_machine(struct daemon *d, struct sm_error *err)
 	uint64_t n;
 
 	d->memory = total_memory() / 4 * 3;
-	d->cpus = host_cpus();
+	d->cpus = 1;
 	d->idle_ns = IDLE_DEFAULT_NS;
 	if (memory && (parse_size(memory, &d->memory) < 0 || d->memory < 512 * MIB))
 		return error_set(err, SM_ERROR_INVALID, EINVAL,
