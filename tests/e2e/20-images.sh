@@ -176,7 +176,11 @@ test_killed_loads() {
 		sleep "$delay"
 		kill -9 $pid 2>/dev/null || true
 		wait $pid 2>/dev/null || rc=$?
-		[ $rc -ne 137 ] || hit=$((hit + 1))
+		if [ $rc -eq 137 ]; then
+			hit=$((hit + 1))
+		else # done before it was killed: the host is less busy than it was when the time was taken
+			whole=$(awk -v t="$whole" 'BEGIN { print t * 0.7 }')
+		fi
 	done
 	[ $hit -ge $((n / 4)) ] || fail "only $hit of $n loads were still running when they were killed"
 	out $sm load --name killed oci:biglay
