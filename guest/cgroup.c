@@ -16,13 +16,6 @@
 
 #define MAX_STALE 4096u
 
-static int put(int dirfd, const char *file, const char *text)
-{
-	_fd_ int fd = openat(dirfd, file, O_WRONLY | O_CLOEXEC);
-
-	return fd < 0 ? -errno : write_full(fd, text, strlen(text));
-}
-
 int cgroup_use(struct agent *a, const char *path)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -34,8 +27,8 @@ int cgroup_use(struct agent *a, const char *path)
 		return -EINVAL;
 	}
 	/* One by one: a kernel without one of them still gives the other. */
-	put(fd, "cgroup.subtree_control", "+memory");
-	put(fd, "cgroup.subtree_control", "+pids");
+	write_text_at(fd, "cgroup.subtree_control", "+memory");
+	write_text_at(fd, "cgroup.subtree_control", "+pids");
 	fd_close(a->cgroup_fd);
 	a->cgroup_fd = fd;
 	return 0;
@@ -65,7 +58,7 @@ int cgroup_make(struct agent *a, uint32_t *ret_id)
 
 bool cgroup_kill(int fd)
 {
-	return fd >= 0 && put(fd, "cgroup.kill", "1") == 0;
+	return fd >= 0 && write_text_at(fd, "cgroup.kill", "1") == 0;
 }
 
 uint64_t cgroup_oom_kills(int fd)

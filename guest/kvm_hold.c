@@ -13,11 +13,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
@@ -41,16 +40,13 @@ void machine_hold_kvm(void)
 void machine_start_cpus(void)
 {
 	char path[64];
-	int fd, r = 0;
+	unsigned cpu = 1;
+	int r;
 
-	for (unsigned cpu = 1; r == 0; cpu++) {
-		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/online", cpu);
-		fd = open(path, O_WRONLY | O_CLOEXEC);
-		if (fd < 0)
-			return; /* there is no such CPU */
-		r = write_full(fd, "1", 1);
-		if (r < 0)
-			log_warn("machine", "CPU %u: %s", cpu, strerror(-r));
-		close(fd);
-	}
+	do {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/online", cpu++);
+		r = write_text_at(AT_FDCWD, path, "1");
+	} while (r == 0);
+	if (r != -ENOENT) /* there is no such CPU: all are up */
+		log_warn("machine", "%s: %s", path, strerror(-r));
 }

@@ -102,10 +102,10 @@ static void rehearse(void)
 
 static void tell_kernel(struct agent *a, const char *file, const char *text)
 {
-	_fd_ int fd = openat(a->proc_fd, file, O_WRONLY | O_CLOEXEC);
+	int r = write_text_at(a->proc_fd, file, text);
 
-	if (fd < 0 || write_full(fd, text, strlen(text)) < 0)
-		log_debug("agent", "%s: %s", file, strerror(errno));
+	if (r < 0)
+		log_debug("agent", "%s: %s", file, strerror(-r));
 }
 
 static int prepare(struct agent *a)

@@ -60,11 +60,8 @@ int refresh_apply(int base, int proc, enum refresh_what what, const char *path)
 {
 	int r;
 
-	if (what == REFRESH_ALL) {
-		_fd_ int fd = openat(proc, "sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
-
-		return fd < 0 ? -errno : write_full(fd, "3", 1); /* pages and dentries */
-	}
+	if (what == REFRESH_ALL)
+		return write_text_at(proc, "sys/vm/drop_caches", "3"); /* pages and dentries */
 	if (what == REFRESH_NAME)
 		return ask_for_name(base, path);
 	r = ask_for_attributes(base, path);

@@ -26,10 +26,10 @@ static void relax_network(struct agent *a)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
-		_fd_ int fd = openat(a->proc_fd, settings[i][0], O_WRONLY | O_CLOEXEC);
+		int r = write_text_at(a->proc_fd, settings[i][0], settings[i][1]);
 
-		if (fd < 0 || write_full(fd, settings[i][1], strlen(settings[i][1])) < 0)
-			log_debug("agent", "%s: %s", settings[i][0], strerror(errno));
+		if (r < 0)
+			log_debug("agent", "%s: %s", settings[i][0], strerror(-r));
 	}
 }
 

@@ -82,6 +82,13 @@ int pwrite_full(int fd, const void *p, size_t len, off_t off)
 	return 0;
 }
 
+int write_text_at(int dirfd, const char *path, const char *text)
+{
+	_fd_ int fd = openat(dirfd, path, O_WRONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : write_full(fd, text, strlen(text));
+}
+
 int read_file_at(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len)
 {
 	_fd_ int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);

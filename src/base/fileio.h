@@ -16,6 +16,9 @@ ssize_t pread_full(int fd, void *p, size_t len, off_t off);
 int write_full(int fd, const void *p, size_t len);
 int pwrite_full(int fd, const void *p, size_t len, off_t off);
 
+/* Writes text into a file that is there, at its start, in one go: a kernel's control file. 0 or -errno. */
+int write_text_at(int dirfd, const char *path, const char *text);
+
 /* Reads a whole file of at most max bytes; *ret is NUL-terminated and freed by the caller. -EFBIG past max. */
 int read_file_at(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len);
 

@@ -87,7 +87,7 @@ int seat_boot_id(struct seat *seat, char ret[40], struct sm_error *err) MUST_CHE
 
 /* Appends a file's identity and age under the name `what`: they stand for its content where reading it would take too
  * long. 0 or -errno. */
-int seat_put_file(struct buf *out, const char *what, const char *path);
+int seat_put_file(struct buf *out, const char *what, const char *path) MUST_CHECK;
 
 /* Appends lines that tell apart what guests run on: one saved under some lines need not run under others. Starts
  * nothing; cheap. 0 or -errno. */

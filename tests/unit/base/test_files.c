@@ -63,6 +63,21 @@ static void test_atomic_write_replaces_and_leaves_no_temporary(void **state)
 	assert_int_equal(mkdir(*state, 0700), 0);
 }
 
+static void test_write_text_only_into_what_is_there(void **state)
+{
+	char *text = NULL;
+	size_t len;
+
+	assert_int_equal(write_text_at(AT_FDCWD, inside(state, "f"), "1"), -ENOENT);
+	assert_int_equal(access(inside(state, "f"), F_OK), -1);
+	assert_int_equal(write_file_atomic_at(AT_FDCWD, inside(state, "f"), "abc", 3, 0600), 0);
+	assert_int_equal(write_text_at(AT_FDCWD, inside(state, "f"), "1"), 0);
+	assert_int_equal(read_file_at(AT_FDCWD, inside(state, "f"), 100, &text, &len), 0);
+	assert_string_equal(text, "1bc");
+	free(text);
+	assert_int_equal(write_text_at(AT_FDCWD, *state, "1"), -EISDIR);
+}
+
 static void test_remove_tree_does_not_follow_links(void **state)
 {
 	char target[4096];
@@ -122,6 +137,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_atomic_write_replaces_and_leaves_no_temporary, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_write_text_only_into_what_is_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_remove_tree_does_not_follow_links, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unix_sockets_with_long_paths_pass_descriptors, setup, teardown),
 	};
