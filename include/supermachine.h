@@ -387,8 +387,9 @@ enum sm_vm_state {
 	SM_VM_RUNNING = 2,  /**< The command runs. */
 	SM_VM_STOPPING = 3, /**< The command has ended or was asked to; the guest goes down. */
 	SM_VM_EXITED = 4,   /**< Ended; the outcome says how. */
+	SM_VM_PAUSED = 5,   /**< The guest stands still (sm_vm_pause). */
 };
-/** "starting", "running", "stopping", "exited". A static string. */
+/** "starting", "running", "stopping", "exited", "paused". A static string. */
 SM_PUBLIC const char *sm_vm_state_name(enum sm_vm_state state);
 
 /** A VM as it was at one moment. Made by sm_vm_query and sm_vm_list, freed by their counterparts. */
@@ -439,6 +440,15 @@ SM_PUBLIC int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err);
  * follows within seconds as far as it can spare it, and takes back what it needs before it runs out. What the guest
  * frees by itself goes back without being asked. */
 SM_PUBLIC int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *err);
+/**
+ * Has the guest stand still: no process in it runs, no time passes for it, and limits on its time (timeout_ns) are put
+ * off by as long. Returns when it does. sm_vm_exec and connections are refused meanwhile (SM_ERROR_STATE), its own
+ * command's streams wait; sm_vm_stop and SIGKILL let it go on first, other signals arrive when it does. -EALREADY when
+ * it is paused, -EAGAIN before its command runs, -ESRCH when it has ended.
+ */
+SM_PUBLIC int sm_vm_pause(struct sm_vm *vm, struct sm_error *err);
+/** Lets a paused guest go on, with the right wall clock. -EALREADY when it is not paused. */
+SM_PUBLIC int sm_vm_unpause(struct sm_vm *vm, struct sm_error *err);
 /** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first. */
 SM_PUBLIC int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err);
 

@@ -225,6 +225,21 @@ int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols)
 	return send_event(k, &e);
 }
 
+void agent_sync_clock(struct keeper *k)
+{
+	struct proto_clock c = {0};
+	_cleanup_(buf_done) struct buf b = {0};
+	struct timespec now;
+	uint32_t ch;
+
+	if (!k->agent || k->agent_lost)
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	c.realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	if (proto_clock_encode(&b, &c) == 0)
+		(void)!mux_open(agent_mux(k), PROTO_SYNC_CLOCK, &b, NULL, &ch);
+}
+
 int agent_poweroff(struct keeper *k)
 {
 	struct proto_stop s = {0};

@@ -68,6 +68,15 @@ struct monitor {
 
 struct client;
 
+/* A VM that a user paused. */
+struct pause {
+	bool on;	       /* the guest stands still */
+	bool under_way;	       /* the monitor was told and has not answered */
+	struct client *client; /* who waits for that answer, NULL: nobody */
+	uint32_t ch;
+	uint64_t time_left; /* of the command's time limit, when it was paused; 0: none */
+};
+
 struct keeper {
 	struct keeper_args args;
 	struct vm_record rec;
@@ -95,7 +104,9 @@ struct keeper {
 	uint32_t attach_ch;
 	struct keeper_attach attach;
 	bool owner_seen;
+	struct pause pause;
 	/* vm.c */
+	uint64_t time_limit_at; /* when time_limit fires; 0: it does not */
 	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *linger;
 	uint64_t stage_since, boot_since;
 	enum sm_reason forced; /* why it is being ended, NONE: it is not */
@@ -122,6 +133,11 @@ void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char 
 void keeper_stage(struct keeper *k, const char *name);
 enum sm_vm_state keeper_state(const struct keeper *k);
 
+/* pause.c */
+/* Has the guest stand still, or go on; server_pause_done follows. 0 or -errno: it is no time for that. */
+int pause_request(struct keeper *k, bool pause) MUST_CHECK;
+void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
+
 /* outcome.c */
 void outcome_compute(struct keeper *k, int wait_status);
 int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
@@ -131,7 +147,8 @@ int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUS
 bool out_of_space(int error);
 /* Has the guest saved into new files `state` and `memory`; keeper_saved follows. */
 int monitor_snapshot(struct keeper *k, struct sm_error *err) MUST_CHECK;
-void monitor_stop(struct keeper *k); /* asks, and kills if that takes too long */
+void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
+int monitor_pause(struct keeper *k, bool pause) MUST_CHECK; /* 0 or -errno; pause_done follows */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */
 uint64_t monitor_starved_ns(const struct monitor *m);
 /* Has the guest give up this much memory, as far as it can. */
@@ -156,6 +173,7 @@ int agent_exec_main(struct keeper *k);
 int agent_signal(struct keeper *k, int signal);
 int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols);
 int agent_poweroff(struct keeper *k);
+void agent_sync_clock(struct keeper *k); /* its wall clock, after it stood still */
 /* Joins the waiting or new ATTACH channel to the command. */
 int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a);
 
@@ -164,6 +182,7 @@ int server_start(struct keeper *k, struct sm_error *err) MUST_CHECK;
 void server_tell_started(struct keeper *k);
 void server_tell_ended(struct keeper *k);
 void server_attach_pending(struct keeper *k); /* the command runs: let the waiting ATTACH in */
+void server_pause_done(struct keeper *k);     /* tells who asked */
 bool server_drained(struct keeper *k);
 void server_done(struct keeper *k);
 

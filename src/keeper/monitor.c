@@ -153,6 +153,8 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 		note_disk_error(&k->mon, o);
 	} else if (streq(event, "snapshot")) {
 		handle_saved(k, o);
+	} else if (streq(event, "paused") || streq(event, "resumed")) {
+		pause_done(k, streq(event, "paused"));
 	}
 	json_decref(o);
 }
@@ -199,6 +201,13 @@ void monitor_stop(struct keeper *k)
 	if (send(m->control, stop, sizeof(stop) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		syscall(SYS_pidfd_send_signal, m->pidfd, SIGKILL, NULL, 0);
 	loop_timer_at(m->kill_timer, time_now_ns() + k->args.limits.stop);
+}
+
+int monitor_pause(struct keeper *k, bool pause)
+{
+	const char *text = pause ? "{\"cmd\":\"pause\"}" : "{\"cmd\":\"resume\"}";
+
+	return send(k->mon.control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
 int monitor_balloon(struct keeper *k, uint64_t bytes)

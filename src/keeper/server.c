@@ -36,6 +36,8 @@ static void client_free(struct client *c)
 {
 	if (c->k->attach_client == c)
 		c->k->attach_client = NULL;
+	if (c->k->pause.client == c)
+		c->k->pause.client = NULL;
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
@@ -144,6 +146,32 @@ static int serve_balloon(struct client *c, uint32_t ch, struct cursor *request)
 	return 0;
 }
 
+static int serve_pause(struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper *k = c->k;
+	struct keeper_pause m;
+	int r = keeper_pause_decode(request, &m);
+
+	if (r == 0)
+		r = pause_request(k, m.pause);
+	if (r < 0)
+		return r;
+	k->pause.client = c;
+	k->pause.ch = ch;
+	return 0;
+}
+
+void server_pause_done(struct keeper *k)
+{
+	struct client *c = k->pause.client;
+
+	if (!c)
+		return;
+	k->pause.client = NULL;
+	mux_opened(link_mux(c->link), k->pause.ch, NULL);
+	mux_close(link_mux(c->link), k->pause.ch, 0, "");
+}
+
 static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
 {
 	struct keeper *k = c->k;
@@ -175,6 +203,8 @@ static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct c
 		return -ESRCH;
 	if (!k->agent || k->phase < PHASE_READY)
 		return -EAGAIN;
+	if (k->pause.on)
+		return -EHOSTDOWN;
 	return relay_open(link_mux(c->link), ch, link_mux(k->agent), service, request->p, request->left, NULL, NULL,
 			  &relay);
 }
@@ -191,6 +221,8 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_stop(c, ch, request);
 	case PROTO_KEEPER_BALLOON:
 		return serve_balloon(c, ch, request);
+	case PROTO_KEEPER_PAUSE:
+		return serve_pause(c, ch, request);
 	case PROTO_KEEPER_ATTACH:
 		return serve_attach(c, ch, request);
 	case PROTO_EXEC:
@@ -204,13 +236,19 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 	}
 }
 
-static const char *refusal(int r)
+static const char *refusal(uint16_t service, int r)
 {
+	if (service == PROTO_KEEPER_PAUSE && r == -EALREADY)
+		return "it is so already";
+	if (service == PROTO_KEEPER_PAUSE && r == -EBUSY)
+		return "it is being stopped, paused or unpaused at this moment";
 	switch (r) {
 	case -ESRCH:
 		return "the command has ended";
 	case -EBUSY:
 		return "another client is attached";
+	case -EHOSTDOWN:
+		return "the VM is paused; supermachine unpause lets it go on";
 	case -EAGAIN:
 		return "the guest is still starting";
 	case -EINVAL:
@@ -230,7 +268,7 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 	int r = serve(c, ch, service, request);
 
 	if (r < 0)
-		mux_close(link_mux(c->link), ch, r, refusal(r));
+		mux_close(link_mux(c->link), ch, r, refusal(service, r));
 }
 
 static void drop_waiter(struct client *c, uint32_t ch)
@@ -255,6 +293,8 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 	mux_close(link_mux(c->link), ch, 0, "");
 	if (c->k->attach_client == c && c->k->attach_ch == ch)
 		c->k->attach_client = NULL;
+	if (c->k->pause.client == c && c->k->pause.ch == ch)
+		c->k->pause.client = NULL;
 	drop_waiter(c, ch);
 }
 

@@ -29,7 +29,7 @@ enum sm_vm_state keeper_state(const struct keeper *k)
 	case PHASE_ENDING:
 		return SM_VM_STOPPING;
 	default:
-		return k->main_open ? SM_VM_RUNNING : SM_VM_STARTING;
+		return k->pause.on ? SM_VM_PAUSED : k->main_open ? SM_VM_RUNNING : SM_VM_STARTING;
 	}
 }
 
@@ -111,8 +111,10 @@ void keeper_main_started(struct keeper *k, bool runs)
 	if (runs)
 		k->exit.started_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	loop_timer_at(k->deadline, 0);
-	if (runs && k->rec.timeout_ns)
-		loop_timer_at(k->time_limit, time_now_ns() + k->rec.timeout_ns + k->args.limits.late);
+	if (runs && k->rec.timeout_ns) {
+		k->time_limit_at = time_now_ns() + k->rec.timeout_ns + k->args.limits.late;
+		loop_timer_at(k->time_limit, k->time_limit_at);
+	}
 	server_attach_pending(k);
 	if (runs)
 		server_tell_started(k);
@@ -126,6 +128,7 @@ void keeper_main_done(struct keeper *k, int code, const char *text)
 	if (k->phase >= PHASE_ENDING || k->main_done || (!k->main_has_exit && code == -ECONNRESET))
 		return;
 	k->main_done = true;
+	k->time_limit_at = 0;
 	loop_timer_at(k->time_limit, 0);
 	loop_timer_at(k->grace, 0);
 	if (!k->main_has_exit) {
@@ -156,6 +159,13 @@ static bool deadly(int signal)
 	return signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT || signal == SIGKILL;
 }
 
+/* Who stands still cannot end either. */
+static void go_on(struct keeper *k)
+{
+	if ((k->pause.on || k->pause.under_way) && monitor_pause(k, false) < 0)
+		keeper_end(k, SM_REASON_STOPPED, SIGKILL, "stopped while it was paused");
+}
+
 void keeper_stop_request(struct keeper *k, const struct keeper_stop *s)
 {
 	int signal = s->signal ? s->signal : k->rec.stop_signal;
@@ -168,8 +178,11 @@ void keeper_stop_request(struct keeper *k, const struct keeper_stop *s)
 		if (s->mode == KEEPER_STOP_GRACE || deadly(signal))
 			keeper_end(k, SM_REASON_STOPPED, signal, "stopped before its command ran");
 	} else if (s->mode == KEEPER_STOP_SIGNAL) {
+		if (signal == SIGKILL)
+			go_on(k);
 		agent_signal(k, signal);
 	} else {
+		go_on(k);
 		k->forced = SM_REASON_STOPPED;
 		k->forced_signal = signal;
 		snprintf(k->forced_message, sizeof(k->forced_message), "stopped");

@@ -46,7 +46,7 @@ int keeper_status_decode(struct cursor *c, struct keeper_status *ret)
 
 	if (r < 0)
 		return r;
-	if (v[0] < SM_VM_STARTING || v[0] > SM_VM_EXITED || v[1] > INT64_MAX || v[2] > INT64_MAX || v[3] > INT64_MAX)
+	if (v[0] < SM_VM_STARTING || v[0] > SM_VM_PAUSED || v[1] > INT64_MAX || v[2] > INT64_MAX || v[3] > INT64_MAX)
 		return -EPROTO;
 	*ret = (struct keeper_status){.state = (enum sm_vm_state)v[0],
 				      .keeper_pid = (int64_t)v[1],
@@ -137,6 +137,25 @@ int keeper_balloon_decode(struct cursor *c, struct keeper_balloon *ret)
 
 	if (r == 0)
 		ret->target = v[0];
+	return r;
+}
+
+int keeper_pause_encode(struct buf *b, const struct keeper_pause *m)
+{
+	uint64_t v[1] = {m->pause};
+
+	return write_numbers(b, v, 1);
+}
+
+int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 1);
+
+	if (r == 0 && v[0] > 1)
+		r = -EPROTO;
+	if (r == 0)
+		ret->pause = v[0];
 	return r;
 }
 

@@ -17,6 +17,10 @@
  * PROTO_KEEPER_BALLOON: OPENED and CLOSE 0 when the monitor has been told; CLOSE -EINVAL for more than the VM has. The
  * guest follows as it can.
  *
+ * PROTO_KEEPER_PAUSE: OPENED and CLOSE 0 when the guest stands still (or goes on); CLOSE -EALREADY when it did, -EAGAIN
+ * while it starts, -ESRCH when it ends. While it stands still the agent's services are refused with -EHOSTDOWN; a stop
+ * lets it go on first. What limits its time is put off by as long.
+ *
  * A keeper started with --owner waits with the command for the first ATTACH.
  */
 #ifndef KEEPER_WIRE_H
@@ -69,6 +73,12 @@ struct keeper_balloon {
 };
 int keeper_balloon_encode(struct buf *b, const struct keeper_balloon *m);
 int keeper_balloon_decode(struct cursor *c, struct keeper_balloon *ret);
+
+struct keeper_pause {
+	bool pause; /* else: go on */
+};
+int keeper_pause_encode(struct buf *b, const struct keeper_pause *m);
+int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret);
 
 struct keeper_attach {
 	bool stdin_open;

@@ -198,7 +198,7 @@ int call_error(const struct conn *conn, const struct call *call, const char *wha
 	if (conn->error && (!call->closed || call->code == -ECONNRESET))
 		return error_set(err, SM_ERROR_STATE, ECONNRESET, "%s: %s", what,
 				 conn->why ? conn->why : "connection lost");
-	if (code == ESRCH || code == EBUSY || code == EAGAIN)
+	if (code == ESRCH || code == EBUSY || code == EAGAIN || code == EALREADY || code == EHOSTDOWN)
 		kind = SM_ERROR_STATE;
 	else if (code == ENOENT)
 		kind = SM_ERROR_NOT_FOUND;

@@ -27,10 +27,8 @@ const char *sm_reason_name(enum sm_reason reason)
 const char *sm_vm_state_name(enum sm_vm_state state)
 {
 	static const char *const names[] = {
-		[SM_VM_STARTING] = "starting",
-		[SM_VM_RUNNING] = "running",
-		[SM_VM_STOPPING] = "stopping",
-		[SM_VM_EXITED] = "exited",
+		[SM_VM_STARTING] = "starting", [SM_VM_RUNNING] = "running", [SM_VM_STOPPING] = "stopping",
+		[SM_VM_EXITED] = "exited",     [SM_VM_PAUSED] = "paused",
 	};
 
 	return (unsigned)state < ARRAY_SIZE(names) && names[state] ? names[state] : "unknown";
@@ -386,6 +384,27 @@ int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *err)
 
 	return r < 0 ? error_sys(err, -r, "VM %s", vm->id)
 		     : request(vm, PROTO_KEEPER_BALLOON, &b, "change its memory", err);
+}
+
+static int request_pause(struct sm_vm *vm, bool pause, struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct keeper_pause m = {.pause = pause};
+	char what[64];
+	int r = keeper_pause_encode(&b, &m);
+
+	snprintf(what, sizeof(what), "%s VM %s", pause ? "pause" : "unpause", vm->id);
+	return r < 0 ? error_sys(err, -r, "VM %s", vm->id) : request(vm, PROTO_KEEPER_PAUSE, &b, what, err);
+}
+
+int sm_vm_pause(struct sm_vm *vm, struct sm_error *err)
+{
+	return request_pause(vm, true, err);
+}
+
+int sm_vm_unpause(struct sm_vm *vm, struct sm_error *err)
+{
+	return request_pause(vm, false, err);
 }
 
 int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)

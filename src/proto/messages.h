@@ -29,6 +29,7 @@ enum proto_service {
 	PROTO_KEEPER_STOP = 34,	   /* TLV: grace period ns, signal */
 	PROTO_KEEPER_ATTACH = 35,  /* the main command's streams, as an exec channel */
 	PROTO_KEEPER_BALLOON = 36, /* how much memory the guest should give up */
+	PROTO_KEEPER_PAUSE = 37,   /* the guest is to stand still, or to go on */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,
 	PROTO_MACHINE_STOP = 65,

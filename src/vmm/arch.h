@@ -43,6 +43,11 @@ int arch_vcpu_init(struct vcpu *vcpu, struct sm_error *err) MUST_CHECK;
 int arch_state_save(struct vm *vm, struct buf *out, struct sm_error *err) MUST_CHECK;
 int arch_state_load(struct vm *vm, struct cursor *in, struct sm_error *err) MUST_CHECK;
 
+/* The guest's clock stands between the two, so that a pause is no time to it. While no vCPU is in the guest. Where the
+ * host cannot set it back the clock goes on, and that is said in the log. */
+void arch_clock_hold(struct vm *vm);
+void arch_clock_release(struct vm *vm);
+
 /* Sends a message-signalled interrupt. With the device lock held. */
 void arch_signal_msi(struct vm *vm, uint64_t addr, uint32_t data);
 

@@ -40,7 +40,8 @@
  *			 {"event":"vsock","port":P} with one descriptor (SCM_RIGHTS): the guest connected to host port P
  *			 {"event":"disk-error","disk":"blk1","errno":N}: the host could not do what the guest asked of a
  *disk; a disk's first, and its first for want of space (ENOSPC, EDQUOT) from the keeper: {"cmd":"stop"}: end now;
- *{"cmd":"pause"}, {"cmd":"resume"}; {"cmd":"stats"};
+ *{"cmd":"pause"}, {"cmd":"resume"}: the guest stands still, its clock too; answered by {"event":"paused"},
+ *{"event":"resumed"}, also when it did or ran already; {"cmd":"stats"};
  *			 {"cmd":"connect","port":P} with one descriptor: join it to guest port P;
  *{"cmd":"balloon","target":BYTES}
  *			 {"cmd":"snapshot"} with two empty files (state, memory), of a machine that shares no

@@ -156,8 +156,13 @@ static void serve_snapshot(struct vm *vm, const int fds[2])
 		r = error_set(&err, SM_ERROR_UNSUPPORTED, ENOTSUP, "a machine that shares directories cannot be saved");
 	else {
 		vm_pause_locked(vm);
+		if (vm->paused)
+			arch_clock_release(vm);
 		r = snapshot_save(vm, fds[0], fds[1], &bytes, &err);
-		vm_resume_locked(vm);
+		if (vm->paused)
+			arch_clock_hold(vm);
+		else
+			vm_resume_locked(vm);
 	}
 	if (r < 0) {
 		buf_printf(&b, "{\"event\":\"snapshot\",\"error\":");
@@ -167,6 +172,23 @@ static void serve_snapshot(struct vm *vm, const int fds[2])
 		buf_printf(&b, "{\"event\":\"snapshot\",\"pause_ns\":%llu,\"memory_bytes\":%llu}",
 			   (unsigned long long)(time_now_ns() - start), (unsigned long long)bytes);
 	}
+	send_event(vm->cfg->control, &b);
+}
+
+/* A machine that a user paused; it stays so whatever else is asked of it. */
+static void serve_pause(struct vm *vm, bool pause)
+{
+	struct buf b = {0};
+
+	if (pause && !vm->paused) {
+		vm_pause_locked(vm);
+		arch_clock_hold(vm);
+	} else if (!pause && vm->paused) {
+		arch_clock_release(vm);
+		vm_resume_locked(vm);
+	}
+	vm->paused = pause;
+	buf_printf(&b, "{\"event\":\"%s\"}", pause ? "paused" : "resumed");
 	send_event(vm->cfg->control, &b);
 }
 
@@ -180,9 +202,9 @@ static void serve(struct vm *vm, json_t *packet, int fds[2])
 	else if (streq(cmd, "stop"))
 		vm_finish_locked(vm, VM_STOPPED, "stopped");
 	else if (streq(cmd, "pause"))
-		vm_pause_locked(vm);
+		serve_pause(vm, true);
 	else if (streq(cmd, "resume"))
-		vm_resume_locked(vm);
+		serve_pause(vm, false);
 	else if (streq(cmd, "stats"))
 		control_stats(vm);
 	else if (streq(cmd, "connect"))

@@ -121,6 +121,13 @@ static const struct seal_rule snapshot_rules[] = {
 	EQUAL(ioctl, 1, KVM_CHECK_EXTENSION),
 };
 
+/* And sets its clock back to when it was paused (arch_clock_release). */
+static const struct seal_rule pause_rules[] = {
+	EQUAL(ioctl, 1, KVM_HAS_DEVICE_ATTR), EQUAL(ioctl, 1, KVM_GET_DEVICE_ATTR),
+	EQUAL(ioctl, 1, KVM_SET_DEVICE_ATTR), EQUAL(ioctl, 1, KVM_SET_CLOCK),
+	EQUAL(ioctl, 1, KVM_KVMCLOCK_CTRL),
+};
+
 struct program {
 	struct sock_filter insns[MAX_INSNS];
 	unsigned count;
@@ -206,6 +213,7 @@ static void emit_machine(struct program *p, enum seal_kind kind, const int *cons
 	if (kind != SEAL_VCPU) {
 		emit_rules(p, loop_rules, ARRAY_SIZE(loop_rules));
 		emit_rules(p, snapshot_rules, ARRAY_SIZE(snapshot_rules));
+		emit_rules(p, pause_rules, ARRAY_SIZE(pause_rules));
 	}
 	emit_lists(p, lists);
 }

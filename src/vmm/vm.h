@@ -67,6 +67,7 @@ struct vm {
 	bool sealed;		/* the process has its filter: vCPU threads may add theirs */
 	bool running;		/* vCPUs may enter the guest */
 	bool stopping;
+	bool paused;	 /* by the keeper's command, until it says "resume" */
 	unsigned inside; /* vCPU threads that may be in KVM_RUN */
 	enum vm_reason reason;
 	char detail[256];

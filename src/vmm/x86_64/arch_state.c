@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/log.h"
 #include "base/util.h"
 #include "vmm/vm.h"
 #include "vmm/x86_64/cpuid.h"
@@ -180,4 +181,39 @@ int arch_state_load(struct vm *vm, struct cursor *in, struct sm_error *err)
 	for (unsigned i = 0; i < vm->cfg->cpus && r == 0; i++)
 		r = vcpu_state_load(&vm->vcpus[i], in, err);
 	return r < 0 ? r : set_clock(vm, clock, err);
+}
+
+/*
+ * A timer that was armed before fires when the host's counter gets there, which is early for the guest's: its kernel
+ * looks at its clock and arms the timer again.
+ */
+void arch_clock_hold(struct vm *vm)
+{
+	struct arch_vm *a = &vm->arch;
+	struct sm_error err = {0};
+
+	if (get_clock(vm, &a->held_clock, &err) < 0 || !vcpu_tsc_can_set(&vm->vcpus[0]) ||
+	    vcpu_tsc_get(&vm->vcpus[0], &a->held_tsc) < 0)
+		log_warn("vmm", "pause: the guest's clock goes on: %s",
+			 err.kind ? err.message : "this host cannot set its counter back");
+	else
+		a->clock_held = true;
+}
+
+void arch_clock_release(struct vm *vm)
+{
+	struct arch_vm *a = &vm->arch;
+	struct sm_error err = {0};
+	int r = 0;
+
+	for (unsigned i = 0; i < vm->cfg->cpus; i++) {
+		if (r == 0 && a->clock_held)
+			r = vcpu_tsc_set(&vm->vcpus[i], a->held_tsc, &err);
+		ioctl(vm->vcpus[i].fd, KVM_KVMCLOCK_CTRL); /* as in vcpu_state_load */
+	}
+	if (r == 0 && a->clock_held)
+		r = set_clock(vm, a->held_clock, &err);
+	if (r < 0)
+		log_warn("vmm", "pause: %s", err.message);
+	a->clock_held = false;
 }

@@ -3,6 +3,7 @@
 #ifndef VMM_X86_64_ARCH_VM_H
 #define VMM_X86_64_ARCH_VM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <linux/kvm.h>
@@ -16,6 +17,8 @@ struct arch_vm {
 	struct cpuid *cpuid;	       /* the VM's common part */
 	struct kvm_msr_list *msr_list; /* what this host's KVM can save; read before the seal */
 	uint64_t tsc_offset;	       /* of all vCPUs, while a snapshot is loaded */
+	bool clock_held;
+	uint64_t held_clock, held_tsc; /* while it is */
 	uint64_t entry;		       /* of the kernel */
 	uint64_t lost_msis;	       /* metric: KVM refused to deliver */
 };

@@ -200,29 +200,50 @@ static int set_msrs(struct vcpu *vcpu, struct msrs *m, struct sm_error *err)
 	return 0;
 }
 
+static struct kvm_device_attr offset_attr(struct vcpu *vcpu)
+{
+	return (struct kvm_device_attr){
+		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&vcpu->vm->arch.tsc_offset};
+}
+
+bool vcpu_tsc_can_set(struct vcpu *vcpu)
+{
+	struct kvm_device_attr attr = offset_attr(vcpu);
+
+	return ioctl(vcpu->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
+}
+
+int vcpu_tsc_get(struct vcpu *vcpu, uint64_t *ret)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} now = {.head.nmsrs = 1, .entry.index = MSR_TSC};
+
+	if (ioctl(vcpu->fd, KVM_GET_MSRS, &now) != 1)
+		return -EIO;
+	*ret = now.entry.data;
+	return 0;
+}
+
 /*
  * The counter goes on from where it stood. All vCPUs of a VM have the same offset to the host's counter, chosen once;
  * KVM would otherwise guess from the times of the writes whether they were meant to be the same.
  */
-static int set_tsc(struct vcpu *vcpu, uint64_t value, struct sm_error *err)
+int vcpu_tsc_set(struct vcpu *vcpu, uint64_t value, struct sm_error *err)
 {
 	struct vm *vm = vcpu->vm;
-	struct kvm_device_attr attr = {
-		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&vm->arch.tsc_offset};
+	struct kvm_device_attr attr = offset_attr(vcpu);
 	struct kvm_msr_entry e = {.index = MSR_TSC, .data = value};
+	uint64_t now;
 
-	if (ioctl(vcpu->fd, KVM_HAS_DEVICE_ATTR, &attr) < 0)
+	if (!vcpu_tsc_can_set(vcpu))
 		return set_msr(vcpu, &e, err);
 	if (vcpu->id == 0) {
 		/* Offset of the present value, and how far that is from what is wanted. */
-		struct {
-			struct kvm_msrs head;
-			struct kvm_msr_entry entry;
-		} now = {.head.nmsrs = 1, .entry.index = MSR_TSC};
-
-		if (ioctl(vcpu->fd, KVM_GET_DEVICE_ATTR, &attr) < 0 || ioctl(vcpu->fd, KVM_GET_MSRS, &now) != 1)
+		if (ioctl(vcpu->fd, KVM_GET_DEVICE_ATTR, &attr) < 0 || vcpu_tsc_get(vcpu, &now) < 0)
 			return failed(vcpu, "read its counter", err);
-		vm->arch.tsc_offset += value - now.entry.data;
+		vm->arch.tsc_offset += value - now;
 	}
 	return ioctl(vcpu->fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ? failed(vcpu, "set its counter", err) : 0;
 }
@@ -265,7 +286,7 @@ static int load_msrs(struct vcpu *vcpu, struct cursor *in, const struct kvm_lapi
 	}
 	if (in->bad)
 		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "vCPU %u: its record is cut short", vcpu->id);
-	r = set_tsc(vcpu, tsc, err);
+	r = vcpu_tsc_set(vcpu, tsc, err);
 	r = r < 0 ? r : set_msrs(vcpu, m, err);
 	if (!deadline.data && may_have_expired(lapic))
 		deadline.data = tsc;

@@ -35,6 +35,11 @@ int monitor_balloon(struct keeper *k, uint64_t bytes)
 	return 0;
 }
 
+int pause_request(struct keeper *k, bool pause)
+{
+	return k->main_open ? 0 : -EAGAIN;
+}
+
 int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a)
 {
 	return mux_opened(near, ch, NULL);
@@ -86,6 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (data[0] & 0x40)
 		server_tell_started(&k);
+	if (data[0] & 0x40)
+		server_pause_done(&k);
 	if (data[0] & 0x80)
 		server_tell_ended(&k);
 	close(pair[1]);

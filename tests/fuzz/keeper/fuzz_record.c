@@ -38,16 +38,17 @@ static void fuzz_exit(const char *p, size_t len)
 
 static void fuzz_messages(const uint8_t *p, size_t len)
 {
-	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a;
+	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
 	struct keeper_status status;
 	struct keeper_balloon balloon;
 	struct keeper_attach attach;
 	struct vm_log_header header;
 	struct keeper_wait wait;
+	struct keeper_pause pause;
 	struct keeper_stop stop;
 	struct keeper_news news;
 
-	if (keeper_status_decode(&a, &status) == 0 && status.state > SM_VM_EXITED)
+	if (keeper_status_decode(&a, &status) == 0 && status.state > SM_VM_PAUSED)
 		abort();
 	if (keeper_stop_decode(&b, &stop) == 0 && stop.signal > 64)
 		abort();
@@ -56,7 +57,7 @@ static void fuzz_messages(const uint8_t *p, size_t len)
 	if (vm_log_header_decode(&d, &header) == 0 && header.len > VM_LOG_MAX_RECORD)
 		abort();
 	if (keeper_attach_decode(&e, &attach) < 0 || keeper_wait_decode(&f, &wait) < 0 ||
-	    keeper_balloon_decode(&g, &balloon) < 0)
+	    keeper_balloon_decode(&g, &balloon) < 0 || keeper_pause_decode(&h, &pause) < 0)
 		return;
 }
 

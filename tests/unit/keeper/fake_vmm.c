@@ -251,6 +251,10 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 	packet[n] = '\0';
 	if (strstr(packet, "\"snapshot\""))
 		save(f, fds);
+	if (strstr(packet, "\"pause\""))
+		control_send(f, "{\"event\":\"paused\"}");
+	if (strstr(packet, "\"resume\""))
+		control_send(f, "{\"event\":\"resumed\"}");
 	if (strstr(packet, "\"stop\"") && !streq(f->script, "deaf"))
 		leave(f, "shutdown");
 }

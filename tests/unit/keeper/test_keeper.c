@@ -250,6 +250,92 @@ static void failures_before_the_command(void **state)
 	}
 }
 
+/* Asks for a pause or its end; the code of the answer. */
+static int ask_pause(struct rig *r, bool pause)
+{
+	struct keeper_pause m = {.pause = pause};
+	struct buf b = {0};
+	struct call call;
+	int code;
+
+	assert_int_equal(keeper_pause_encode(&b, &m), 0);
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_PAUSE, &b, &call), 0);
+	buf_done(&b);
+	rig_until(r, &call.closed);
+	code = call.code;
+	assert_int_equal(call.opened, code == 0);
+	call_done(&call);
+	return code;
+}
+
+static enum sm_vm_state ask_state(struct rig *r)
+{
+	struct keeper_status s;
+	struct cursor c;
+	struct call call;
+
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_STATUS, NULL, &call), 0);
+	rig_until(r, &call.closed);
+	c = cursor_of(call.reply.data, call.reply.len);
+	assert_int_equal(keeper_status_decode(&c, &s), 0);
+	call_done(&call);
+	return s.state;
+}
+
+static int ask_stats(struct rig *r)
+{
+	struct call call;
+	int code;
+
+	assert_int_equal(conn_call(&r->conn, PROTO_STATS, NULL, &call), 0);
+	rig_until(r, &call.closed);
+	code = call.code;
+	call_done(&call);
+	return code;
+}
+
+/* A paused VM refuses its agent's services, and its time limit waits. */
+static void pause_puts_limits_off(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){
+			      .argv = {"sleep"}, .timeout_ns = MS, .limits = {.late = 1500 * MS, .stop = 50 * MS}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(ask_pause(&r, false), -EALREADY);
+	assert_int_equal(ask_pause(&r, true), 0);
+	assert_int_equal(ask_pause(&r, true), -EALREADY);
+	assert_int_equal(ask_state(&r), SM_VM_PAUSED);
+	assert_int_equal(ask_stats(&r), -EHOSTDOWN);
+	poll(NULL, 0, 2500);
+	assert_int_equal(ask_state(&r), SM_VM_PAUSED);
+	assert_int_equal(ask_pause(&r, false), 0);
+	assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+	assert_int_equal(ask_stats(&r), -ENOSYS); /* the agent's own answer */
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_TIMEOUT, 124);
+}
+
+static void stop_ends_a_pause(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(ask_pause(&r, true), 0);
+	rig_stop(&r, KEEPER_STOP_GRACE, 0, 10000 * MS);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGTERM);
+}
+
 static void missing_monitor(void **state)
 {
 	struct vm_exit x;
@@ -591,6 +677,8 @@ int main(void)
 		cmocka_unit_test(agent_services_pass_through),
 		cmocka_unit_test(base_is_saved),
 		cmocka_unit_test(base_cannot_be_saved),
+		cmocka_unit_test(pause_puts_limits_off),
+		cmocka_unit_test(stop_ends_a_pause),
 		cmocka_unit_test(base_ends_with_its_maker),
 		cmocka_unit_test(restored_vm_runs),
 		cmocka_unit_test(broken_snapshots_are_told),

@@ -251,6 +251,7 @@ static void messages_round_trip(void **state)
 {
 	struct keeper_stop stop = {.mode = KEEPER_STOP_GRACE, .signal = 9, .grace_ns = UINT64_MAX}, stop2;
 	struct keeper_attach attach = {.stdin_open = true, .rows = 50, .cols = 65535}, attach2;
+	struct keeper_pause pause = {.pause = true}, pause2;
 	struct keeper_balloon balloon = {.target = UINT64_MAX - 1}, balloon2;
 	struct keeper_news news = {.kind = KEEPER_ENDED, .record = (const uint8_t *)"{}", .record_len = 2}, news2;
 	struct buf b = {0};
@@ -275,6 +276,15 @@ static void messages_round_trip(void **state)
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_balloon_decode(&c, &balloon2), 0);
 	assert_true(balloon2.target == UINT64_MAX - 1);
+	b.len = 0;
+	assert_int_equal(keeper_pause_encode(&b, &pause), 0);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_pause_decode(&c, &pause2), 0);
+	assert_true(pause2.pause);
+	b.len = 0;
+	tlv_put_u64(&b, 1, 2);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_pause_decode(&c, &pause2), -EPROTO);
 	b.len = 0;
 	assert_int_equal(keeper_news_encode(&b, &news), 0);
 	c = cursor_of(b.data, b.len);
