@@ -4,7 +4,9 @@
  * alone.
  *
  *	cc tarfs.c -o tarfs $(pkg-config --cflags --libs supermachine)
- *	tarfs archive.tar /mnt		until ctrl-c or umount /mnt
+ *	tarfs archive.tar /mnt				until ctrl-c or umount /mnt
+ *	tarfs --vhost-user fs.sock archive.tar		to QEMU: -device vhost-user-fs-pci,chardev=c,tag=t -chardev
+ *							socket,id=c,path=fs.sock, and memory-backend-memfd,share=on
  *
  * The archive's index is read once into memory (nodes: files; links: their names); contents are read from the archive
  * when somebody reads them. Nothing changes after that, so the functions below need no lock, and the kernel may cache
@@ -491,30 +493,45 @@ static void open_archive(struct tarfs *fs, const char *path)
 	read_archive(fs);
 }
 
-int main(int argc, char **argv)
+/* Until a signal, or until the other side has gone. */
+static int serve(struct tarfs *fs, const char *archive, const char *mountpoint, const char *socket)
 {
-	struct sm_fs_mount_options o = SM_FS_MOUNT_OPTIONS_INIT;
-	struct tarfs *fs = must(calloc(1, sizeof(*fs)));
+	struct sm_fs_vhost_user_options v = SM_FS_VHOST_USER_OPTIONS_INIT;
+	struct sm_fs_mount_options m = SM_FS_MOUNT_OPTIONS_INIT;
 	struct sm_fs_server *server;
 	struct sm_error err = {0};
 	sigset_t ends;
+	int r;
 
-	if (argc != 3) {
-		fprintf(stderr, "usage: tarfs ARCHIVE MOUNTPOINT\n");
-		return 2;
-	}
-	open_archive(fs, argv[1]);
 	sigemptyset(&ends);
 	sigaddset(&ends, SIGINT);
 	sigaddset(&ends, SIGTERM);
 	sigprocmask(SIG_BLOCK, &ends, NULL);
-	o.source = argv[1];
-	o.read_only = true;
-	if (sm_fs_mount(&fs->backend, argv[2], &o, &server, &err) < 0)
-		fail(argv[1], err.message);
-	printf("%zu files of %s are on %s until ctrl-c\n", fs->num_nodes, argv[1], argv[2]);
+	m.source = archive;
+	m.read_only = v.read_only = true;
+	r = socket ? sm_fs_serve_vhost_user(&fs->backend, socket, -1, &v, &server, &err)
+		   : sm_fs_mount(&fs->backend, mountpoint, &m, &server, &err);
+	if (r < 0)
+		fail(archive, err.message);
+	printf("%zu files of %s are on %s until ctrl-c\n", fs->num_nodes, archive, socket ? socket : mountpoint);
 	fflush(stdout);
-	(void)sm_fs_wait(server, signalfd(-1, &ends, SFD_CLOEXEC), NULL);
-	sm_fs_unmount(server);
+	r = sm_fs_wait(server, signalfd(-1, &ends, SFD_CLOEXEC), &err);
+	sm_fs_stop(server);
+	if (r < 0 && r != -ECANCELED)
+		fail(archive, err.message);
 	return 0; /* the kernel frees the rest */
+}
+
+int main(int argc, char **argv)
+{
+	bool vhost = argc == 4 && strcmp(argv[1], "--vhost-user") == 0;
+	struct tarfs *fs = must(calloc(1, sizeof(*fs)));
+	const char *archive = vhost ? argv[3] : argv[1];
+
+	if (!vhost && argc != 3) {
+		fprintf(stderr, "usage: tarfs ARCHIVE MOUNTPOINT | tarfs --vhost-user SOCKET ARCHIVE\n");
+		return 2;
+	}
+	open_archive(fs, archive);
+	return serve(fs, archive, vhost ? NULL : argv[2], vhost ? argv[2] : NULL);
 }

@@ -827,7 +827,7 @@ SM_PUBLIC int sm_fs_posix_new(const char *path, const struct sm_fs_posix_options
 			      struct sm_error *err);
 SM_PUBLIC struct sm_fs_backend *sm_fs_posix_free(struct sm_fs_backend *backend);
 
-/** A backend in service, and the threads that serve it. */
+/** A backend in service, by whichever door, and the threads that serve it. */
 struct sm_fs_server;
 
 struct sm_fs_mount_options {
@@ -851,17 +851,40 @@ struct sm_fs_mount_options {
  */
 SM_PUBLIC int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint,
 			  const struct sm_fs_mount_options *options, struct sm_fs_server **ret, struct sm_error *err);
+struct sm_fs_vhost_user_options {
+	size_t size;
+	bool read_only; /**< Changes are refused (EROFS) without asking the backend. */
+	bool writeback; /**< The front end's kernel may keep written data for a while: only where nobody else writes the
+			   tree. */
+};
+#define SM_FS_VHOST_USER_OPTIONS_INIT                                                                                  \
+	{                                                                                                              \
+		.size = sizeof(struct sm_fs_vhost_user_options)                                                        \
+	}
 /**
- * Waits until somebody has unmounted it: 0. -ECANCELED once cancel_fd (-1: none) is readable. From any thread, also
- * several; not during sm_fs_unmount.
+ * Serves a backend as a virtio-fs device to one vhost-user front end (QEMU's vhost-user-fs-pci, say), with threads of
+ * its own. path: where a socket is made for it to connect to, removed when the server ends; it must not exist
+ * (-EADDRINUSE). Or path NULL, and fd a unix stream socket, listening or connected, which is taken over in any case.
+ * The front end shares its memory with this process, and is trusted not to shrink it. options may be NULL. One backend
+ * serves one front end at a time; when that has left (sm_fs_wait), another may be served by another call.
+ */
+SM_PUBLIC int sm_fs_serve_vhost_user(struct sm_fs_backend *backend, const char *path, int fd,
+				     const struct sm_fs_vhost_user_options *options, struct sm_fs_server **ret,
+				     struct sm_error *err);
+
+/**
+ * Waits until the other side has ended it: 0, when somebody unmounted it, or the front end closed its connection;
+ * another error when the front end broke the protocol, and was cut off. -ECANCELED once cancel_fd (-1: none) is
+ * readable. From any thread, also several; not during sm_fs_stop.
  */
 SM_PUBLIC int sm_fs_wait(struct sm_fs_server *server, int cancel_fd, struct sm_error *err);
 /**
- * Unmounts at once, also while it is in use (what was written reaches the backend first; who still has files open gets
- * ENOTCONN from then on, except for data that the kernel moves itself), ends the threads and frees the server. NULL is
- * allowed; returns NULL. Not from a function of the backend.
+ * Ends a server at once, waits for what it is serving, and frees it. A mount is unmounted, also while it is in use
+ * (what was written reaches the backend first; who still has files open gets ENOTCONN from then on, except for data
+ * that the kernel moves itself); a front end is cut off. NULL is allowed; returns NULL. Not from a function of the
+ * backend.
  */
-SM_PUBLIC struct sm_fs_server *sm_fs_unmount(struct sm_fs_server *server);
+SM_PUBLIC struct sm_fs_server *sm_fs_stop(struct sm_fs_server *server);
 
 /** What a server has done so far. */
 struct sm_fs_stats {

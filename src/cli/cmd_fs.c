@@ -132,7 +132,7 @@ static int serve(struct cli *cli, struct sm_fs_backend *be, const char *mountpoi
 		}
 	}
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	sm_fs_unmount(server);
+	sm_fs_stop(server);
 	return r;
 }
 

@@ -23,7 +23,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
-#include "fsd/vhost_user.h"
+#include "vhost/vhost_user.h"
 #include "fuse/posix.h"
 
 struct arguments {
@@ -155,7 +155,7 @@ static int serve(const struct arguments *a, struct sm_error *err)
 	if (r == 0)
 		r = sock = get_connection(a, err);
 	if (r >= 0)
-		r = vhost_user_serve(sock, session, err);
+		r = vhost_user_serve(sock, -1, session, err);
 	fuse_session_free(session);
 	fuse_posix_free(be);
 	return r;

@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* File systems through the public header: the backends that the library brings, and the /dev/fuse door. */
+/* File systems through the public header: the backends that the library brings, and the doors. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
+#include "base/fileio.h"
 #include "base/util.h"
 #include "fuse/dev_fuse.h"
 #include "fuse/memory.h"
 #include "fuse/posix.h"
 #include "lib/lib.h"
+#include "vhost/server.h"
 
+/* One of them is there. */
 struct sm_fs_server {
 	struct fuse_dev *dev;
+	struct vhost_server *vhost;
 };
 
 int sm_fs_memory_new(const struct sm_fs_memory_options *options, struct sm_fs_backend **ret, struct sm_error *err)
@@ -100,19 +105,45 @@ int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint, const str
 	return 0;
 }
 
+int sm_fs_serve_vhost_user(struct sm_fs_backend *backend, const char *path, int fd,
+			   const struct sm_fs_vhost_user_options *options, struct sm_fs_server **ret,
+			   struct sm_error *err)
+{
+	struct sm_fs_vhost_user_options o = OPTIONS_GET(struct sm_fs_vhost_user_options, options);
+	struct fuse_session_options own = {.read_only = o.read_only, .writeback = o.writeback};
+	_fd_ int sock = path ? unix_listen(path, 1) : fd;
+	_free_ struct sm_fs_server *server = calloc(1, sizeof(*server));
+	int r;
+
+	if (sock < 0)
+		return path ? error_sys(err, -sock, "listen on %s", path)
+			    : error_set(err, SM_ERROR_INVALID, EBADF, "vhost-user server: no path and no socket");
+	if (!server)
+		return error_sys(err, ENOMEM, "vhost-user server");
+	r = vhost_server_start(backend, &own, TAKE_FD(sock), path, &server->vhost, err);
+	if (r == 0)
+		*ret = TAKE_PTR(server);
+	return r;
+}
+
 int sm_fs_wait(struct sm_fs_server *server, int cancel_fd, struct sm_error *err)
 {
-	int r = fuse_dev_wait(server->dev, cancel_fd);
+	int r;
 
+	if (server->vhost)
+		return vhost_server_wait(server->vhost, cancel_fd, err);
+	r = fuse_dev_wait(server->dev, cancel_fd);
 	if (r == -ECANCELED)
 		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "stopped");
 	return r < 0 ? error_sys(err, -r, "wait for a mount's end") : 0;
 }
 
-struct sm_fs_server *sm_fs_unmount(struct sm_fs_server *server)
+struct sm_fs_server *sm_fs_stop(struct sm_fs_server *server)
 {
-	if (server)
+	if (server) {
 		fuse_dev_unmount(server->dev);
+		vhost_server_stop(server->vhost);
+	}
 	free(server);
 	return NULL;
 }
@@ -123,7 +154,10 @@ void sm_fs_get_stats(struct sm_fs_server *server, struct sm_fs_stats *ret)
 	struct fuse_session_stats s = {0};
 	struct sm_fs_stats now;
 
-	fuse_dev_get_stats(server->dev, &s);
+	if (server->vhost)
+		vhost_server_get_stats(server->vhost, &s);
+	else
+		fuse_dev_get_stats(server->dev, &s);
 	now = (struct sm_fs_stats){
 		.size = size,
 		.requests = s.requests,

@@ -83,9 +83,9 @@ static void test_a_mount_serves_and_ends(void **state)
 	assert_true(stats.requests > 3 && stats.bytes_written == 5 && stats.malformed == 0);
 	assert_int_equal(sm_fs_mount(be, *state, NULL, &second, &err), -EBUSY);
 	assert_non_null(strstr(err.message, "another server"));
-	assert_null(sm_fs_unmount(server));
+	assert_null(sm_fs_stop(server));
 	assert_false(is_mounted(*state));
-	assert_null(sm_fs_unmount(NULL));
+	assert_null(sm_fs_stop(NULL));
 	sm_fs_memory_free(be);
 }
 
@@ -103,7 +103,7 @@ static void test_waiting_ends_by_a_descriptor_and_by_an_unmount(void **state)
 	assert_int_equal(umount(*state), 0);
 	assert_int_equal(sm_fs_wait(server, -1, &err), 0);
 	assert_int_equal(sm_fs_wait(server, -1, &err), 0); /* it stays so */
-	sm_fs_unmount(server);
+	sm_fs_stop(server);
 	sm_fs_memory_free(be);
 	close(cancel);
 }
@@ -120,7 +120,7 @@ static void test_a_busy_mount_goes_at_once(void **state)
 	snprintf(path, sizeof(path), "%s/f", (char *)*state);
 	fd = open(path, O_RDWR | O_DIRECT);
 	assert_true(fd >= 0);
-	sm_fs_unmount(server);
+	sm_fs_stop(server);
 	assert_false(is_mounted(*state));
 	assert_int_equal(read(fd, &byte, 1), -1);
 	assert_int_equal(errno, ENOTCONN);
@@ -154,7 +154,7 @@ static void test_what_a_killed_server_left_is_replaced(void **state)
 	assert_int_equal(errno, ENOTCONN);
 	server = mount_memory(*state, &be, NULL);
 	put(*state, "f", "again");
-	sm_fs_unmount(server);
+	sm_fs_stop(server);
 	sm_fs_memory_free(be);
 	assert_int_equal(statfs(*state, &st), 0);
 	close(ready[0]);
@@ -173,7 +173,7 @@ static void test_read_only_is_refused_by_the_kernel(void **state)
 	snprintf(path, sizeof(path), "%s/f", (char *)*state);
 	assert_int_equal(open(path, O_CREAT | O_WRONLY, 0600), -1);
 	assert_int_equal(errno, EROFS);
-	sm_fs_unmount(server);
+	sm_fs_stop(server);
 	sm_fs_memory_free(be);
 }
 
@@ -194,7 +194,7 @@ static void test_a_directory_of_the_host(void **state)
 	snprintf(path, sizeof(path), "%s/f", source);
 	assert_int_equal(access(path, R_OK), 0);
 	assert_int_equal(unlink(path), 0);
-	sm_fs_unmount(server);
+	sm_fs_stop(server);
 	sm_fs_posix_free(be);
 	rmdir(source);
 }

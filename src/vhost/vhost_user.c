@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vhost-user protocol, back-end side. See vhost_user.h. */
-#include "fsd/vhost_user.h"
+#include "vhost/vhost_user.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,7 +17,7 @@
 #include "base/fileio.h"
 #include "base/log.h"
 #include "base/util.h"
-#include "fsd/ring.h"
+#include "vhost/ring.h"
 
 #define MAX_RINGS 16u /* hiprio and request queues; Linux 6.1 uses one of these */
 #define MAX_REGIONS 8u
@@ -60,7 +61,7 @@ struct region {
 };
 
 struct vhost {
-	int sock;
+	int sock, stop_fd;
 	struct mem mem;
 	struct region regions[MAX_REGIONS];
 	unsigned num_regions;
@@ -77,6 +78,17 @@ struct message {
 
 /* --------------------------------------------------------------------------------------------- messages */
 
+/* Waits for a message: 1, or -ECANCELED when the server is to stop. */
+static int wait_for_message(struct vhost *v)
+{
+	struct pollfd p[2] = {{.fd = v->sock, .events = POLLIN}, {.fd = v->stop_fd, .events = POLLIN}};
+
+	while (poll(p, 2, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return p[1].revents ? -ECANCELED : 1;
+}
+
 /* 1 with a message, 0 at the end, -errno. Descriptors come with the header. */
 static int receive(struct vhost *v, struct message *m)
 {
@@ -84,6 +96,10 @@ static int receive(struct vhost *v, struct message *m)
 	struct cursor c = cursor_of(header, sizeof(header));
 	ssize_t n;
 
+	m->num_fds = 0;
+	n = wait_for_message(v);
+	if (n < 0)
+		return (int)n;
 	m->num_fds = MAX_REGIONS;
 	n = fd_recv(v->sock, header, sizeof(header), m->fds, &m->num_fds);
 	if (n == 0)
@@ -371,15 +387,16 @@ static int handle(struct vhost *v, struct message *m, bool *ret_replied)
 	}
 }
 
-int vhost_user_serve(int sock, struct fuse_session *session, struct sm_error *err)
+int vhost_user_serve(int sock, int stop_fd, struct fuse_session *session, struct sm_error *err)
 {
 	struct vhost *v = calloc(1, sizeof(*v));
-	struct message m;
+	struct message m = {0};
 	int r;
 
 	if (!v)
 		return error_sys(err, ENOMEM, "vhost-user");
 	v->sock = sock;
+	v->stop_fd = stop_fd;
 	for (unsigned i = 0; i < MAX_RINGS; i++)
 		ring_init(&v->rings[i], session);
 	v->rings[0].lazy = true; /* the hiprio queue */
@@ -392,12 +409,15 @@ int vhost_user_serve(int sock, struct fuse_session *session, struct sm_error *er
 			r = reply_u64(v, &m, e < 0);
 		else if (e < 0)
 			r = e;
-		if (r < 0) {
-			error_set(err, SM_ERROR_CORRUPT, -r, "vhost-user: request %u of %u bytes: %s", m.request,
-				  m.size, strerror(-r));
+		if (r < 0)
 			break;
-		}
 	}
+	close_fds(&m); /* of a message that was none */
+	if (r < 0)
+		error_set(err, SM_ERROR_CORRUPT, -r, "vhost-user: request %u of %u bytes: %s", m.request, m.size,
+			  strerror(-r));
+	if (r == -ECONNRESET || r == -EPIPE)
+		r = 0; /* it left without reading all that was there for it */
 	for (unsigned i = 0; i < MAX_RINGS; i++)
 		ring_done(&v->rings[i]);
 	drop_memory(v);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One virtqueue of a vhost-user device and the thread that serves it. Internal to the room. */
-#ifndef FSD_RING_H
-#define FSD_RING_H
+#ifndef VHOST_RING_H
+#define VHOST_RING_H
 
 #include <pthread.h>
 

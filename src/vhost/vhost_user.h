@@ -9,13 +9,13 @@
  *
  * Threads: the caller's thread speaks the protocol; each started queue has a thread that serves its requests.
  */
-#ifndef FSD_VHOST_USER_H
-#define FSD_VHOST_USER_H
+#ifndef VHOST_VHOST_USER_H
+#define VHOST_VHOST_USER_H
 
 #include "fuse/session.h"
 
 /* Serves the connection until the front end closes it: 0, or -errno with a message when it broke the protocol. sock
- * stays the caller's. */
-int vhost_user_serve(int sock, struct fuse_session *session, struct sm_error *err);
+ * stays the caller's. -ECANCELED once stop_fd (-1: none) is readable. */
+int vhost_user_serve(int sock, int stop_fd, struct fuse_session *session, struct sm_error *err);
 
 #endif

@@ -11,7 +11,7 @@
  * Nobody waits for what the hiprio queue carries (forgets): it is drained once a millisecond while there is something,
  * without kicks, and its interrupts come when a quarter of the queue is answered, or nothing more came.
  */
-#include "fsd/ring.h"
+#include "vhost/ring.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -82,7 +82,7 @@ static enum drained drain(struct ring *r, struct virtq_chain *chain)
 	if (got < 0) {
 		r->broken++;
 		interrupt(r);
-		log_warn("fsd", "the driver broke its queue; it is not served any more");
+		log_warn("vhost", "the driver broke its queue; it is not served any more");
 		return DRAINED_BROKEN;
 	}
 	return ret;

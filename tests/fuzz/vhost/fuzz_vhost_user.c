@@ -14,7 +14,7 @@
 #include "base/cursor.h"
 #include "base/fileio.h"
 #include "base/log.h"
-#include "fsd/vhost_user.h"
+#include "vhost/vhost_user.h"
 #include "fuse/memory.h"
 
 #define RAM_SIZE 65536u
@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fd_set_nonblock(sock[0], true);
 	queue_messages(&c, sock[0], memfd);
 	shutdown(sock[0], SHUT_WR);
-	vhost_user_serve(sock[1], session, &err);
+	vhost_user_serve(sock[1], -1, session, &err);
 	close(sock[0]);
 	close(sock[1]);
 	close(memfd);
