@@ -18,6 +18,16 @@
 #define GIB (1024ULL * MIB)
 
 /* Rounds up to a power of two; the caller has checked that v + align does not overflow. */
+/* The least power of two that holds v; v is at most 2^63. */
+static inline uint64_t round_up_pow2(uint64_t v)
+{
+	uint64_t p = 1;
+
+	while (p < v)
+		p *= 2;
+	return p;
+}
+
 static inline uint64_t align_up(uint64_t v, uint64_t align)
 {
 	return (v + align - 1) & ~(align - 1);

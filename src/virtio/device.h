@@ -72,6 +72,12 @@ struct virtio_device_ops {
 	void (*free)(struct virtio_device *dev);
 };
 
+/* Memory that a device shares with the driver (section 2.10): a window which the monitor has put into guest-physical
+ * space. size 0: none. Region 0 of the device. */
+struct virtio_shm {
+	uint64_t gpa, size; /* gpa: a multiple of the power of two that holds size */
+};
+
 /* Embedded first in each device's own struct. */
 struct virtio_device {
 	const struct virtio_device_ops *ops;
@@ -83,6 +89,7 @@ struct virtio_device {
 	unsigned num_queues;
 	uint16_t queue_size_max; /* power of two */
 	struct virtqueue queues[VIRTIO_MAX_QUEUES];
+	struct virtio_shm shm;
 	struct mem *mem;
 	struct loop *loop;
 	struct virtio_irq_port irq;

@@ -135,6 +135,7 @@ int virtio_fs_new(struct mem *mem, struct loop *loop, const struct virtio_fs_opt
 		.config_size = sizeof(fs->config),
 		.num_queues = FS_NUM_QUEUES,
 		.queue_size_max = QUEUE_SIZE,
+		.shm = options->window,
 		.mem = mem,
 		.loop = loop,
 	};

@@ -33,7 +33,8 @@ struct virtio_fs_options {
 	 */
 	bool (*pair)(void *arg, bool together);
 	void *arg;
-	unsigned threads; /* 0: 4 */
+	unsigned threads;	  /* 0: 4 */
+	struct virtio_shm window; /* into which the server maps files (section 5.11.6.4); size 0: none */
 };
 
 int virtio_fs_new(struct mem *mem, struct loop *loop, const struct virtio_fs_options *options,

@@ -397,8 +397,8 @@ static bool access_good(const struct virtio_pci *pci, unsigned bar, uint32_t off
 
 void virtio_pci_bar_read(struct virtio_pci *pci, unsigned bar, uint32_t off, void *p, unsigned len)
 {
-	if (!access_good(pci, bar, off, len) || bar == VIRTIO_PCI_BAR_NOTIFY) {
-		memset(p, 0xff, len); /* doorbells say nothing */
+	if (!access_good(pci, bar, off, len) || bar != VIRTIO_PCI_BAR_MEM) {
+		memset(p, 0xff, len); /* doorbells say nothing, shared memory is no register */
 		return;
 	}
 	if (len == 8) {
@@ -411,7 +411,7 @@ void virtio_pci_bar_read(struct virtio_pci *pci, unsigned bar, uint32_t off, voi
 
 void virtio_pci_bar_write(struct virtio_pci *pci, unsigned bar, uint32_t off, const void *p, unsigned len)
 {
-	if (!access_good(pci, bar, off, len))
+	if (!access_good(pci, bar, off, len) || bar == VIRTIO_PCI_BAR_SHM)
 		return;
 	if (bar == VIRTIO_PCI_BAR_NOTIFY) {
 		if (off / VIRTIO_PCI_NOTIFY_STRIDE < pci->dev->num_queues)
@@ -457,7 +457,7 @@ int virtio_pci_new(struct virtio_device *dev, const struct virtio_pci_host *host
 	struct virtio_pci *pci;
 
 	if (!dev->num_queues || dev->num_queues > VIRTIO_MAX_QUEUES || dev->config_size > MEM_MSIX - MEM_DEVICE ||
-	    dev->queue_size_max > VIRTQ_MAX_SIZE)
+	    dev->queue_size_max > VIRTQ_MAX_SIZE || (dev->shm.size && dev->shm.gpa % round_up_pow2(dev->shm.size)))
 		return -EINVAL;
 	pci = calloc(1, sizeof(*pci));
 	if (!pci)

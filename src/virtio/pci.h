@@ -17,6 +17,9 @@
  *	BAR 1  memory, 32 bit, VIRTIO_PCI_MEM_SIZE
  *		0x000 common configuration   0x100 ISR	0x200 device configuration
  *		0x800 MSI-X table, 16 bytes a vector (drivers choose what each is for)	0xc00 MSI-X PBA
+ *	BAR 2  memory, 64 bit, prefetchable, of a device that shares memory (registers 2 and 3): its region 0. It has
+ *its place from the start, where the monitor has put the memory; a driver that writes another address there finds
+ *nothing at that.
  *
  * Thread rules: everything here runs under the monitor's device lock. virtio_pci_notify() runs in the event loop; the
  * register accesses may come from any vCPU thread; so the host callbacks may be called from both.
@@ -37,7 +40,8 @@
 
 #define VIRTIO_PCI_BAR_NOTIFY 0
 #define VIRTIO_PCI_BAR_MEM 1
-#define VIRTIO_PCI_NUM_BARS 2
+#define VIRTIO_PCI_BAR_SHM 2 /* size 0: there is none */
+#define VIRTIO_PCI_NUM_BARS 3
 
 #define VIRTIO_PCI_NOTIFY_STRIDE 4 /* notify_off_multiplier */
 #define VIRTIO_PCI_MEM_SIZE 0x1000
@@ -70,10 +74,10 @@ struct virtio_pci_host {
 };
 
 struct virtio_pci_bar {
-	bool io;       /* port space, else 32-bit memory space */
+	bool io;       /* port space, else memory space */
 	bool enabled;  /* decoding is on (command register) and the address is not 0 */
 	uint64_t addr; /* 0: not placed yet */
-	uint32_t size; /* power of two; BAR 0: >= 4, at most 64; BAR 1: VIRTIO_PCI_MEM_SIZE */
+	uint64_t size; /* power of two; BAR 0: >= 4, at most 64; BAR 1: VIRTIO_PCI_MEM_SIZE */
 };
 
 struct virtio_pci;
@@ -92,8 +96,8 @@ uint32_t virtio_pci_config_read(struct virtio_pci *pci, uint32_t off, unsigned l
 void virtio_pci_config_write(struct virtio_pci *pci, uint32_t off, unsigned len, uint32_t value);
 
 struct virtio_pci_bar virtio_pci_bar(const struct virtio_pci *pci, unsigned bar);
-/* Firmware's part: puts a BAR at an address (a multiple of its size) and turns its decoding on; -EINVAL. Calls `moved`.
- */
+/* Firmware's part: puts BAR 0 or 1 at an address (a multiple of its size) and turns its decoding on; -EINVAL. Calls
+ * `moved`. */
 int virtio_pci_bar_place(struct virtio_pci *pci, unsigned bar, uint64_t addr) MUST_CHECK;
 
 /* Accesses inside a BAR; off + len beyond its size, or an odd len (legal: 1, 2, 4, 8), read as all ones, write nothing.

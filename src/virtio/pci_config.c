@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * PCI configuration space of a virtio function: identity, two BARs, and the capability list
- *	0x40 MSI-X   0x50 common   0x60 ISR   0x70 device   0x80 notify   0x98 configuration access
+ * PCI configuration space of a virtio function: identity, BARs, and the capability list
+ *	0x40 MSI-X   0x50 common   0x60 ISR   0x70 device   0x80 notify   0x98 configuration access   0xb0 shared memory
  * Almost all of it is constant and lies ready in pci->config; the registers that change are laid over it.
  */
 #include <endian.h>
@@ -13,7 +13,20 @@
 #include "base/util.h"
 #include "virtio/pci_internal.h"
 
-enum { CAP_MSIX = 0x40, CAP_COMMON = 0x50, CAP_ISR = 0x60, CAP_DEVICE = 0x70, CAP_NOTIFY = 0x80, CAP_WINDOW = 0x98 };
+enum {
+	CAP_MSIX = 0x40,
+	CAP_COMMON = 0x50,
+	CAP_ISR = 0x60,
+	CAP_DEVICE = 0x70,
+	CAP_NOTIFY = 0x80,
+	CAP_WINDOW = 0x98,
+	CAP_SHM = 0xb0,
+};
+#define CAP_SHM_LEN 24 /* struct virtio_pci_cap64 (section 4.1.4.7) */
+#define CAP_SHM_ID 5
+#define CAP_SHM_OFFSET_HIGH 16
+#define CAP_SHM_LENGTH_HIGH 20
+#define BAR_SHM_TYPE (PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH)
 #define COMMAND_WRITABLE                                                                                               \
 	(PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | PCI_COMMAND_SERR |            \
 	 PCI_COMMAND_INTX_DISABLE)
@@ -68,6 +81,16 @@ static void add_cap(uint8_t *config, unsigned at, uint8_t type, uint8_t bar, uin
 	put32(config, at + VIRTIO_PCI_CAP_LENGTH, len);
 }
 
+/* The whole of the window's BAR that is really there. */
+static void add_shm(uint8_t *config, uint64_t size)
+{
+	add_cap(config, CAP_SHM, VIRTIO_PCI_CAP_SHARED_MEMORY_CFG, VIRTIO_PCI_BAR_SHM, 0, (uint32_t)size);
+	config[CAP_SHM + VIRTIO_PCI_CAP_LEN] = CAP_SHM_LEN;
+	config[CAP_SHM + CAP_SHM_ID] = 0;
+	put32(config, CAP_SHM + CAP_SHM_OFFSET_HIGH, 0);
+	put32(config, CAP_SHM + CAP_SHM_LENGTH_HIGH, (uint32_t)(size >> 32));
+}
+
 static void init_caps(struct virtio_pci *pci)
 {
 	struct virtio_device *dev = pci->dev;
@@ -86,6 +109,8 @@ static void init_caps(struct virtio_pci *pci)
 		dev->num_queues * VIRTIO_PCI_NOTIFY_STRIDE);
 	put32(c, CAP_NOTIFY + VIRTIO_PCI_NOTIFY_CAP_MULT, VIRTIO_PCI_NOTIFY_STRIDE);
 	add_cap(c, CAP_WINDOW, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 0);
+	if (dev->shm.size)
+		add_shm(c, dev->shm.size);
 }
 
 void virtio_pci_config_init(struct virtio_pci *pci)
@@ -97,6 +122,9 @@ void virtio_pci_config_init(struct virtio_pci *pci)
 		ports *= 2;
 	pci->bars[VIRTIO_PCI_BAR_NOTIFY] = (struct pci_bar){.io = true, .size = ports};
 	pci->bars[VIRTIO_PCI_BAR_MEM] = (struct pci_bar){.size = VIRTIO_PCI_MEM_SIZE};
+	if (pci->dev->shm.size)
+		pci->bars[VIRTIO_PCI_BAR_SHM] =
+			(struct pci_bar){.size = round_up_pow2(pci->dev->shm.size), .value = pci->dev->shm.gpa};
 	pci->msix_control = (uint16_t)(pci->num_vectors - 1);
 
 	put16(c, PCI_VENDOR_ID, VIRTIO_PCI_VENDOR);
@@ -123,9 +151,9 @@ struct virtio_pci_bar virtio_pci_bar(const struct virtio_pci *pci, unsigned bar)
 
 int virtio_pci_bar_place(struct virtio_pci *pci, unsigned bar, uint64_t addr)
 {
-	if (bar >= VIRTIO_PCI_NUM_BARS || !addr || addr % pci->bars[bar].size || addr > UINT32_MAX)
+	if (bar >= VIRTIO_PCI_BAR_SHM || !addr || addr % pci->bars[bar].size || addr > UINT32_MAX)
 		return -EINVAL;
-	pci->bars[bar].value = (uint32_t)addr;
+	pci->bars[bar].value = addr;
 	pci->command |= pci->bars[bar].io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
 	pci->host.moved(pci->host.arg, bar);
 	return 0;
@@ -140,10 +168,15 @@ static bool window_good(const struct virtio_pci *pci, unsigned len)
 /* The registers that change, laid over the constant bytes. */
 static void overlay(const struct virtio_pci *pci, uint8_t *c)
 {
+	const struct pci_bar *shm = &pci->bars[VIRTIO_PCI_BAR_SHM];
+
 	put16(c, PCI_COMMAND, pci->command);
-	for (unsigned i = 0; i < VIRTIO_PCI_NUM_BARS; i++)
-		put32(c, PCI_BASE_ADDRESS_0 + 4 * i,
-		      pci->bars[i].value | (pci->bars[i].io ? PCI_BASE_ADDRESS_SPACE_IO : 0));
+	put32(c, PCI_BASE_ADDRESS_0, (uint32_t)pci->bars[0].value | PCI_BASE_ADDRESS_SPACE_IO);
+	put32(c, PCI_BASE_ADDRESS_1, (uint32_t)pci->bars[1].value);
+	if (shm->size) {
+		put32(c, PCI_BASE_ADDRESS_2, (uint32_t)shm->value | BAR_SHM_TYPE);
+		put32(c, PCI_BASE_ADDRESS_3, (uint32_t)(shm->value >> 32));
+	}
 	c[PCI_INTERRUPT_LINE] = pci->interrupt_line;
 	put16(c, CAP_MSIX + PCI_MSIX_FLAGS, pci->msix_control);
 	c[WINDOW_BAR] = pci->window_bar;
@@ -180,14 +213,18 @@ static void write_command(struct virtio_pci *pci, uint16_t command)
 
 	pci->command = command;
 	for (unsigned i = 0; i < VIRTIO_PCI_NUM_BARS; i++)
-		if (changed & (pci->bars[i].io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY))
+		if (pci->bars[i].size && changed & (pci->bars[i].io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY))
 			pci->host.moved(pci->host.arg, i);
 }
 
-static void write_bar(struct virtio_pci *pci, unsigned bar, uint32_t value)
+/* One of the two halves of a 64-bit BAR is kept: high 0 or 32, the bits that the register is about. */
+static void write_bar(struct virtio_pci *pci, unsigned bar, uint32_t word, unsigned high)
 {
 	struct pci_bar *b = &pci->bars[bar];
+	uint64_t value = (uint64_t)word << high | (b->value & ~(0xffffffffULL << high));
 
+	if (!b->size)
+		return;
 	/* Writing all ones reads back as the size's mask: the size is a power of two. */
 	value &= ~(b->size - 1);
 	if (value == b->value)
@@ -237,7 +274,11 @@ void virtio_pci_config_write(struct virtio_pci *pci, uint32_t off, unsigned len,
 		return;
 	case PCI_BASE_ADDRESS_0:
 	case PCI_BASE_ADDRESS_1:
-		write_bar(pci, ((off & ~3U) - PCI_BASE_ADDRESS_0) / 4, dword);
+		write_bar(pci, ((off & ~3U) - PCI_BASE_ADDRESS_0) / 4, dword, 0);
+		return;
+	case PCI_BASE_ADDRESS_2:
+	case PCI_BASE_ADDRESS_3:
+		write_bar(pci, VIRTIO_PCI_BAR_SHM, dword, (off & ~3U) == PCI_BASE_ADDRESS_3 ? 32 : 0);
 		return;
 	case PCI_INTERRUPT_LINE:
 		pci->interrupt_line = (uint8_t)dword; /* a scratch register of the driver's */

@@ -18,7 +18,7 @@ struct msix_entry {
 
 struct pci_bar {
 	bool io;
-	uint32_t size, value; /* value: the register without its type bits */
+	uint64_t size, value; /* value: the registers without their type bits */
 };
 
 struct virtio_pci {

@@ -12,7 +12,7 @@
 #include "base/util.h"
 #include "virtio/pci_internal.h"
 
-#define STATE_VERSION 1
+#define STATE_VERSION 2
 
 static void patch_u32(struct buf *out, size_t at, uint32_t v)
 {
@@ -42,7 +42,8 @@ static void save_registers(const struct virtio_pci *pci, struct buf *out)
 	buf_put_u16(out, pci->command);
 	buf_put_u8(out, pci->interrupt_line);
 	for (unsigned i = 0; i < VIRTIO_PCI_NUM_BARS; i++)
-		buf_put_u32(out, pci->bars[i].value);
+		buf_put_u64(out, pci->bars[i].value);
+	buf_put_u64(out, pci->dev->shm.size);
 	buf_put_u8(out, pci->window_bar);
 	buf_put_u32(out, pci->window_off);
 	buf_put_u32(out, pci->window_len);
@@ -115,6 +116,11 @@ static int load_queue(struct virtio_pci *pci, unsigned q, struct cursor *in)
 	return pci->queue_vector[q] < pci->num_vectors || pci->queue_vector[q] == VIRTIO_MSI_NO_VECTOR ? 0 : -EPROTO;
 }
 
+static uint64_t bar_most(unsigned bar)
+{
+	return bar == VIRTIO_PCI_BAR_SHM ? UINT64_MAX : UINT32_MAX;
+}
+
 static int load_registers(struct virtio_pci *pci, struct cursor *in)
 {
 	uint16_t control;
@@ -122,7 +128,9 @@ static int load_registers(struct virtio_pci *pci, struct cursor *in)
 	pci->command = cursor_u16(in);
 	pci->interrupt_line = cursor_u8(in);
 	for (unsigned i = 0; i < VIRTIO_PCI_NUM_BARS; i++)
-		pci->bars[i].value = cursor_u32(in) & ~(pci->bars[i].size - 1);
+		pci->bars[i].value = cursor_u64(in) & ~(pci->bars[i].size - 1) & bar_most(i);
+	if (cursor_u64(in) != pci->dev->shm.size)
+		return in->bad ? -EPROTO : -ENOTSUP; /* the driver has seen a window of another size, or none */
 	pci->window_bar = cursor_u8(in);
 	pci->window_off = cursor_u32(in);
 	pci->window_len = cursor_u32(in);

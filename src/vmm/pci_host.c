@@ -82,7 +82,7 @@ int pci_host_add(struct pci_host *host, unsigned slot, struct virtio_pci *fn)
 		return -EINVAL;
 	if (host->slots[slot])
 		return -EEXIST;
-	for (unsigned i = 0; i < VIRTIO_PCI_NUM_BARS; i++) {
+	for (unsigned i = 0; i < VIRTIO_PCI_BAR_SHM; i++) {
 		struct virtio_pci_bar bar = virtio_pci_bar(fn, i);
 		uint64_t stride = bar.io ? PCI_HOST_IO_STRIDE : VIRTIO_PCI_MEM_SIZE;
 		uint64_t at = slot * stride, base = bar.io ? host->io_base : host->mmio_base;
@@ -142,7 +142,7 @@ static void bar_access(struct pci_host *host, bool io, uint64_t addr, uint8_t *d
 	for (unsigned s = 0; s < PCI_HOST_SLOTS; s++) {
 		struct virtio_pci *fn = host->slots[s];
 
-		for (unsigned i = 0; fn && i < VIRTIO_PCI_NUM_BARS; i++) {
+		for (unsigned i = 0; fn && i < VIRTIO_PCI_BAR_SHM; i++) {
 			struct virtio_pci_bar bar = virtio_pci_bar(fn, i);
 
 			if (bar.io != io || !bar.enabled || addr < bar.addr ||

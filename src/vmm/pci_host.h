@@ -2,6 +2,7 @@
 /*
  * One PCI bus without a bridge: configuration space by ECAM alone (PCI Express Base 7.2.2), one virtio function a
  * device number, BARs placed here before the guest boots and found wherever it moves them inside the two windows.
+ * Memory that a function shares is in place already: a memory slot, never an access that comes here.
  *
  * Each function's configuration space also lies in a page that the guest reads directly (a read-only memory slot): an
  * enumeration is some hundred reads a function and few writes. Writes exit and come to pci_host_ecam, which

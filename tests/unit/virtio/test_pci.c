@@ -11,6 +11,7 @@
 #include <linux/virtio_pci.h>
 
 #include "driver.h"
+#include "virtio/fs.h"
 #include "virtio/rng.h"
 #include "virtio/net.h"
 
@@ -36,6 +37,18 @@ static struct driver *net_new(void)
 
 	driver_init(d);
 	assert_int_equal(virtio_net_new(&d->mem, d->loop, &o, &dev), 0);
+	driver_attach(d, dev);
+	return d;
+}
+
+static struct driver *fs_new(uint64_t gpa, uint64_t size)
+{
+	struct virtio_fs_options o = {.name = "fs", .tag = "t", .window = {.gpa = gpa, .size = size}};
+	struct driver *d = malloc(sizeof(*d));
+	struct virtio_device *dev;
+
+	driver_init(d);
+	assert_int_equal(virtio_fs_new(&d->mem, d->loop, &o, &dev), 0);
 	driver_attach(d, dev);
 	return d;
 }
@@ -129,6 +142,49 @@ static void test_bars(void **state)
 	assert_int_equal(virtio_pci_bar_place(d->pci, 2, 0x1000), -22);
 	assert_int_equal(virtio_pci_bar(d->pci, 0).addr, 0xc010);
 	driver_free(d);
+}
+
+/* Shared memory: found in a 64-bit BAR that has its place, sized as any other, and never an access of ours. */
+static void test_shared_memory(void **state)
+{
+	const uint64_t gpa = 12ULL << 30, size = 6ULL << 29; /* 3 GiB, so the BAR has 4 */
+	struct driver *d = fs_new(gpa, size), *small = fs_new(gpa, 2 << 20), *none = fs_new(0, 0);
+	uint32_t at = cfg(d, 0x34, 1), word = 0;
+	struct buf out = {0};
+	struct cursor in;
+
+	while (at && (cfg(d, at, 1) != 9 || cfg(d, at + 3, 1) != VIRTIO_PCI_CAP_SHARED_MEMORY_CFG))
+		at = cfg(d, at + 1, 1);
+	assert_true(at);
+	assert_int_equal(cfg(d, at + 2, 1), 24);
+	assert_int_equal(cfg(d, at + 4, 1), 2);
+	assert_int_equal(cfg(d, at + 5, 1), 0);
+	assert_int_equal(cfg(d, at + 8, 4) | cfg(d, at + 16, 4), 0);
+	assert_int_equal(cfg(d, at + 12, 4), (uint32_t)size);
+	assert_int_equal(cfg(d, at + 20, 4), size >> 32);
+	assert_int_equal(cfg(d, 0x18, 4), 0xc); /* 64 bits, prefetchable */
+	assert_int_equal(cfg(d, 0x1c, 4), 3);
+	virtio_pci_config_write(d->pci, 0x18, 4, 0xffffffff);
+	virtio_pci_config_write(d->pci, 0x1c, 4, 0xffffffff);
+	assert_int_equal(cfg(d, 0x18, 4), 0xc);
+	assert_int_equal(cfg(d, 0x1c, 4), 0xffffffff);
+	virtio_pci_config_write(d->pci, 0x18, 4, 0);
+	virtio_pci_config_write(d->pci, 0x1c, 4, 3);
+	assert_true(virtio_pci_bar(d->pci, 2).addr == gpa && virtio_pci_bar(d->pci, 2).size == 4ULL << 30);
+	virtio_pci_bar_write(d->pci, 2, 0, &word, 4);
+	virtio_pci_bar_read(d->pci, 2, 0, &word, 4);
+	assert_int_equal(word, 0xffffffff);
+	assert_int_equal(cfg(none, 0x18, 4) | cfg(none, 0x1c, 4), 0);
+	virtio_pci_config_write(none->pci, 0x18, 4, 0xffffffff);
+	assert_int_equal(cfg(none, 0x18, 4), 0);
+	/* A driver that has seen the window is not restored onto another. */
+	assert_int_equal(virtio_pci_save(d->pci, &out), 0);
+	in = cursor_of(out.data, out.len);
+	assert_int_equal(virtio_pci_load(small->pci, &in), -95);
+	buf_done(&out);
+	driver_free(d);
+	driver_free(small);
+	driver_free(none);
 }
 
 static void test_start_and_serve(void **state)
@@ -461,6 +517,7 @@ int main(void)
 		cmocka_unit_test(test_queue_registers),
 		cmocka_unit_test(test_bad_rings_then_reset),
 		cmocka_unit_test(test_msix),
+		cmocka_unit_test(test_shared_memory),
 		cmocka_unit_test(test_doorbell_by_register),
 		cmocka_unit_test(test_config_window),
 		cmocka_unit_test(test_every_access),
