@@ -316,6 +316,11 @@ struct sm_mount {
 	const char *id_ranges; /**< With SM_FS_IDS_RANGES. */
 	enum sm_fs_xattrs xattrs;
 	bool direct; /**< O_DIRECT in the VM leaves out the host's page cache, too, for aligned buffers. */
+	/**
+	 * Files of 2 MiB and more are mapped into the VM (DAX): it uses the host's page cache and has none of its own
+	 * for them, and what the host changes it sees at once. See dax_size.
+	 */
+	bool dax;
 };
 #define SM_MOUNT_INIT                                                                                                  \
 	{                                                                                                              \
@@ -353,6 +358,12 @@ struct sm_vm_options {
 	struct sm_progress progress;
 	const struct sm_mount *mounts; /**< At most 64. Outer ones are mounted before those inside them. */
 	size_t num_mounts;
+	/**
+	 * Of the window through which files of mounts with `dax` are mapped: what is mapped at once, in pieces of 2
+	 * MiB. Rounded up to 2 MiB; 0: 512 MiB if there is such a mount, else none. Costs the guest 1/64 of it in
+	 * memory, which may be an eighth of what it has at most.
+	 */
+	uint64_t dax_size;
 	bool cold; /**< Boot. Else it starts from a base snapshot of its memory size and CPUs, which is made if there is
 		      none yet. */
 };
@@ -656,12 +667,17 @@ struct sm_fs_open {
 	uint32_t flags; /**< enum sm_fs_open_flags */
 };
 
-/** A part of a file as a mapping; the descriptor stays the backend's. */
+/** A part of a file as a mapping. */
 struct sm_fs_map {
 	int fd;
 	uint64_t offset, length;
 	int protection; /**< PROT_READ, PROT_WRITE: the most that is allowed. */
+	bool give; /**< The descriptor becomes the caller's, which closes it when the mapping is made; else it stays
+		      the backend's. */
 };
+
+/** For dax_map: the file of the node, whether the peer has it open or not. */
+#define SM_FS_NO_HANDLE UINT64_MAX
 
 /** An advisory lock (POSIX or flock). */
 struct sm_fs_lock {
@@ -766,10 +782,13 @@ struct sm_fs_ops {
 	/** NULL: -EOPNOTSUPP, the peer copies through its cache. */
 	ssize_t (*copy_file_range)(struct sm_fs_backend *be, uint64_t nodeid_in, uint64_t fh_in, uint64_t offset_in,
 				   uint64_t nodeid_out, uint64_t fh_out, uint64_t offset_out, uint64_t length);
-	/** A shared mapping for a DAX window. NULL: -EOPNOTSUPP. (SETUPMAPPING, REMOVEMAPPING) Also asked, with length
-	 * and protection 0, for the descriptor through which the host's kernel may move an open file's data itself. */
+	/** A shared mapping for a DAX window; fh may be SM_FS_NO_HANDLE. -EACCES or -EROFS where it may not be mapped
+	 * with that protection. A part that ends behind the end of the file is none the worse for it. NULL:
+	 * -EOPNOTSUPP. (SETUPMAPPING) Also asked, with length and protection 0, for the descriptor through which the
+	 * host's kernel may move an open file's data itself. */
 	int (*dax_map)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, uint64_t offset, uint64_t length,
 		       int protection, struct sm_fs_map *ret);
+	/** The peer has no mapping of this part of the node any more. NULL: nothing to do. (REMOVEMAPPING) */
 	void (*dax_unmap)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t offset, uint64_t length);
 	/** Adds a watch of this directory, for the events of inotify(7) in mask, to an inotify instance: its number, or
 	 * -errno. With it the peer may cache names and attributes for as long as nobody else changes them. NULL: they

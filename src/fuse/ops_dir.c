@@ -38,7 +38,7 @@ struct packing {
 	uint8_t *data;
 	size_t len, size;
 	bool plus;
-	struct watch *watch;
+	struct fuse_session *session;
 	struct watch_mark mark;
 };
 
@@ -60,8 +60,8 @@ static bool pack_dirent(void *arg, const char *name, uint64_t ino, uint32_t d_ty
 		struct fuse_entry_out e;
 
 		if (known.nodeid)
-			watch_entry(p->watch, &p->mark, name, &known);
-		entry_out_from(&e, &known);
+			watch_entry(p->session->watch, &p->mark, name, &known);
+		entry_out_from(p->session, &known, &e);
 		memcpy(to, &e, sizeof(e));
 	}
 	memcpy(to + head, &d, sizeof(d));
@@ -89,8 +89,8 @@ static ssize_t list(struct fuse_request *rq, bool plus)
 	if (!data)
 		return -ENOMEM;
 	if (plus) {
-		p.watch = rq->s->watch;
-		p.mark = watch_begin(p.watch, rq->h.nodeid);
+		p.session = rq->s;
+		p.mark = watch_begin(rq->s->watch, rq->h.nodeid);
 	}
 	r = rq->s->ops->readdir(rq->s->be, &rq->who, rq->h.nodeid, fh, in.offset, plus, pack_dirent, &p);
 	/* References taken for what is packed already must reach the peer: an error waits for the next call. */

@@ -134,7 +134,7 @@ static ssize_t reply_created(struct fuse_request *rq, const struct sm_fs_entry *
 	} out = {0};
 	int r = publish(rq, e->nodeid, o, &out.open);
 
-	entry_out_from(&out.entry, e);
+	entry_out_from(rq->s, e, &out.entry);
 	if (r == 0 && request_room(rq) >= sizeof(out))
 		return request_reply(rq, &out, sizeof(out));
 	if (r == 0) { /* no room to tell: the peer will never give these back */

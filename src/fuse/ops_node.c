@@ -23,7 +23,7 @@ static ssize_t reply_entry(struct fuse_request *rq, const struct watch_mark *mar
 	ssize_t r;
 
 	watch_entry(rq->s->watch, mark, name, e);
-	entry_out_from(&out, e);
+	entry_out_from(rq->s, e, &out);
 	r = request_reply(rq, &out, sizeof(out));
 	if (r < 0 && e->nodeid && rq->s->ops->forget)
 		rq->s->ops->forget(rq->s->be, e->nodeid, 1);
@@ -59,6 +59,7 @@ static void forget(struct fuse_session *s, uint64_t nodeid, uint64_t count)
 	watch_forget(s->watch, nodeid, count);
 	if (s->ops->forget)
 		s->ops->forget(s->be, nodeid, count);
+	dax_forgotten(s, nodeid);
 }
 
 ssize_t op_forget(struct fuse_request *rq)
@@ -89,7 +90,7 @@ static ssize_t reply_attr(struct fuse_request *rq, const struct watch_mark *mark
 
 	watch_attr(rq->s->watch, mark, st, &valid_ns);
 	set_valid(valid_ns, &out.attr_valid, &out.attr_valid_nsec);
-	attr_from_stat(&out.attr, st, false);
+	attr_from_stat(rq->s, rq->h.nodeid, st, false, &out.attr);
 	return request_reply(rq, &out, sizeof(out));
 }
 

@@ -273,19 +273,60 @@ ssize_t posix_copy_file_range(struct sm_fs_backend *be, uint64_t id_in, uint64_t
 	return n;
 }
 
-int posix_dax_map(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, uint64_t len, int prot,
-		  struct sm_fs_map *ret)
+/* A descriptor of its own for a mapping of the node, which needs one that can be read. */
+static int map_node(struct posix_fs *fs, uint64_t id, int prot)
 {
-	int fd = posix_file_of(fh)->fd, flags = fcntl(fd, F_GETFL), allowed = PROT_READ;
+	struct posix_node *node;
+	int r = posix_fd_get(fs, id, &node);
+
+	if (r < 0)
+		return r;
+	if (!S_ISREG(node->type))
+		r = -ENODEV;
+	else if (prot & PROT_WRITE && fs->options.read_only)
+		r = -EROFS;
+	else
+		r = posix_reopen(fs, r, posix_host_flags(prot & PROT_WRITE ? O_RDWR : O_RDONLY));
+	posix_fd_put(fs, node);
+	return r;
+}
+
+/* What is written through a mapping nobody sees: what a write would take from the file goes now. */
+static int map_by_node(struct posix_fs *fs, uint64_t id, uint64_t off, uint64_t len, int prot, struct sm_fs_map *ret)
+{
+	int fd = map_node(fs, id, prot);
+
+	if (fd < 0)
+		return fd;
+	if (prot & PROT_WRITE) {
+		drop_suidgid(fs, id, fd);
+		posix_drop_capabilities(fs, fd);
+	}
+	*ret = (struct sm_fs_map){.fd = fd, .offset = off, .length = len, .protection = PROT_READ | prot, .give = true};
+	return 0;
+}
+
+static int map_by_handle(struct posix_fs *fs, const struct posix_file *file, uint64_t off, uint64_t len, int prot,
+			 struct sm_fs_map *ret)
+{
+	int flags = fcntl(file->fd, F_GETFL), allowed = PROT_READ;
 
 	if (flags < 0)
 		return -errno;
 	if ((flags & O_ACCMODE) == O_WRONLY)
 		allowed = 0;
-	else if (!posix_fs_of(be)->options.read_only && (flags & O_ACCMODE) == O_RDWR)
+	else if (!fs->options.read_only && (flags & O_ACCMODE) == O_RDWR)
 		allowed |= PROT_WRITE;
 	if (prot & ~allowed)
 		return -EACCES;
-	*ret = (struct sm_fs_map){.fd = fd, .offset = off, .length = len, .protection = allowed};
+	*ret = (struct sm_fs_map){.fd = file->fd, .offset = off, .length = len, .protection = allowed};
 	return 0;
+}
+
+int posix_dax_map(struct sm_fs_backend *be, uint64_t id, uint64_t fh, uint64_t off, uint64_t len, int prot,
+		  struct sm_fs_map *ret)
+{
+	if (fh == SM_FS_NO_HANDLE)
+		return map_by_node(posix_fs_of(be), id, off, len, prot, ret);
+	return map_by_handle(posix_fs_of(be), posix_file_of(fh), off, len, prot, ret);
 }

@@ -7,6 +7,7 @@
 
 #include "base/cursor.h"
 #include "fuse/backing.h"
+#include "fuse/dax.h"
 #include "fuse/handles.h"
 #include "fuse/newer.h"
 #include "fuse/session.h"
@@ -20,6 +21,7 @@ struct fuse_session {
 	struct fuse_handles handles;
 	struct watch *watch;	 /* NULL: none */
 	struct backing *backing; /* NULL: data always comes through here */
+	struct dax *dax;	 /* NULL: no window */
 	uint64_t features;	 /* agreed INIT flags; written by INIT alone */
 	uint32_t minor;
 	int state;			 /* enum session_state, atomic */
@@ -62,8 +64,9 @@ size_t request_room(const struct fuse_request *rq);
 /* An open file of the backend's is given up. */
 void session_release(struct fuse_session *s, uint64_t nodeid, uint64_t fh, bool flock_release, uint64_t owner);
 
-void attr_from_stat(struct fuse_attr *a, const struct stat *st, bool submount);
-void entry_out_from(struct fuse_entry_out *out, const struct sm_fs_entry *e);
+void attr_from_stat(struct fuse_session *s, uint64_t nodeid, const struct stat *st, bool submount,
+		    struct fuse_attr *ret);
+void entry_out_from(struct fuse_session *s, const struct sm_fs_entry *e, struct fuse_entry_out *ret);
 void set_valid(uint64_t ns, uint64_t *ret_s, uint32_t *ret_ns);
 
 /* ops_node.c */
@@ -104,6 +107,9 @@ ssize_t op_fallocate(struct fuse_request *rq);
 ssize_t op_lseek(struct fuse_request *rq);
 ssize_t op_copy_file_range(struct fuse_request *rq);
 ssize_t op_copy_file_range_64(struct fuse_request *rq);
+/* dax.c */
+ssize_t op_setupmapping(struct fuse_request *rq);
+ssize_t op_removemapping(struct fuse_request *rq);
 /* ops_dir.c */
 ssize_t op_opendir(struct fuse_request *rq);
 ssize_t op_readdir(struct fuse_request *rq);

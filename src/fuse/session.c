@@ -56,8 +56,13 @@ int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_op
 		handles_done(&s->handles);
 		r = -ENOMEM;
 	}
+	if (r == 0 && s->options.dax && !(s->dax = dax_new(s->options.dax))) {
+		handles_done(&s->handles);
+		r = -ENOMEM;
+	}
 	if (r < 0) {
 		watch_free(s->watch);
+		backing_free(s->backing);
 		free(s);
 		return r;
 	}
@@ -87,11 +92,13 @@ struct fuse_session *fuse_session_free(struct fuse_session *s)
 	if (!s)
 		return NULL;
 	release_all(s);
+	dax_clear(s);
 	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == STATE_READY && s->ops->destroy)
 		s->ops->destroy(s->be);
 	handles_done(&s->handles);
 	watch_free(s->watch);
 	backing_free(s->backing);
+	dax_free(s->dax);
 	free(s);
 	return NULL;
 }
@@ -218,9 +225,10 @@ void set_valid(uint64_t ns, uint64_t *ret_s, uint32_t *ret_ns)
 	*ret_ns = (uint32_t)(ns % 1000000000);
 }
 
-void attr_from_stat(struct fuse_attr *a, const struct stat *st, bool submount)
+void attr_from_stat(struct fuse_session *s, uint64_t nodeid, const struct stat *st, bool submount,
+		    struct fuse_attr *ret)
 {
-	*a = (struct fuse_attr){
+	*ret = (struct fuse_attr){
 		.ino = st->st_ino,
 		.size = (uint64_t)st->st_size,
 		.blocks = (uint64_t)st->st_blocks,
@@ -236,17 +244,17 @@ void attr_from_stat(struct fuse_attr *a, const struct stat *st, bool submount)
 		.gid = st->st_gid,
 		.rdev = (uint32_t)st->st_rdev,
 		.blksize = (uint32_t)st->st_blksize,
-		.flags = submount ? FUSE_ATTR_SUBMOUNT : 0,
+		.flags = (submount ? FUSE_ATTR_SUBMOUNT : 0) | (dax_wanted(s, nodeid, st) ? FUSE_ATTR_DAX : 0),
 	};
 }
 
-void entry_out_from(struct fuse_entry_out *out, const struct sm_fs_entry *e)
+void entry_out_from(struct fuse_session *s, const struct sm_fs_entry *e, struct fuse_entry_out *ret)
 {
-	*out = (struct fuse_entry_out){.nodeid = e->nodeid, .generation = e->generation};
-	set_valid(e->entry_valid_ns, &out->entry_valid, &out->entry_valid_nsec);
-	set_valid(e->attr_valid_ns, &out->attr_valid, &out->attr_valid_nsec);
+	*ret = (struct fuse_entry_out){.nodeid = e->nodeid, .generation = e->generation};
+	set_valid(e->entry_valid_ns, &ret->entry_valid, &ret->entry_valid_nsec);
+	set_valid(e->attr_valid_ns, &ret->attr_valid, &ret->attr_valid_nsec);
 	if (e->nodeid)
-		attr_from_stat(&out->attr, &e->attr, e->submount);
+		attr_from_stat(s, e->nodeid, &e->attr, e->submount, &ret->attr);
 }
 
 /* ------------------------------------------------------------------------------------------------ INIT */
@@ -263,6 +271,8 @@ static uint64_t wanted_features(const struct fuse_session *s)
 
 	if (s->ops->getlk && s->ops->setlk)
 		want |= FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
+	if (s->dax)
+		want |= FUSE_MAP_ALIGNMENT | FUSE_HAS_INODE_DAX;
 	if (s->options.writeback && !s->options.read_only)
 		want |= FUSE_WRITEBACK_CACHE;
 	else if (s->backing)
@@ -298,6 +308,7 @@ static ssize_t op_init(struct fuse_request *rq)
 	out.max_write = s->options.max_write;
 	out.max_pages = (uint16_t)(s->options.max_write / 4096);
 	out.time_gran = 1;
+	out.map_alignment = s->features & FUSE_MAP_ALIGNMENT ? FUSE_DAX_SHIFT : 0;
 	/* Files of a file system that itself lies on none: more levels would have to be counted. */
 	out.unused[0] = s->features & NEWER_PASSTHROUGH ? 1 : 0; /* max_stack_depth of 7.40 */
 	if (s->ops->init)
@@ -317,6 +328,7 @@ static ssize_t serve_init(struct fuse_request *rq)
 		return -EIO;
 	s->minor = 0;
 	watch_reset(s->watch);
+	dax_clear(s);
 	r = op_init(rq);
 	/* A reply with another major version asks for a second INIT. */
 	__atomic_store_n(&s->state, r >= 0 && s->minor ? STATE_READY : STATE_NEW, __ATOMIC_RELEASE);
@@ -328,6 +340,7 @@ static ssize_t op_destroy(struct fuse_request *rq)
 	struct fuse_session *s = rq->s;
 
 	release_all(s);
+	dax_clear(s);
 	if (s->ops->destroy)
 		s->ops->destroy(s->be);
 	__atomic_store_n(&s->state, STATE_ENDED, __ATOMIC_RELEASE);
@@ -400,6 +413,8 @@ static const struct operation operations[] = {
 	[FUSE_RENAME2] = {op_rename2, true},
 	[FUSE_LSEEK] = {op_lseek, false},
 	[FUSE_COPY_FILE_RANGE] = {op_copy_file_range, true},
+	[FUSE_SETUPMAPPING] = {op_setupmapping, false},
+	[FUSE_REMOVEMAPPING] = {op_removemapping, false},
 	[FUSE_SYNCFS] = {op_syncfs, false},
 	[FUSE_TMPFILE] = {op_tmpfile, true},
 	[NEWER_OP_STATX] = {op_statx, false},
@@ -445,6 +460,7 @@ static ssize_t serve_gathered(struct fuse_request *rq, const uint8_t *bytes, siz
 
 	rq->args = cursor_of(bytes + sizeof(rq->h), len - sizeof(rq->h));
 	r = dispatch(rq);
+	dax_settle(rq->s);
 	while (rq->num_pinned)
 		handles_put(&rq->s->handles, rq->pinned[--rq->num_pinned]);
 	if (r == FUSE_NO_REPLY || never_replies(rq->h.opcode))

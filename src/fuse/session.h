@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "fuse/backing.h"
+#include "fuse/dax.h"
 #include "supermachine.h"
 
 #define FUSE_SESSION_MAX_WRITE (1u << 20)
@@ -33,6 +34,8 @@ struct fuse_session_options {
 	/* Lets the kernel move file data itself where the backend gives descriptors (dax_map); NULL: it does not.
 	 * Copied. */
 	const struct fuse_backing_port *backing;
+	/* A window that the peer maps files through (dax.h); NULL: none. Copied. */
+	const struct fuse_dax_port *dax;
 };
 
 /* What there is to measure. Monotonic counters. */
