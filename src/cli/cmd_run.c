@@ -12,7 +12,7 @@ struct run_values {
 	bool interactive, tty, detach, keep, rm, tmpfs_root, cold;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal;
 	struct opt_list env, env_file, labels, volumes;
-	uint64_t memory, cpus, disk, timeout;
+	uint64_t memory, cpus, disk, dax, timeout;
 };
 
 #define V(m) offsetof(struct run_values, m)
@@ -26,7 +26,10 @@ static const struct opt options[] = {
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable, or pass on the caller's"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
 	{'v', "volume", OPT_LIST, V(volumes), "SRC:DST[:OPTIONS]",
-	 "show a directory or file of the host in the VM; OPTIONS: ro, cow, cache=none|auto|always, ids=caller|same"},
+	 "show a directory or file of the host in the VM; OPTIONS: ro, cow, dax, cache=none|auto|always, "
+	 "ids=caller|same"},
+	{0, "dax", OPT_SIZE, V(dax), "SIZE",
+	 "window for the large files of mounts with dax (default 512M); takes 1/64 of it from the memory", 2 * MIB},
 	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
 	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
 	{0, "entrypoint", OPT_TEXT, V(entrypoint), "COMMAND", "instead of the image's; \"\" for none"},
@@ -104,6 +107,7 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.memory = v->memory;
 	o.cpus = (unsigned)v->cpus;
 	o.disk_size = v->disk;
+	o.dax_size = v->dax;
 	o.tmpfs_root = v->tmpfs_root;
 	o.cold = v->cold;
 	o.kernel = v->kernel;

@@ -56,6 +56,8 @@ static bool set_option(struct sm_mount *m, const char *word)
 		m->cow = true;
 	else if (streq(word, "direct"))
 		m->direct = true;
+	else if (streq(word, "dax"))
+		m->dax = true;
 	else if (str_starts(word, "cache=") && (i = find_word(cache_words, word + 6)) >= 0)
 		m->cache = (enum sm_fs_cache)i;
 	else if (str_starts(word, "ids="))
@@ -79,7 +81,7 @@ static int set_options(struct cli *cli, struct sm_mount *m, char *list, const ch
 			return cli_usage(cli,
 					 "ro, cow, cache=none|auto|always, "
 					 "ids=caller|same|none|u:PEER:HOST:COUNT,g:..., links=opaque|deny|follow, "
-					 "xattrs=auto|mapped, direct",
+					 "xattrs=auto|mapped, direct, dax",
 					 "-v %s: no such option: '%s'", whole, word);
 	}
 	if (m->read_only && m->cow)
@@ -140,6 +142,7 @@ void cli_mounts_json(struct json *j, const struct sm_mount *mounts, size_t count
 		json_bool(j, "read_only", mounts[i].read_only);
 		json_bool(j, "cow", mounts[i].cow);
 		json_bool(j, "direct", mounts[i].direct);
+		json_bool(j, "dax", mounts[i].dax);
 		json_text(j, "ids", ids_words[mounts[i].ids]);
 		if (mounts[i].id_ranges)
 			json_text(j, "id_ranges", mounts[i].id_ranges);

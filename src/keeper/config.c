@@ -268,6 +268,8 @@ int monitor_config(struct keeper *k, struct monitor_files *f, int control, int a
 	rj_put_str(o, "name", k->rec.id);
 	rj_put_u64(o, "memory", k->rec.memory);
 	rj_put_u64(o, "cpus", k->rec.cpus);
+	if (k->rec.dax_size)
+		rj_put_u64(o, "dax", k->rec.dax_size);
 	rj_put_u64(o, "control", (uint64_t)control);
 	rj_put_u64(o, "console", (uint64_t)console);
 	rj_put_u64(vsock, "cid", VSOCK_CID);

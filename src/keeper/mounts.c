@@ -17,6 +17,7 @@ void vm_mount_format(json_t *o, const struct vm_mount *m)
 {
 	rj_put_bool(o, "read_only", m->read_only || m->cow);
 	rj_put_bool(o, "direct", m->direct);
+	rj_put_bool(o, "dax", m->dax);
 	rj_put_str(o, "ids", ids_words[m->ids]);
 	if (m->id_ranges)
 		rj_put_str(o, "id_ranges", m->id_ranges);
@@ -64,6 +65,7 @@ static void get_mount(struct rj *j, struct vm_mount *m)
 	m->cow = rj_bool(j, "cow");
 	m->read_only = m->read_only && !m->cow; /* of cow: the source is, what the guest sees is not */
 	m->direct = rj_bool(j, "direct");
+	m->dax = rj_bool(j, "dax");
 	m->ids = (enum sm_fs_ids)get_word(j, "ids", ids_words);
 	m->id_ranges = rj_str(j, "id_ranges", false);
 	m->symlinks = (enum sm_fs_symlinks)get_word(j, "symlinks", symlinks_words);

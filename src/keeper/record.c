@@ -136,6 +136,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	rj_put_str(o, "initramfs", r->initramfs);
 	rj_put_str(o, "cmdline", r->cmdline);
 	rj_put_u64(o, "window_size", r->window_size);
+	if (r->dax_size)
+		rj_put_u64(o, "dax_size", r->dax_size);
 	json_object_set_new(o, "parts", parts_to_json(r));
 	rj_put_bool(o, "root_blk", r->root_blk);
 	rj_put_str(o, "disk_template", r->disk_template);
@@ -200,6 +202,8 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->initramfs = rj_str(j, "initramfs", true);
 	r->cmdline = rj_str(j, "cmdline", false);
 	r->window_size = rj_u64(j, "window_size", 0, INT64_MAX);
+	if (json_object_get(j->object, "dax_size"))
+		r->dax_size = rj_u64(j, "dax_size", 1, INT64_MAX);
 	get_parts(j, r);
 	r->root_blk = rj_bool(j, "root_blk");
 	r->disk_template = rj_str(j, "disk_template", false);

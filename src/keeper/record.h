@@ -38,7 +38,7 @@ struct vm_part {
 struct vm_mount {
 	char *source; /* absolute */
 	char *target; /* absolute, without . .. and empty parts; outer ones come first */
-	bool read_only, cow, direct;
+	bool read_only, cow, direct, dax;
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
@@ -60,6 +60,7 @@ struct vm_record {
 	unsigned cpus;
 	char *kernel, *initramfs, *cmdline; /* cmdline NULL: nothing to add */
 	uint64_t window_size;
+	uint64_t dax_size; /* of the window for files of mounts; 0: none */
 	struct vm_part *parts;
 	unsigned num_parts;
 	bool root_blk;	     /* the image as a read-only disk instead of the pmem window */

@@ -78,7 +78,7 @@ static int hash_key(const struct buf *key, char ret[static BASE_KEY_DIGITS + 1])
 }
 
 struct shape {
-	uint64_t memory, window;
+	uint64_t memory, window, dax;
 	unsigned cpus;
 	const char *kernel, *initramfs, *cmdline;
 };
@@ -93,8 +93,9 @@ static int make_key(struct sm_client *c, const struct shape *s, char ret[static 
 
 	if (r < 0)
 		return r;
-	buf_printf(&key, "base %d\nmemory %llu\nwindow %llu\ncpus %u\ncmdline %s\n", FORMAT_VERSION,
-		   (unsigned long long)s->memory, (unsigned long long)s->window, s->cpus, s->cmdline ? s->cmdline : "");
+	buf_printf(&key, "base %d\nmemory %llu\nwindow %llu\ndax %llu\ncpus %u\ncmdline %s\n", FORMAT_VERSION,
+		   (unsigned long long)s->memory, (unsigned long long)s->window, (unsigned long long)s->dax, s->cpus,
+		   s->cmdline ? s->cmdline : "");
 	r = seat_put_file(&key, "kernel", s->kernel);
 	r = r < 0 ? r : seat_put_file(&key, "initramfs", s->initramfs);
 	r = r < 0 ? r : seat_put_file(&key, "monitor", vmm);
@@ -231,6 +232,7 @@ int base_metadata_write(int dir, const struct base *b, const struct vm_record *r
 	rj_put_u64(o, "memory", rec->memory);
 	rj_put_u64(o, "cpus", rec->cpus);
 	rj_put_u64(o, "window", b->window);
+	rj_put_u64(o, "dax", rec->dax_size);
 	rj_put_str(o, "kernel", rec->kernel);
 	rj_put_str(o, "initramfs", rec->initramfs);
 	rj_put_str(o, "cmdline", rec->cmdline);
@@ -257,6 +259,7 @@ static int parse_metadata(const char *text, size_t len, int dir, struct base_inf
 	i->memory = rj_u64(&j, "memory", 1, INT64_MAX);
 	i->cpus = (unsigned)rj_u64(&j, "cpus", 1, 1024);
 	i->window = rj_u64(&j, "window", 0, INT64_MAX);
+	i->dax = rj_u64(&j, "dax", 0, INT64_MAX);
 	i->kernel = rj_str(&j, "kernel", true);
 	i->initramfs = rj_str(&j, "initramfs", true);
 	i->cmdline = rj_str(&j, "cmdline", false);
@@ -295,7 +298,7 @@ int base_info_load(int snapshots, const char *name, struct base_info *ret, struc
 
 bool base_fits(struct sm_client *c, const struct base_info *i)
 {
-	struct shape s = {i->memory, i->window, i->cpus, i->kernel, i->initramfs, i->cmdline};
+	struct shape s = {i->memory, i->window, i->dax, i->cpus, i->kernel, i->initramfs, i->cmdline};
 	_free_ char *kernel = NULL, *initramfs = NULL;
 	char key[BASE_KEY_DIGITS + 1];
 
@@ -372,7 +375,7 @@ int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_p
 	     struct sm_error *err)
 {
 	struct base b = {.window = rec->memory >= WINDOW_MIN_MEMORY ? WINDOW : 0};
-	struct shape s = {rec->memory, b.window, rec->cpus, rec->kernel, rec->initramfs, rec->cmdline};
+	struct shape s = {rec->memory, b.window, rec->dax_size, rec->cpus, rec->kernel, rec->initramfs, rec->cmdline};
 	char name[sizeof(prefix) + BASE_KEY_DIGITS];
 	_fd_ int snapshots = base_open_dir(c, err);
 	int r = snapshots < 0 ? snapshots : make_key(c, &s, b.key, err);

@@ -41,7 +41,7 @@ void base_blame(struct sm_client *c, const struct vm_start *start);
 /* What stands in metadata.json, and what the files say. */
 struct base_info {
 	char key[BASE_KEY_DIGITS + 1];
-	uint64_t memory, window, allocated;
+	uint64_t memory, window, dax, allocated;
 	unsigned cpus;
 	char *kernel, *initramfs, *cmdline;
 	int64_t created_ns, used_ns;

@@ -26,6 +26,7 @@ static int write_record(int dir, const char *id, const struct vm_record *like, s
 	struct vm_record rec = {.image = (char[]){""},
 				.image_id = (char[]){""},
 				.memory = like->memory,
+				.dax_size = like->dax_size,
 				.cpus = like->cpus,
 				.kernel = like->kernel,
 				.initramfs = like->initramfs,

@@ -66,6 +66,7 @@ static struct sm_mount *public_mounts(const struct vm_record *r)
 					 .read_only = m->read_only,
 					 .cow = m->cow,
 					 .direct = m->direct,
+					 .dax = m->dax,
 					 .ids = m->ids,
 					 .symlinks = m->symlinks,
 					 .cache = m->cache,

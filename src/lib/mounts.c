@@ -125,6 +125,7 @@ static int add(struct vm_record *r, const struct sm_mount *asked, struct sm_erro
 	m->cache = asked->cache;
 	m->xattrs = asked->xattrs;
 	m->direct = asked->direct;
+	m->dax = asked->dax;
 	if ((unsigned)m->ids > SM_FS_IDS_RANGES || (unsigned)m->symlinks > SM_FS_SYMLINKS_FOLLOW ||
 	    (unsigned)m->cache > SM_FS_CACHE_ALWAYS || (unsigned)m->xattrs > SM_FS_XATTRS_MAPPED)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "mount %s: an option has no such value", m->source);

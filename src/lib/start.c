@@ -23,6 +23,8 @@
 /* A window costs the guest 1/64 of its size in RAM; where that is over 1/8 the image is a disk instead. */
 #define WINDOW_PER_MEMORY 8
 #define WINDOW_ALIGN (128 * MIB)
+#define DEFAULT_DAX (512 * MIB)
+#define MAX_DAX (1024 * GIB)
 
 static int check_options(const struct sm_vm_options *o, struct sm_error *err)
 {
@@ -161,6 +163,27 @@ static int set_machine(struct sm_client *c, struct vm_record *r, const struct sm
 	return disk_template(c, r->disk_size, &o->progress, &r->disk_template, err);
 }
 
+/* The window for files of mounts: beside the image's it may take the same share of the memory. */
+static int set_dax(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+{
+	char size[16], least[16];
+
+	for (unsigned i = 0; i < r->num_mounts; i++)
+		r->dax_size = r->mounts[i].dax ? DEFAULT_DAX : r->dax_size;
+	if (!r->dax_size)
+		return o->dax_size ? error_set(err, SM_ERROR_INVALID, EINVAL,
+					       "a DAX window is of no use without a mount that has the option dax")
+				   : 0;
+	if (o->dax_size)
+		r->dax_size = align_up(MIN(o->dax_size, MAX_DAX), 2 * MIB);
+	if (r->dax_size / WINDOW_PER_MEMORY > r->memory)
+		return error_set(
+			err, SM_ERROR_INVALID, EINVAL,
+			"a DAX window of %s would take more than an eighth of the memory: it wants %s at least",
+			format_size(r->dax_size, size), format_size(r->dax_size / WINDOW_PER_MEMORY, least));
+	return 0;
+}
+
 static int make_record(struct sm_client *c, const struct sm_vm_options *o, const struct image_info *img,
 		       struct vm_record *r, struct sm_error *err)
 {
@@ -181,6 +204,8 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 		e = set_image(r, o, img, err);
 	if (e == 0)
 		e = mounts_from_options(r, o, err);
+	if (e == 0)
+		e = set_dax(r, o, err);
 	return e;
 }
 

@@ -294,6 +294,7 @@ static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
 	fs->fd = take_fd(&m, "fd", true);
 	fs->read_only = take_bool(&m, "read_only", false);
 	fs->direct = take_bool(&m, "direct", false);
+	fs->dax = take_bool(&m, "dax", false);
 	fs->ids = (enum sm_fs_ids)take_word(&m, "ids", ids);
 	strcpy(fs->id_ranges, take_str(&m, "id_ranges", false, sizeof(fs->id_ranges) - 1));
 	fs->xattrs = (enum sm_fs_xattrs)take_word(&m, "xattrs", xattrs);
@@ -308,6 +309,9 @@ static int parse_shares(struct members *up, struct vmm_config *cfg)
 
 	for (size_t i = 0; i < json_array_size(array) && !up->r; i++)
 		up->r = parse_share(up, json_array_get(array, i), &cfg->fs[cfg->num_fs++]);
+	cfg->dax_size = take_int(up, "dax", false, 0, MAX_WINDOW);
+	if (cfg->dax_size % HUGE_PAGE)
+		fail(up, "dax", "not a multiple of 2 MiB");
 	return up->r;
 }
 

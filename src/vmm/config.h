@@ -29,8 +29,9 @@
  *joined to "fs": [ { "fd": 14, "read_only": false, "ids": "caller", "symlinks": "opaque", "cache": "auto" } ], up to
  *64: directories or regular files of the host (descriptors, O_PATH will do), shown to the guest by the virtio-fs device
  *with the tag "supermachine" under the names "0", "1", ... ids: caller|same|none|ranges (then "id_ranges":
- *"u:0:1000:1"), symlinks: opaque|deny|follow, cache: auto|none|always, as the public header has them "trace": false,
- *stage timestamps as "trace" events "seal": true }
+ *"u:0:1000:1"), symlinks: opaque|deny|follow, cache: auto|none|always, as the public header has them; "dax": true,
+ *large files of it are mapped through the DAX window "dax": 536870912,                size of the device's DAX window,
+ *a multiple of 2 MiB; absent: none "trace": false, stage timestamps as "trace" events "seal": true }
  *
  * Control socket: one JSON object per packet.
  *	to the keeper:	 {"event":"started","pid":N} after the seal and before the first KVM_RUN;
@@ -83,7 +84,7 @@ struct vmm_blk_config {
 
 struct vmm_fs_config {
 	int fd;
-	bool read_only, direct;
+	bool read_only, direct, dax;
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
@@ -108,6 +109,7 @@ struct vmm_config {
 	int vsock_agent;
 	struct vmm_fs_config fs[VMM_MAX_FS];
 	unsigned num_fs;
+	uint64_t dax_size; /* of the window; 0: none */
 	bool trace, seal;
 };
 

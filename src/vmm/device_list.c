@@ -185,7 +185,8 @@ static int start_watch(struct vm *vm, struct sm_error *err)
 /* Its threads, if it has any, inherit the capabilities to serve files; this thread and all later ones do without. */
 static int add_fs(struct vm *vm, struct sm_error *err)
 {
-	struct virtio_fs_options o = {.name = "fs", .tag = "supermachine", .thread = on_server_thread, .arg = vm};
+	struct virtio_fs_options o = {
+		.name = "fs", .tag = "supermachine", .thread = on_server_thread, .window = vm->dax_place, .arg = vm};
 	struct virtio_device *dev;
 	int r;
 

@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "fuse/posix.h"
 #include "fuse/session.h"
 #include "virtio/fs.h"
+#include "vmm/dax_window.h"
 #include "vmm/landlock.h"
 #include "vmm/share_watch.h"
 
@@ -27,6 +29,8 @@ struct share {
 	char names[VMM_MAX_FS][4];
 	unsigned count;
 	struct fuse_session *session;
+	struct dax_window *window;
+	int protection[VMM_MAX_FS]; /* of mappings through it; 0: none */
 };
 
 /* As many descriptors as the kernel lets this process have: nodes and open files of all shares take from them. Modes
@@ -99,15 +103,50 @@ static int open_one(struct share *s, const struct vmm_fs_config *fs, unsigned nu
 	r = fuse_posix_new_fd(fd, s->names[i], &o, &s->backends[i], err);
 	if (r < 0)
 		return error_wrap(err, r, "shared directory");
+	if (fs->dax)
+		s->protection[i] = PROT_READ | (fs->read_only ? 0 : PROT_WRITE);
 	s->count++;
 	return 0;
+}
+
+static int dax_protection(void *arg, uint64_t nodeid)
+{
+	const struct share *s = arg;
+	uint64_t number = nodeid >> FUSE_MUX_SHIFT;
+
+	return number && number <= s->count ? s->protection[number - 1] : 0;
+}
+
+static int dax_map(void *arg, uint64_t at, uint64_t len, int fd, uint64_t offset, int protection)
+{
+	return dax_window_map(((struct share *)arg)->window, at, len, fd, offset, protection);
+}
+
+static void dax_unmap(void *arg, uint64_t at)
+{
+	dax_window_unmap(((struct share *)arg)->window, at);
+}
+
+static bool dax_is_lost(void *arg, uint64_t at, uint64_t *ret_left)
+{
+	return dax_window_is_lost(((struct share *)arg)->window, at, ret_left);
 }
 
 static int join(struct share *s, struct sm_error *err)
 {
 	struct fuse_mux_child children[VMM_MAX_FS];
 	struct fuse_session_options o = {.watch = true}; /* of mounts whose answers hold for a moment at all */
+	struct fuse_dax_port dax = {.size = s->window->size,
+				    .protection = dax_protection,
+				    .map = dax_map,
+				    .unmap = dax_unmap,
+				    .lost = &s->window->lost,
+				    .is_lost = dax_is_lost,
+				    .arg = s};
 	int r;
+
+	if (s->window->size)
+		o.dax = &dax;
 
 	for (unsigned i = 0; i < s->count; i++)
 		children[i] = (struct fuse_mux_child){s->backends[i], s->names[i]};
@@ -117,11 +156,13 @@ static int join(struct share *s, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "shared directories") : 0;
 }
 
-int share_new(const struct vmm_config *cfg, struct share **ret, struct sm_error *err)
+int share_new(const struct vmm_config *cfg, struct dax_window *window, struct share **ret, struct sm_error *err)
 {
 	struct share *s = calloc(1, sizeof(*s));
 	int r = s ? 0 : error_sys(err, ENOMEM, "shared directories");
 
+	if (s)
+		s->window = window;
 	for (unsigned i = 0; i < cfg->num_fs && r == 0; i++)
 		r = open_one(s, &cfg->fs[i], cfg->num_fs, err);
 	if (r == 0)

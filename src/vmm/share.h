@@ -14,6 +14,7 @@
 
 #include "vmm/config.h"
 
+struct dax_window;
 struct fuse_session;
 struct share;
 
@@ -22,8 +23,10 @@ void share_prepare(const struct vmm_config *cfg);
 /* Capabilities that the device's threads need, as bits; 0 without shares. */
 uint64_t share_capabilities(const struct vmm_config *cfg);
 
-/* Opens what the configuration names. cfg->num_fs is not 0. */
-int share_new(const struct vmm_config *cfg, struct share **ret, struct sm_error *err) MUST_CHECK;
+/* Opens what the configuration names. cfg->num_fs is not 0. window: into which files are mapped, if there is one; it
+ * must outlive the share. */
+int share_new(const struct vmm_config *cfg, struct dax_window *window, struct share **ret,
+	      struct sm_error *err) MUST_CHECK;
 struct share *share_free(struct share *s); /* NULL allowed; returns NULL */
 /* What watches them for changes of others; NULL: nothing can. */
 struct watch;

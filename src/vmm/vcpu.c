@@ -211,17 +211,32 @@ static void serve_exit(struct vcpu *vcpu)
 }
 
 /*
- * A page of guest memory that the host could not provide: a window file that shrank, or nothing we can mend. One repair
- * mends all parts, so faults that go on without the guest getting anywhere have another cause.
+ * What a repair of the DAX window finds is new each time. One of the image window mends all parts and finds them again
+ * later, so faults that go on without the guest getting anywhere have another cause; it may be a page of a DAX file
+ * that cannot be read, and that is looked for last, since it means to read them all.
  */
-static void serve_fault(struct vcpu *vcpu, unsigned in_a_row)
+static bool mend_windows(struct vm *vm, unsigned *in_a_row)
+{
+	bool found = dax_window_repair(&vm->dax, 0) > 0 || dax_window_repair(&vm->dax, 1) > 0;
+
+	if (!found && ++*in_a_row <= MAX_FAULTS_IN_A_ROW && window_repair(&vm->window) > 0)
+		return true;
+	found = found || dax_window_repair(&vm->dax, 2) > 0;
+	if (found)
+		*in_a_row = 0;
+	return found;
+}
+
+/*
+ * A page of guest memory that the host could not provide: a window's file that shrank, or nothing we can mend. before:
+ * how often the DAX window had been mended when the guest was entered; another vCPU may have been here meanwhile.
+ */
+static void serve_fault(struct vcpu *vcpu, uint64_t before, unsigned *in_a_row)
 {
 	struct vm *vm = vcpu->vm;
-	int found;
 
 	pthread_mutex_lock(&vm->lock);
-	found = in_a_row <= MAX_FAULTS_IN_A_ROW ? window_repair(&vm->window) : 0;
-	if (found > 0)
+	if (vm->dax.repairs != before || mend_windows(vm, in_a_row))
 		vm->window_faults++;
 	else
 		vm_finish_locked(vm, VM_ERROR, "vCPU %u: guest memory fault that no truncated file explains", vcpu->id);
@@ -234,11 +249,13 @@ static void run_guest(struct vcpu *vcpu)
 	unsigned faults = 0;
 
 	while (__atomic_load_n(&vm->running, __ATOMIC_RELAXED)) {
+		uint64_t mended = __atomic_load_n(&vm->dax.repairs, __ATOMIC_ACQUIRE);
+
 		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
 			faults = 0;
 			serve_exit(vcpu);
 		} else if (errno == EFAULT)
-			serve_fault(vcpu, ++faults);
+			serve_fault(vcpu, mended, &faults);
 		else if (errno != EINTR && errno != EAGAIN)
 			finish(vcpu, VM_ERROR, strerror(errno), (uint64_t)errno);
 	}

@@ -86,6 +86,26 @@ static int add_region(struct vm *vm, struct mem_region region, struct sm_error *
 	return 0;
 }
 
+/* Above everything else. A window that nobody may write to takes no writes by KVM's word, too. */
+static int map_dax(struct vm *vm, uint64_t top, struct sm_error *err)
+{
+	uint64_t size = vm->cfg->dax_size;
+	struct mem_region r = {.kind = MEM_DAX_WINDOW, .size = size};
+	int ret;
+
+	if (!size)
+		return 0;
+	ret = dax_window_open(&vm->dax, size, err);
+	if (ret < 0)
+		return ret;
+	for (unsigned i = 0; i < vm->cfg->num_fs; i++)
+		r.writable |= vm->cfg->fs[i].dax && !vm->cfg->fs[i].read_only;
+	r.gpa = align_up(top, round_up_pow2(size)); /* a BAR's place */
+	r.host = vm->dax.host;
+	vm->dax_place = (struct virtio_shm){.gpa = r.gpa, .size = size};
+	return add_region(vm, r, err);
+}
+
 static int map_memory(struct vm *vm, struct sm_error *err)
 {
 	uint64_t memory = vm->cfg->memory, low = arch_low_ram_end(memory), top = arch_high_ram_base();
@@ -106,14 +126,15 @@ static int map_memory(struct vm *vm, struct sm_error *err)
 		ret = add_region(vm, r, err);
 	}
 	if (ret < 0 || !vm->cfg->window_size)
-		return ret;
+		return ret < 0 ? ret : map_dax(vm, align_up(top, WINDOW_ALIGN), err);
 	ret = window_map(&vm->window, vm->cfg->window_size, vm->cfg->window, vm->cfg->num_window, err);
 	if (ret < 0)
 		return ret;
 	vm->window_gpa = align_up(top, WINDOW_ALIGN);
 	r = (struct mem_region){
 		.kind = MEM_IMAGE_WINDOW, .gpa = vm->window_gpa, .size = vm->window.size, .host = vm->window.host};
-	return add_region(vm, r, err);
+	ret = add_region(vm, r, err);
+	return ret < 0 ? ret : map_dax(vm, align_up(vm->window_gpa + vm->window.size, WINDOW_ALIGN), err);
 }
 
 static void on_finished(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
@@ -162,7 +183,7 @@ static int open_share(struct vm *vm, struct sm_error *err)
 
 	if (!vm->cfg->num_fs)
 		return 0;
-	r = share_new(vm->cfg, &vm->share, err);
+	r = share_new(vm->cfg, &vm->dax, &vm->share, err);
 	if (r < 0 || !vm->cfg->seal)
 		return r;
 	return share_confine(vm->cfg, err);
@@ -426,6 +447,7 @@ void vm_done(struct vm *vm)
 		fd_close(vm->kvm);
 	pci_host_done(&vm->pci);
 	window_unmap(&vm->window);
+	dax_window_close(&vm->dax);
 	ram_unmap(&vm->ram);
 	vm->loop = loop_free(vm->loop);
 	fd_close(vm->finished);

@@ -25,6 +25,7 @@
 #include "vmm/bus.h"
 #include "vmm/config.h"
 #include "vmm/console.h"
+#include "vmm/dax_window.h"
 #include "vmm/devices.h"
 #include "vmm/pci_host.h"
 #include "vmm/power.h"
@@ -61,6 +62,8 @@ struct vm {
 	struct mem mem;
 	struct window window;
 	uint64_t window_gpa;
+	struct dax_window dax;
+	struct virtio_shm dax_place; /* where the guest finds it */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* of the fields below, under the lock */
@@ -87,7 +90,7 @@ struct vm {
 	bool restored;
 	struct arch_vm arch;
 	struct vcpu vcpus[VMM_MAX_CPUS];
-	uint64_t window_faults; /* metric: KVM_RUN failures that window_repair explained */
+	uint64_t window_faults; /* metric: KVM_RUN failures that a repair of a window explained */
 	uint64_t start_ns;
 };
 

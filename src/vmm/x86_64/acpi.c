@@ -77,7 +77,7 @@ static void put_io_register(struct buf *b, uint16_t port)
 	buf_put_u64(b, port);
 }
 
-static void put_pci(struct buf *b)
+static void put_pci(struct buf *b, const struct acpi_options *o)
 {
 	size_t dev = aml_open_device(b, "PCI0");
 	struct aml_resources r;
@@ -95,6 +95,8 @@ static void put_pci(struct buf *b)
 	aml_res_bus(b, 0, 0);
 	aml_res_io_window(b, LAYOUT_PCI_IO, LAYOUT_PCI_IO_SIZE);
 	aml_res_memory_window(b, (uint32_t)LAYOUT_PCI_MMIO, (uint32_t)LAYOUT_PCI_MMIO_SIZE);
+	if (o->high_mmio_size)
+		aml_res_memory_window64(b, o->high_mmio, o->high_mmio_size);
 	aml_close_resources(b, r);
 	aml_close(b, dev);
 
@@ -162,12 +164,12 @@ static void put_vmgenid(struct buf *b)
 	aml_close(b, dev);
 }
 
-static void put_dsdt(struct buf *b)
+static void put_dsdt(struct buf *b, const struct acpi_options *o)
 {
 	size_t sb, package;
 
 	sb = aml_open_scope(b, "\\_SB_");
-	put_pci(b);
+	put_pci(b, o);
 	put_serial(b);
 	put_vmgenid(b);
 	aml_close(b, sb);
@@ -249,18 +251,19 @@ static void put_rsdp(struct buf *b, uint64_t xsdt)
 	b->data[start + 32] = checksum(b->data + start, 36);
 }
 
-int acpi_build(uint64_t base, unsigned cpus, struct buf *out, struct acpi_layout *ret, struct sm_error *err)
+int acpi_build(uint64_t base, const struct acpi_options *options, struct buf *out, struct acpi_layout *ret,
+	       struct sm_error *err)
 {
 	struct acpi_layout l = {0};
 
 	l.dsdt = (uint32_t)table_open(out, "DSDT", 2);
-	put_dsdt(out);
+	put_dsdt(out, options);
 	l.dsdt_len = table_close(out, l.dsdt);
 	l.facp = (uint32_t)table_open(out, "FACP", 6);
 	put_fadt(out, base + l.dsdt);
 	l.facp_len = table_close(out, l.facp);
 	l.apic = (uint32_t)table_open(out, "APIC", 5);
-	put_madt(out, cpus);
+	put_madt(out, options->cpus);
 	l.apic_len = table_close(out, l.apic);
 	l.mcfg = (uint32_t)table_open(out, "MCFG", 1);
 	put_mcfg(out);

@@ -19,7 +19,13 @@ struct acpi_layout {
 	uint32_t dsdt_len, facp_len, apic_len, mcfg_len, xsdt_len;
 };
 
+struct acpi_options {
+	unsigned cpus;
+	uint64_t high_mmio, high_mmio_size; /* for 64-bit BARs; size 0: none */
+};
+
 /* Appends all tables as they are to lie from guest-physical `base`; at most LAYOUT_ACPI_SIZE bytes. */
-int acpi_build(uint64_t base, unsigned cpus, struct buf *out, struct acpi_layout *ret, struct sm_error *err) MUST_CHECK;
+int acpi_build(uint64_t base, const struct acpi_options *options, struct buf *out, struct acpi_layout *ret,
+	       struct sm_error *err) MUST_CHECK;
 
 #endif

@@ -237,3 +237,13 @@ void aml_res_memory_window(struct buf *b, uint32_t base, uint32_t len)
 	buf_put_u32(b, 0);
 	buf_put_u32(b, len);
 }
+
+void aml_res_memory_window64(struct buf *b, uint64_t base, uint64_t len)
+{
+	window_head(b, 0x8a, 43, 0, 7); /* writable, cacheable and prefetchable */
+	buf_put_u64(b, 0);
+	buf_put_u64(b, base);
+	buf_put_u64(b, base + len - 1);
+	buf_put_u64(b, 0);
+	buf_put_u64(b, len);
+}

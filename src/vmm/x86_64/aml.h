@@ -37,5 +37,6 @@ void aml_res_memory_fixed(struct buf *b, uint32_t base, uint32_t len);
 void aml_res_bus(struct buf *b, uint16_t min, uint16_t max);
 void aml_res_io_window(struct buf *b, uint16_t base, uint16_t len);
 void aml_res_memory_window(struct buf *b, uint32_t base, uint32_t len);
+void aml_res_memory_window64(struct buf *b, uint64_t base, uint64_t len); /* prefetchable */
 
 #endif

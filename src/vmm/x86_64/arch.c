@@ -128,7 +128,12 @@ static int write_acpi(struct vm *vm, uint64_t *ret_rsdp, struct sm_error *err)
 	_cleanup_(buf_done) struct buf tables = {0};
 	struct acpi_layout layout;
 	uint8_t generation[16];
-	int r = acpi_build(LAYOUT_ACPI, vm->cfg->cpus, &tables, &layout, err);
+	struct acpi_options o = {
+		.cpus = vm->cfg->cpus,
+		.high_mmio = vm->dax_place.gpa,
+		.high_mmio_size = vm->dax_place.size ? round_up_pow2(vm->dax_place.size) : 0,
+	};
+	int r = acpi_build(LAYOUT_ACPI, &o, &tables, &layout, err);
 
 	if (r < 0)
 		return r;

@@ -36,11 +36,12 @@ static uint64_t get(const uint8_t *p, size_t len)
 
 static void test_links(void **state)
 {
+	struct acpi_options o = {.cpus = 16};
 	struct acpi_layout l;
 	struct buf b = {0};
 	const uint8_t *rsdp;
 
-	assert_int_equal(acpi_build(LAYOUT_ACPI, 16, &b, &l, NULL), 0);
+	assert_int_equal(acpi_build(LAYOUT_ACPI, &o, &b, &l, NULL), 0);
 	rsdp = b.data + (l.rsdp - LAYOUT_ACPI);
 	assert_memory_equal(rsdp, "RSD PTR ", 8);
 	assert_int_equal(l.rsdp % 16, 0);
@@ -100,6 +101,7 @@ static void write_file(const char *dir, const char *name, const uint8_t *p, size
 static void test_iasl(void **state)
 {
 	char dir[] = "/tmp/supermachine-acpi.XXXXXX", cmd[512], *dsl = NULL;
+	struct acpi_options o = {.cpus = 4, .high_mmio = 6ULL << 30, .high_mmio_size = 1ULL << 30};
 	struct acpi_layout l;
 	struct buf b = {0};
 	size_t len;
@@ -110,7 +112,7 @@ static void test_iasl(void **state)
 		skip();
 	}
 	assert_non_null(mkdtemp(dir));
-	assert_int_equal(acpi_build(LAYOUT_ACPI, 4, &b, &l, NULL), 0);
+	assert_int_equal(acpi_build(LAYOUT_ACPI, &o, &b, &l, NULL), 0);
 	write_file(dir, "dsdt.aml", b.data + l.dsdt, l.dsdt_len);
 	write_file(dir, "facp.aml", b.data + l.facp, l.facp_len);
 	write_file(dir, "apic.aml", b.data + l.apic, l.apic_len);
@@ -128,6 +130,10 @@ static void test_iasl(void **state)
 	snprintf(cmd, sizeof(cmd), "%s/dsdt.dsl", dir);
 	assert_int_equal(read_file_at(-100, cmd, 1 << 20, &dsl, &len), 0);
 	assert_non_null(strstr(dsl, "PNP0A03"));
+	/* The bridge passes on what is in the window above RAM. */
+	assert_non_null(strstr(dsl, "QWordMemory"));
+	assert_non_null(strstr(dsl, "0x0000000180000000"));
+	assert_non_null(strstr(dsl, "0x00000001BFFFFFFF"));
 	assert_non_null(strstr(dsl, "ACPI0013"));
 	assert_non_null(strstr(dsl, "VM_Gen_Counter"));
 	assert_non_null(strstr(dsl, "_S5"));

@@ -26,6 +26,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "vmm/seal.h"
+#include "vmm/dax_window.h"
 #include "vmm/share.h"
 
 #define ROOT (1ULL << 56 | 1) /* of the first share */
@@ -33,6 +34,7 @@
 
 /* What a test does in the sealed thread; its result is the exit status. */
 struct scene {
+	struct dax_window window;
 	struct share *share;
 	int (*deed)(struct scene *);
 	char dir[64];
@@ -70,7 +72,7 @@ static int stage(struct scene *s)
 	share_prepare(&cfg);
 	if (seal_process(share_capabilities(&cfg), NULL) < 0)
 		return 100;
-	if (share_new(&cfg, &s->share, NULL) < 0)
+	if (share_new(&cfg, &s->window, &s->share, NULL) < 0)
 		return 101;
 	if (share_confine(&cfg, NULL) < 0)
 		return 102;
