@@ -231,12 +231,14 @@ static int add_kernel(struct keeper *k, struct monitor_files *f, json_t *config,
 static int add_snapshot(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
 {
 	_fd_ int dir = open(k->args.restore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int state, memory = -1;
+	int state, memory = -1, workingset;
 	json_t *o;
 
 	k->restore_broken = true; /* unless all goes well */
 	if (dir < 0)
 		return error_sys(err, errno, "open %s", k->args.restore);
+	workingset = open_into(f, dir, "workingset", O_RDONLY, NULL);
+	k->learn = workingset == -ENOENT;
 	state = open_into(f, dir, "state", O_RDONLY, err);
 	if (state >= 0)
 		memory = open_into(f, dir, "memory", O_RDONLY, err);
@@ -245,6 +247,8 @@ static int add_snapshot(struct keeper *k, struct monitor_files *f, json_t *confi
 	o = json_object();
 	rj_put_u64(o, "state", (uint64_t)state);
 	rj_put_u64(o, "memory", (uint64_t)memory);
+	if (workingset >= 0)
+		rj_put_u64(o, "workingset", (uint64_t)workingset);
 	json_object_set_new(config, "restore", o);
 	k->restore_broken = false;
 	return 0;

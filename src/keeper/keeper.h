@@ -63,7 +63,8 @@ struct monitor {
 	char tail[CONSOLE_TAIL];      /* the console's last bytes */
 	size_t tail_len;
 	struct vm_log console_log;
-	int saved[2]; /* a base's state and memory files while they are written, -1 */
+	int workingset; /* a file that the monitor writes it to, -1 */
+	int saved[2];	/* a base's state and memory files while they are written, -1 */
 };
 
 struct client;
@@ -88,6 +89,7 @@ struct keeper {
 	struct link *agent; /* NULL once it is lost */
 	bool agent_lost;
 	bool agent_seen;     /* it said HELLO */
+	bool learn;	     /* the snapshot has no working set yet: this VM leaves one */
 	bool restore_broken; /* the snapshot to start from is to blame for that this VM does not start */
 	uint32_t setup_ch, main_ch, poweroff_ch; /* 0: none */
 	bool main_open, main_done, main_has_exit;
@@ -166,6 +168,10 @@ int monitor_files_add(struct monitor_files *f, int fd); /* takes fd; -EMFILE clo
 /* control, agent, console: the child's ends, in f already. *ret: JSON text. */
 int monitor_config(struct keeper *k, struct monitor_files *f, int control, int agent, int console, char **ret,
 		   struct sm_error *err) MUST_CHECK;
+
+/* workingset.c */
+void workingset_ask(struct keeper *k); /* the command runs: has the monitor note what was written until now */
+void workingset_noted(struct keeper *k, int64_t pages);
 
 /* agent.c */
 int agent_start(struct keeper *k, int fd, struct sm_error *err) MUST_CHECK; /* takes fd on success */

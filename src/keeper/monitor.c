@@ -151,6 +151,8 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 		keep_stats(k, text, len);
 	} else if (streq(event, "disk-error")) {
 		note_disk_error(&k->mon, o);
+	} else if (streq(event, "workingset")) {
+		workingset_noted(k, json_integer_value(json_object_get(o, "pages")));
 	} else if (streq(event, "snapshot")) {
 		handle_saved(k, o);
 	} else if (streq(event, "paused") || streq(event, "resumed")) {
@@ -425,5 +427,6 @@ void monitor_done(struct monitor *m, struct loop *loop)
 	m->control = fd_close(m->control);
 	m->console = fd_close(m->console);
 	close_saved(m);
+	m->workingset = fd_close(m->workingset);
 	vm_log_close(&m->console_log);
 }

@@ -116,8 +116,10 @@ void keeper_main_started(struct keeper *k, bool runs)
 		loop_timer_at(k->time_limit, k->time_limit_at);
 	}
 	server_attach_pending(k);
-	if (runs)
+	if (runs) {
 		server_tell_started(k);
+		workingset_ask(k);
+	}
 }
 
 /* ----------------------------------------------------------------------------------- the way down */
@@ -390,12 +392,16 @@ static void record_failure(struct keeper *k, const struct sm_error *err)
 
 int keeper_run(const struct keeper_args *args, struct sm_error *err)
 {
-	struct keeper k = {
-		.args = *args,
-		.dirfd = -1,
-		.listen_fd = -1,
-		.log = {.fd = -1},
-		.mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}, .saved = {-1, -1}}};
+	struct keeper k = {.args = *args,
+			   .dirfd = -1,
+			   .listen_fd = -1,
+			   .log = {.fd = -1},
+			   .mon = {.pidfd = -1,
+				   .control = -1,
+				   .console = -1,
+				   .console_log = {.fd = -1},
+				   .workingset = -1,
+				   .saved = {-1, -1}}};
 	struct sm_error own = {0};
 	int r = start(&k, &own);
 

@@ -320,12 +320,13 @@ static int parse_restore(struct members *up, struct vmm_config *cfg)
 	json_t *v = take(up, "restore", false);
 	struct members m;
 
-	cfg->restore_state = cfg->restore_memory = -1;
+	cfg->restore_state = cfg->restore_memory = cfg->restore_workingset = -1;
 	if (!v || up->r)
 		return up->r;
 	m = enter(up, v, "restore");
 	cfg->restore_state = take_fd(&m, "state", true);
 	cfg->restore_memory = take_fd(&m, "memory", true);
+	cfg->restore_workingset = take_fd(&m, "workingset", false);
 	return up->r = leave(&m);
 }
 

@@ -13,9 +13,10 @@
  *	  "kernel": 5,                      descriptor of a bzImage (vmlinuz) or ELF vmlinux
  *	  "initramfs": 6,
  *	  "cmdline": "quiet ...",           appended to the monitor's own
- *	  "restore": { "state": 20, "memory": 21 },
+ *	  "restore": { "state": 20, "memory": 21, "workingset": 22 },
  *	                                    instead of kernel, initramfs and cmdline: a snapshot's files; memory, cpus,
- *window size and the kinds of disks are those of the machine that it was made of
+ *window size and the kinds of disks are those of the machine that it was made of; workingset (optional): what a machine
+ *restored from it noted
  *	  "control": 3,                     SOCK_SEQPACKET unix socket to the keeper, see below
  *	  "console": 7,                     output of the early serial port and of the virtio console (written, never
  *read) "kvm": 8,                         optional "window": { "size": 1073741824, "parts": [ { "fd": 9, "size":
@@ -47,8 +48,11 @@
  *{"cmd":"balloon","target":BYTES}
  *			 {"cmd":"snapshot"} with two empty files (state, memory), of a machine that shares no
  *directories: answered by {"event":"snapshot","pause_ns":N,"memory_bytes":N} or {"event":"snapshot","error":"..."}; the
- *machine goes on A restore that does not fit ends with reason "error" and a detail that begins with "restore: ". End of
- *file on the control socket means the keeper died: the monitor ends at once.
+ *machine goes on
+ *			 {"cmd":"workingset"} with an empty file, of a restored machine: notes in it what the guest has
+ *written so far; answered by {"event":"workingset","pages":N}, 0 if nothing was noted. A restore that does not fit ends
+ *with reason "error" and a detail that begins with "restore: ". End of file on the control socket means the keeper
+ *died: the monitor ends at once.
  */
 #ifndef VMM_CONFIG_H
 #define VMM_CONFIG_H
@@ -98,6 +102,7 @@ struct vmm_config {
 	unsigned cpus;
 	int kernel, initramfs, control, console, kvm; /* kernel -1: restores */
 	int restore_state, restore_memory;	      /* -1: boots */
+	int restore_workingset;			      /* -1: none */
 	char *cmdline;
 	uint64_t window_size;
 	struct vmm_file *window;

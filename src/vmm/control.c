@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "vmm/stats.h"
 #include "vmm/vm.h"
+#include "vmm/workingset.h"
 
 #define PACKET_MAX 4096
 #define EXIT_TAIL 1200 /* of console output in the exit event: escaped, it still fits the keeper's packet */
@@ -192,6 +193,17 @@ static void serve_pause(struct vm *vm, bool pause)
 	send_event(vm->cfg->control, &b);
 }
 
+static void serve_workingset(struct vm *vm, int fd)
+{
+	struct buf b = {0};
+	int pages = fd < 0 || !vm->restored ? 0 : workingset_note(&vm->ram, fd);
+
+	if (pages < 0)
+		log_warn("vmm", "working set: %s", strerror(-pages));
+	buf_printf(&b, "{\"event\":\"workingset\",\"pages\":%d}", MAX(pages, 0));
+	send_event(vm->cfg->control, &b);
+}
+
 /* One command. fds: passed along or -1; taken over when used. */
 static void serve(struct vm *vm, json_t *packet, int fds[2])
 {
@@ -213,6 +225,8 @@ static void serve(struct vm *vm, json_t *packet, int fds[2])
 		serve_balloon(vm, packet);
 	else if (streq(cmd, "snapshot"))
 		serve_snapshot(vm, fds);
+	else if (streq(cmd, "workingset"))
+		serve_workingset(vm, fds[0]);
 	else
 		log_warn("vmm", "control: unknown command \"%.32s\"", cmd);
 }

@@ -29,6 +29,11 @@ static bool has_bit(const uint8_t *bitmap, uint64_t i)
 	return bitmap && (bitmap[i / 8] >> (i % 8) & 1);
 }
 
+bool ram_from_file(const struct ram *ram, uint64_t chunk)
+{
+	return has_bit(ram->chunks, chunk);
+}
+
 uint8_t *ram_reserve(uint64_t size, int prot)
 {
 	uint8_t *p = mmap(NULL, size + RAM_CHUNK, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -86,7 +91,7 @@ static int find_data(struct ram *ram, uint64_t chunk, bool data[PAGES])
 	ssize_t n = -1;
 	int found = 0;
 
-	if (ram->pagemap >= 0 && !has_bit(ram->chunks, chunk))
+	if (ram->pagemap >= 0 && !ram_from_file(ram, chunk))
 		n = pread(ram->pagemap, map, sizeof(map), (off_t)((uintptr_t)p / PAGE * sizeof(map[0])));
 	for (size_t i = 0; i < PAGES; i++) {
 		bool touched = n != (ssize_t)sizeof(map) || (map[i] & PAGEMAP_TOUCHED);

@@ -10,6 +10,7 @@
 #ifndef VMM_RAM_H
 #define VMM_RAM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"
@@ -24,6 +25,9 @@ struct ram {
 	uint8_t *chunks; /* a bit a chunk: it came from a file; NULL: none did */
 	int pagemap;	 /* /proc/self/pagemap, which a sealed process could not open; -1: everything is looked at */
 };
+
+/* True if this chunk came from a file. */
+bool ram_from_file(const struct ram *ram, uint64_t chunk);
 
 /* Private anonymous memory, aligned to RAM_CHUNK so that huge pages fit; NULL with errno. For munmap. */
 uint8_t *ram_reserve(uint64_t size, int prot);

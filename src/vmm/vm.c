@@ -19,6 +19,7 @@
 #include "vmm/control.h"
 #include "vmm/seal.h"
 #include "vmm/share_watch.h"
+#include "vmm/workingset.h"
 
 #define WINDOW_ALIGN GIB
 
@@ -106,6 +107,18 @@ static int map_dax(struct vm *vm, uint64_t top, struct sm_error *err)
 	return add_region(vm, r, err);
 }
 
+static int load_ram(struct vm *vm, struct sm_error *err)
+{
+	int r = ram_load(&vm->ram, vm->cfg->restore_memory, &vm->snapshot->ram, err), n;
+
+	if (r < 0 || vm->cfg->restore_workingset < 0)
+		return r;
+	n = workingset_apply(&vm->ram, vm->cfg->restore_workingset);
+	if (n < 0)
+		log_debug("vmm", "working set: %s", strerror(-n));
+	return r;
+}
+
 static int map_memory(struct vm *vm, struct sm_error *err)
 {
 	uint64_t memory = vm->cfg->memory, low = arch_low_ram_end(memory), top = arch_high_ram_base();
@@ -113,7 +126,7 @@ static int map_memory(struct vm *vm, struct sm_error *err)
 	int ret = ram_map(&vm->ram, memory, err);
 
 	if (ret == 0 && vm->snapshot)
-		ret = ram_load(&vm->ram, vm->cfg->restore_memory, &vm->snapshot->ram, err);
+		ret = load_ram(vm, err);
 	if (ret < 0)
 		return ret;
 	r.host = vm->ram.host;

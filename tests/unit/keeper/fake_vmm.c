@@ -238,6 +238,14 @@ static void save(struct fake *f, const int fds[2])
 		control_send(f, "{\"event\":\"snapshot\",\"pause_ns\":1,\"memory_bytes\":6}");
 }
 
+static void note_workingset(struct fake *f, int fd)
+{
+	if (write_full(fd, "pages", 5) < 0)
+		_exit(7);
+	close(fd);
+	control_send(f, "{\"event\":\"workingset\",\"pages\":5}");
+}
+
 static void on_control(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct fake *f = arg;
@@ -255,6 +263,8 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 		control_send(f, "{\"event\":\"paused\"}");
 	if (strstr(packet, "\"resume\""))
 		control_send(f, "{\"event\":\"resumed\"}");
+	if (strstr(packet, "\"workingset\""))
+		note_workingset(f, fds[0]);
 	if (strstr(packet, "\"stop\"") && !streq(f->script, "deaf"))
 		leave(f, "shutdown");
 }

@@ -616,14 +616,20 @@ static void base_ends_with_its_maker(void **state)
 
 static void restored_vm_runs(void **state)
 {
+	char *text = NULL;
 	struct vm_exit x;
 	struct rig r;
+	size_t len;
 
 	rig_start(&r, &(struct rig_options){.argv = {"exit", "7"}, .state = "fine", .owner = true});
 	rig_connect(&r);
 	rig_wait_channel(&r, true);
 	rig_attach(&r);
 	rig_until(&r, &r.wait.ended);
+	/* It is the snapshot's first: what it wrote before its command ran is noted beside it. */
+	assert_int_equal(read_file_at(r.dirfd, "snapshot/workingset", 100, &text, &len), 0);
+	assert_string_equal(text, "pages");
+	free(text);
 	x = rig_finish(&r);
 	expect(&x, SM_REASON_EXITED, 7);
 	assert_true(has_stage(&x, "restore") && !has_stage(&x, "boot"));

@@ -106,6 +106,7 @@ static void test_restore(void **state)
 	assert_int_equal(parse(json, &cfg, &err), 0);
 	assert_int_equal(cfg.restore_state, 8);
 	assert_int_equal(cfg.restore_memory, 9);
+	assert_int_equal(cfg.restore_workingset, -1);
 	assert_int_equal(cfg.kernel, -1);
 	assert_int_equal(cfg.num_window, 0);
 	assert_true(cfg.blk[0].idle && cfg.blk[0].read_only);
