@@ -38,7 +38,7 @@ static const struct service services[] = {
 	{PROTO_CONNECT, false, connect_open},	  {PROTO_POWEROFF, true, poweroff_open},
 	{PROTO_READ_FILE, false, read_file_open}, {PROTO_WRITE_FILE, false, write_file_open},
 	{PROTO_STATS, true, stats_open},	  {PROTO_SYNC_CLOCK, true, clock_open},
-	{PROTO_PREPARE, true, prepare_open},
+	{PROTO_PREPARE, true, prepare_open},	  {PROTO_COPY, false, copy_open},
 };
 
 void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...)

@@ -73,6 +73,11 @@ void connect_open(struct agent *a, uint32_t ch, struct cursor *request);
 void read_file_open(struct agent *a, uint32_t ch, struct cursor *request);
 void write_file_open(struct agent *a, uint32_t ch, struct cursor *request);
 void tunnel_abandon_all(struct agent *a);
+/* A byte pipe between the channel, which is answered, and a stream socket, taken in any case. */
+void tunnel_join(struct agent *a, uint32_t ch, int fd);
+
+/* copy.c */
+void copy_open(struct agent *a, uint32_t ch, struct cursor *request);
 
 /* prepare.c */
 void prepare_open(struct agent *a, uint32_t ch, struct cursor *request);

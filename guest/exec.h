@@ -5,7 +5,7 @@
 
 #include "guest/agent.h"
 #include "guest/child.h"
-#include "guest/flow.h"
+#include "proto/flow.h"
 
 struct exec {
 	struct exec *next;

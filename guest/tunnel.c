@@ -22,7 +22,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "guest/agent.h"
-#include "guest/flow.h"
+#include "proto/flow.h"
 
 struct tunnel {
 	struct tunnel *next;
@@ -292,6 +292,23 @@ void connect_open(struct agent *a, uint32_t ch, struct cursor *request)
 			tunnel_close(t, -ENOMEM, "out of memory");
 	}
 	proto_connect_done(&x);
+}
+
+void tunnel_join(struct agent *a, uint32_t ch, int fd)
+{
+	struct tunnel *t = NULL;
+	int r = fd_set_nonblock(fd, true);
+
+	if (r == 0)
+		t = tunnel_new(a, ch);
+	if (!t) {
+		fd_close(fd);
+		agent_refuse(a, ch, r < 0 ? r : -ENOMEM, "no memory");
+		return;
+	}
+	t->fd = fd;
+	mux_set_handler(a->mux, ch, &tunnel_callbacks, t);
+	connected(t);
 }
 
 /* ------------------------------------------------------------------------------------------ files */

@@ -327,6 +327,18 @@ struct sm_mount {
 		.size = sizeof(struct sm_mount)                                                                        \
 	}
 
+/** A TCP port of the host that leads to one in a VM. An array of these has the first one's size as its stride. */
+struct sm_port {
+	size_t size;
+	const char *address; /**< Of this host, IPv4 or IPv6; NULL: all of them. */
+	uint16_t host_port;  /**< 0: one that is free; sm_vm_query tells which. */
+	uint16_t guest_port; /**< On the guest's own loopback. */
+};
+#define SM_PORT_INIT                                                                                                   \
+	{                                                                                                              \
+		.size = sizeof(struct sm_port)                                                                         \
+	}
+
 /** A VM: a record, a disk, and while it runs a keeper to talk to. */
 struct sm_vm;
 
@@ -364,6 +376,10 @@ struct sm_vm_options {
 	 * memory, which may be an eighth of what it has at most.
 	 */
 	uint64_t dax_size;
+	/** At most 64. -EADDRINUSE (SM_ERROR_HOST) when one is taken, before anything starts. They are opened at each
+	 * start, and closed with the VM; connections wait until its command runs, 2000 are served at once. */
+	const struct sm_port *ports;
+	size_t num_ports;
 	bool cold; /**< Boot. Else it starts from a base snapshot of its memory size and CPUs, which is made if there is
 		      none yet. */
 };
@@ -423,6 +439,8 @@ struct sm_vm_info {
 	struct sm_outcome outcome;     /**< When EXITED. */
 	const struct sm_mount *mounts; /**< Sources are absolute. */
 	size_t num_mounts;
+	const struct sm_port *ports; /**< As they are open now; of a VM that has ended: as they were asked for. */
+	size_t num_ports;
 };
 SM_PUBLIC int sm_vm_query(struct sm_vm *vm, struct sm_vm_info **ret, struct sm_error *err);
 SM_PUBLIC struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info);
@@ -562,6 +580,81 @@ SM_PUBLIC int sm_exec_detach(struct sm_exec *exec, struct sm_error *err);
 /** Lets go of the streams. A command of sm_vm_exec that still runs gets SIGHUP; one of sm_vm_attach goes on, unless its
  * VM was started without `detach`, which ends with its owner. */
 SM_PUBLIC struct sm_exec *sm_exec_close(struct sm_exec *exec);
+
+/* ----------------------------------------------------------------------------------------- files of a VM */
+/*
+ * All of these need a VM that runs (they wait for one that starts); else -ESRCH, SM_ERROR_STATE. Paths in the VM are
+ * those of its container, whatever user its command has; a relative one begins at /.
+ */
+
+struct sm_copy_options {
+	size_t size;
+	bool follow;   /**< A source that is a symbolic link: what it leads to. Links inside a tree are always copied as
+			  links. */
+	bool keep_ids; /**< Owners and set-id bits as they are (on the host: root alone may). Else all belongs to the
+			  caller, in the VM to root. */
+	int tar_fd;    /**< The tar stream, where a path is NULL; -1: none. */
+	int cancel_fd; /**< Stop (-ECANCELED) when this becomes readable; -1: none. */
+	struct sm_progress progress; /**< "copy", bytes. */
+};
+#define SM_COPY_OPTIONS_INIT                                                                                           \
+	{                                                                                                              \
+		.size = sizeof(struct sm_copy_options), .tar_fd = -1, .cancel_fd = -1                                  \
+	}
+/**
+ * Copies a file or a tree from a VM to the host, with the rules of "docker cp": into target if that is a directory,
+ * else as target, whose parent must be there; the contents of a directory alone if source ends in "/." or target is not
+ * there. Modes, times to the ns, symbolic and hard links, holes and user.* attributes are kept; sockets are left out.
+ * target NULL: as a tar stream (pax) to tar_fd.
+ *
+ * The VM is not trusted: whatever it sends, nothing outside of the destination is written, no link followed, no device
+ * made. There is no limit on how much it sends: cancel_fd and progress are. A copy that fails leaves what it has
+ * written so far. options may be NULL.
+ */
+SM_PUBLIC int sm_vm_copy_from(struct sm_vm *vm, const char *source, const char *target,
+			      const struct sm_copy_options *options, struct sm_error *err);
+/** The other way round. source NULL: the entries of the tar stream at tar_fd, into target, a directory that is there.
+ */
+SM_PUBLIC int sm_vm_copy_to(struct sm_vm *vm, const char *source, const char *target,
+			    const struct sm_copy_options *options, struct sm_error *err);
+
+/** Reads a regular file from offset on, at most max bytes (0: to its end; -EFBIG beyond 1 GiB). *ret: to sm_free, with
+ * a NUL behind it. */
+SM_PUBLIC int sm_vm_read_file(struct sm_vm *vm, const char *path, uint64_t offset, uint64_t max, void **ret,
+			      size_t *ret_size, struct sm_error *err);
+
+struct sm_write_options {
+	size_t size;
+	uint32_t mode;	       /**< Permissions; 0: 0644. */
+	uint32_t uid, gid;     /**< Its owner. */
+	bool make_directories; /**< Those that are missing on the way. */
+};
+#define SM_WRITE_OPTIONS_INIT                                                                                          \
+	{                                                                                                              \
+		.size = sizeof(struct sm_write_options)                                                                \
+	}
+/** Makes or replaces a file: under its name it is always the old or the new one. options may be NULL. */
+SM_PUBLIC int sm_vm_write_file(struct sm_vm *vm, const char *path, const void *data, size_t size,
+			       const struct sm_write_options *options, struct sm_error *err);
+
+/** A file in a VM as it was at one moment. */
+struct sm_file_info {
+	const char *name; /**< Its last component; "" for "/". */
+	const char *link; /**< What a symbolic link says, else "". */
+	uint32_t mode;	  /**< Type and permissions, as st_mode. */
+	uint32_t uid, gid;
+	uint64_t size;	  /**< Of a regular file. */
+	int64_t mtime_ns; /**< When its contents were changed. */
+};
+SM_PUBLIC int sm_vm_stat(struct sm_vm *vm, const char *path, bool follow, struct sm_file_info **ret,
+			 struct sm_error *err);
+SM_PUBLIC struct sm_file_info *sm_file_info_free(struct sm_file_info *info);
+/** What is in a directory, in no order; more than a million names: -E2BIG. Freed by sm_file_list_free. */
+SM_PUBLIC int sm_vm_list_files(struct sm_vm *vm, const char *path, struct sm_file_info ***ret, size_t *ret_count,
+			       struct sm_error *err);
+SM_PUBLIC void sm_file_list_free(struct sm_file_info **list, size_t count);
+/** Removes a file or an empty directory; recursive: a tree. Links are removed, not followed. */
+SM_PUBLIC int sm_vm_remove_file(struct sm_vm *vm, const char *path, bool recursive, struct sm_error *err);
 
 /* ---------------------------------------------------------------------------------------- the machine */
 

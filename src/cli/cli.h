@@ -42,7 +42,8 @@ enum operand_kind {
 	OPERAND_FILE,
 	OPERAND_ANY,
 	OPERAND_VERB,
-	OPERAND_SNAPSHOT
+	OPERAND_SNAPSHOT,
+	OPERAND_COPY /* a file here, or VM:PATH */
 };
 enum verb_group { GROUP_RUN, GROUP_VMS, GROUP_IMAGES, GROUP_HOST, GROUP_HIDDEN };
 
@@ -64,8 +65,8 @@ struct verb {
 #define VERB_OPTS(array, type) .opts = (array), .num_opts = ARRAY_SIZE(array), .values_size = sizeof(type)
 
 extern const struct verb verb_run, verb_exec, verb_ps, verb_start, verb_stop, verb_restart, verb_kill, verb_pause,
-	verb_unpause, verb_rm, verb_attach, verb_logs, verb_wait, verb_images, verb_load, verb_tag, verb_rmi,
-	verb_prune, verb_inspect, verb_fs_mount, verb_machine_start, verb_machine_stop, verb_machine_status,
+	verb_unpause, verb_rm, verb_attach, verb_cp, verb_port, verb_logs, verb_wait, verb_images, verb_load, verb_tag,
+	verb_rmi, verb_prune, verb_inspect, verb_fs_mount, verb_machine_start, verb_machine_stop, verb_machine_status,
 	verb_machine_exec, verb_doctor, verb_version, verb_completion, verb_help, verb_complete, verb_snapshots,
 	verb_snapshot_rm, verb_snapshot_prune;
 

@@ -140,6 +140,23 @@ static void offer_vms(const struct typed *t)
 	sm_vm_list_free(list, n);
 }
 
+/* What a path in a VM begins with. */
+static void offer_vm_paths(const struct typed *t)
+{
+	struct sm_vm_info **list = NULL;
+	size_t n = 0;
+
+	if (!cli_client(t->cli) || sm_vm_list(t->cli->client, false, &list, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		char word[80];
+
+		snprintf(word, sizeof(word), "%s:", list[i]->name[0] ? list[i]->name : list[i]->id);
+		offer(t, word, list[i]->image);
+	}
+	sm_vm_list_free(list, n);
+}
+
 static void offer_images(const struct typed *t)
 {
 	struct sm_image **list = NULL;
@@ -186,7 +203,9 @@ static void offer_operands(const struct typed *t, enum operand_kind kind)
 		offer_images(t);
 	if (kind == OPERAND_SNAPSHOT)
 		offer_snapshots(t);
-	if (kind == OPERAND_FILE)
+	if (kind == OPERAND_COPY)
+		offer_vm_paths(t);
+	if (kind == OPERAND_FILE || kind == OPERAND_COPY)
 		puts(":file");
 	if (kind == OPERAND_VERB)
 		offer_verbs(t, NULL);
@@ -233,7 +252,7 @@ static void complete_verb(const struct typed *t, const struct verb *v, char **wo
 		offer_options(t, v->opts, v->num_opts);
 	else if (v == &verb_completion)
 		offer_choices(t, v->operands);
-	else if (!operand || v->max_operands < 0)
+	else if (!operand || v->max_operands < 0 || v->completes == OPERAND_COPY)
 		offer_operands(t, v->completes);
 }
 

@@ -6,6 +6,7 @@
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/mounts.h"
+#include "cli/ports.h"
 
 struct ps_values {
 	bool all, quiet, no_trunc;
@@ -64,6 +65,7 @@ static void put_json(struct json *j, const struct sm_vm_info *vm)
 	json_number(j, "monitor_pid", vm->monitor_pid);
 	json_bool(j, "in_machine", vm->in_machine);
 	cli_mounts_json(j, vm->mounts, vm->num_mounts);
+	cli_ports_json(j, vm->ports, vm->num_ports);
 	if (vm->state == SM_VM_EXITED) {
 		json_open(j, "outcome", '{');
 		cli_outcome_json(j, &vm->outcome);

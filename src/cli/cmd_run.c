@@ -6,12 +6,13 @@
 
 #include "base/util.h"
 #include "cli/mounts.h"
+#include "cli/ports.h"
 #include "cli/session.h"
 
 struct run_values {
 	bool interactive, tty, detach, keep, rm, tmpfs_root, cold;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal;
-	struct opt_list env, env_file, labels, volumes;
+	struct opt_list env, env_file, labels, volumes, ports;
 	uint64_t memory, cpus, disk, dax, timeout;
 };
 
@@ -30,6 +31,8 @@ static const struct opt options[] = {
 	 "ids=caller|same"},
 	{0, "dax", OPT_SIZE, V(dax), "SIZE",
 	 "window for the large files of mounts with dax (default 512M); takes 1/64 of it from the memory", 2 * MIB},
+	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
+	 "a TCP port of this host that leads to one in the VM; HOST 0: a free one, which supermachine port shows"},
 	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
 	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
 	{0, "entrypoint", OPT_TEXT, V(entrypoint), "COMMAND", "instead of the image's; \"\" for none"},
@@ -61,6 +64,8 @@ static const char *const examples[] = {"run debian echo hello",
 				       "in the background; see ps, logs, stop",
 				       "run -v .:/src -w /src debian make",
 				       "on the files of this directory",
+				       "run -d -p 8080:80 nginx",
+				       "its port 80 as port 8080 of this host",
 				       "run oci-archive:image.tar",
 				       "straight from a file",
 				       NULL};
@@ -73,6 +78,7 @@ struct run {
 	char **env;
 	struct session session;
 	struct cli_mounts mounts;
+	struct cli_ports ports;
 	struct sm_vm *vm;
 	struct sm_exec *exec;
 	struct sm_outcome outcome;
@@ -128,6 +134,8 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.progress = cli_progress(run->cli);
 	o.mounts = run->mounts.v;
 	o.num_mounts = run->mounts.n;
+	o.ports = run->ports.v;
+	o.num_ports = run->ports.n;
 	r = sm_vm_start(run->cli->client, &o, &run->vm, err);
 	cli_progress_clear(run->cli);
 	return r;
@@ -218,20 +226,19 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 
 	if (status == 0)
 		status = cli_mounts_parse(cli, &run.v->volumes, &run.mounts);
-	if (status) {
-		cli_mounts_free(&run.mounts);
-		return status;
+	if (status == 0)
+		status = cli_ports_parse(cli, &run.v->ports, &run.ports);
+	if (status == 0 && session_begin(&run.session, cli, &err) < 0)
+		status = cli_fail(cli, &err, NULL);
+	if (status == 0) {
+		status = run_image(&run, operands + 1);
+		session_end(&run.session);
 	}
-	if (session_begin(&run.session, cli, &err) < 0) {
-		cli_mounts_free(&run.mounts);
-		return cli_fail(cli, &err, NULL);
-	}
-	status = run_image(&run, operands + 1);
-	session_end(&run.session);
 	sm_exec_close(run.exec);
 	sm_vm_close(run.vm);
 	cli_env_free(run.env);
 	cli_mounts_free(&run.mounts);
+	cli_ports_free(&run.ports);
 	return status;
 }
 

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* supermachine-keeper: arguments in, one VM's life. Started by the library through the seat; nobody types this. */
+/*
+ * supermachine-keeper: arguments in, one VM's life; or, with --forward, the ports of the host that lead into one.
+ * Started by the library; nobody types this.
+ */
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/util.h"
+#include "keeper/forward.h"
 #include "keeper/keeper.h"
 
 #define SECOND 1000000000ull
@@ -14,7 +20,8 @@
 static int usage(void)
 {
 	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner] [--prepared NS]\n"
-	      "                           [--restore DIR|--base] [--window BYTES] VMDIR\n",
+	      "                           [--restore DIR|--base] [--window BYTES] VMDIR\n"
+	      "       supermachine-keeper --forward LINK-FD FD:PORT...\n",
 	      stderr);
 	return 2;
 }
@@ -49,6 +56,27 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 	return true;
 }
 
+/* argv: LINK-FD FD:PORT... */
+static int forward(int argc, char **argv)
+{
+	struct forward_port ports[FORWARD_MAX];
+	uint64_t link, fd, port;
+
+	if (argc < 2 || argc - 1 > FORWARD_MAX || parse_u64(argv[0], 3, INT_MAX, &link) < 0)
+		return usage();
+	for (int i = 1; i < argc; i++) {
+		char *colon = strchr(argv[i], ':');
+
+		if (!colon)
+			return usage();
+		*colon = '\0';
+		if (parse_u64(argv[i], 3, INT_MAX, &fd) < 0 || parse_u64(colon + 1, 1, UINT16_MAX, &port) < 0)
+			return usage();
+		ports[i - 1] = (struct forward_port){(int)fd, (uint16_t)port};
+	}
+	return forward_run((int)link, ports, (unsigned)argc - 1) < 0;
+}
+
 int main(int argc, char **argv)
 {
 	/*
@@ -63,6 +91,10 @@ int main(int argc, char **argv)
 					      .late = 10 * SECOND}};
 	struct sm_error err = {0};
 
+	if (argc > 2 && streq(argv[1], "--forward")) {
+		signal(SIGPIPE, SIG_IGN);
+		return forward(argc - 2, argv + 2);
+	}
 	if (!parse(argc, argv, &args))
 		return usage();
 	signal(SIGPIPE, SIG_IGN);

@@ -151,6 +151,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	rj_put_strv(o, "volumes", r->volumes);
 	rj_put_strv(o, "labels", r->labels);
 	rj_put_strv(o, "dns", r->dns);
+	if (r->ports)
+		rj_put_strv(o, "ports", r->ports);
 	rj_put_bool(o, "tty", r->tty);
 	rj_put_bool(o, "stdin_open", r->stdin_open);
 	rj_put_u64(o, "rows", r->rows);
@@ -217,6 +219,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->volumes = rj_strv(j, "volumes", false);
 	r->labels = rj_strv(j, "labels", false);
 	r->dns = rj_strv(j, "dns", false);
+	r->ports = rj_strv(j, "ports", false);
 	r->tty = rj_bool(j, "tty");
 	r->stdin_open = rj_bool(j, "stdin_open");
 	r->rows = (uint16_t)rj_u64(j, "rows", 0, UINT16_MAX);
@@ -282,6 +285,7 @@ void vm_record_done(struct vm_record *r)
 	strv_free(r->volumes);
 	strv_free(r->labels);
 	strv_free(r->dns);
+	strv_free(r->ports);
 	*r = (struct vm_record){0};
 }
 

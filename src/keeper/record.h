@@ -74,6 +74,7 @@ struct vm_record {
 	char *user, *cwd;   /* NULL: root, "/" */
 	char **volumes, **labels;
 	char **dns;
+	char **ports; /* "ADDRESS HOST GUEST", ADDRESS "*" for all of the host's, HOST 0 for a free one (lib/ports.c) */
 	bool tty, stdin_open;
 	uint16_t rows, cols;
 	int stop_signal; /* Linux x86 number */

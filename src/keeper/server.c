@@ -229,6 +229,7 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 	case PROTO_CONNECT:
 	case PROTO_READ_FILE:
 	case PROTO_WRITE_FILE:
+	case PROTO_COPY:
 	case PROTO_STATS:
 		return serve_relay(c, ch, service, request);
 	default:

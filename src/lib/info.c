@@ -19,12 +19,16 @@ struct info {
 	struct vm_record rec;
 	char *directory;
 	struct sm_mount *mounts;
+	struct sm_port *ports;
+	char *port_text;
 };
 
 static void fill(struct info *in, const struct vm_view *v)
 {
 	const struct vm_record *r = &in->rec;
 	bool ended = v->state == SM_VM_EXITED;
+
+	size_t num_ports = in->pub.num_ports;
 
 	in->pub = (struct sm_vm_info){.id = r->id,
 				      .name = r->name,
@@ -49,6 +53,8 @@ static void fill(struct info *in, const struct vm_view *v)
 				      .outcome = SM_OUTCOME_INIT};
 	in->pub.mounts = in->mounts;
 	in->pub.num_mounts = r->num_mounts;
+	in->pub.ports = in->ports;
+	in->pub.num_ports = num_ports;
 	if (ended)
 		in->pub.outcome = v->exit.outcome;
 }
@@ -92,6 +98,8 @@ static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, s
 		r = vm_view(c, id, &v, err);
 	if (r == 0)
 		in->mounts = public_mounts(&in->rec);
+	if (r == 0)
+		r = ports_read(dir, &in->rec, v.state != SM_VM_EXITED, &in->ports, &in->pub.num_ports, &in->port_text);
 	if (r == 0 && (!in->directory || !in->mounts))
 		r = error_sys(err, ENOMEM, "VM %s", id);
 	if (r < 0) {
@@ -117,6 +125,8 @@ struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info)
 	vm_record_done(&in->rec);
 	free(in->directory);
 	free(in->mounts);
+	free(in->ports);
+	free(in->port_text);
 	free(in);
 	return NULL;
 }

@@ -201,6 +201,24 @@ int image_for_run(struct sm_client *c, const struct sm_vm_options *o, struct ima
 /* mounts.c: the directories of the host that the options name, checked, in the order in which they are mounted. */
 int mounts_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
 
+/* ports.c: ports of the host that lead into a VM. */
+#define PORTS_MAX 64
+struct ports {
+	unsigned n;
+	int fds[PORTS_MAX]; /* listening */
+	uint16_t guest[PORTS_MAX];
+	struct buf text; /* what the VM's file `ports` says */
+};
+int ports_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
+/* Opens the record's: before anything else of a start, so that one that is taken is told first. */
+int ports_open(const struct vm_record *r, struct ports *ret, struct sm_error *err) MUST_CHECK;
+/* Has them served for a VM whose keeper runs. */
+int ports_serve(struct sm_vm *vm, struct ports *p, struct sm_error *err) MUST_CHECK;
+void ports_done(struct ports *p);
+/* What sm_vm_info tells: texts point into *ret_text. Both to free. */
+int ports_read(int vmdir, const struct vm_record *r, bool runs, struct sm_port **ret, size_t *ret_count,
+	       char **ret_text) MUST_CHECK;
+
 /* signals.c: "SIGTERM", "TERM", "15" to a Linux x86 number, -EINVAL. */
 int signal_parse(const char *s);
 

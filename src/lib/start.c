@@ -206,6 +206,27 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 		e = mounts_from_options(r, o, err);
 	if (e == 0)
 		e = set_dax(r, o, err);
+	if (e == 0)
+		e = ports_from_options(r, o, err);
+	return e;
+}
+
+/* The ports come first: one that is taken is told before anything starts. */
+static int start_with_ports(struct sm_client *c, struct sm_vm *vm, const struct vm_record *r, bool detach,
+			    uint64_t since, const struct sm_progress *progress, struct sm_error *err)
+{
+	_cleanup_(ports_done) struct ports ports = {0};
+	int e = ports_open(r, &ports, err);
+
+	if (e == 0)
+		e = launch(c, vm, r, detach, since, progress, err);
+	if (e < 0)
+		return e;
+	e = ports_serve(vm, &ports, err);
+	if (e < 0) {
+		vm_stop_now(vm, NULL);
+		sm_vm_wait(vm, 0, NULL, NULL);
+	}
 	return e;
 }
 
@@ -225,7 +246,7 @@ static int start_record(struct sm_client *c, const struct vm_record *r, const st
 	/* With nobody to come back for it, it is litter as soon as it has ended. */
 	if (o->detach)
 		vm->transient_fd = fd_close(vm->transient_fd);
-	e = launch(c, vm, r, o->detach, since, &o->progress, err);
+	e = start_with_ports(c, vm, r, o->detach, since, &o->progress, err);
 	if (e < 0) {
 		vmdir_remove(c, r->id, NULL);
 		vm->transient_fd = fd_close(vm->transient_fd);
@@ -288,5 +309,5 @@ int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
 		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id,
 				 sm_vm_state_name(v.state == SM_VM_EXITED ? SM_VM_RUNNING : v.state));
 	r = vmdir_load(dir, vm->id, &rec, err);
-	return r < 0 ? r : launch(vm->client, vm, &rec, detach, since, &(struct sm_progress){0}, err);
+	return r < 0 ? r : start_with_ports(vm->client, vm, &rec, detach, since, &(struct sm_progress){0}, err);
 }

@@ -526,6 +526,33 @@ void proto_file_done(struct proto_file *x)
 	layout_done(LAYOUT(file_fields, proto_file), x);
 }
 
+static const struct field copy_fields[] = {
+	R(proto_copy, 1, K_U32, op),	R(proto_copy, 2, K_STR, path),	    F(proto_copy, 3, K_STR, name),
+	F(proto_copy, 4, K_U32, depth), F(proto_copy, 5, K_BOOL, follow),   F(proto_copy, 6, K_BOOL, contents),
+	F(proto_copy, 7, K_BOOL, into), F(proto_copy, 8, K_BOOL, keep_ids), F(proto_copy, 9, K_BOOL, recursive),
+};
+
+int proto_copy_encode(struct buf *b, const struct proto_copy *x)
+{
+	return encode(b, LAYOUT(copy_fields, proto_copy), x);
+}
+
+int proto_copy_decode(struct cursor *c, struct proto_copy *ret)
+{
+	int r = decode(c, LAYOUT(copy_fields, proto_copy), ret);
+
+	if (r == 0 && (ret->op < PROTO_COPY_SEND || ret->op > PROTO_COPY_REMOVE || ret->path[0] != '/')) {
+		proto_copy_done(ret);
+		return -EPROTO;
+	}
+	return r;
+}
+
+void proto_copy_done(struct proto_copy *x)
+{
+	layout_done(LAYOUT(copy_fields, proto_copy), x);
+}
+
 static const struct field clock_fields[] = {
 	R(proto_clock, 1, K_U64, realtime_ns),
 	F(proto_clock, 2, K_SEED, seed),

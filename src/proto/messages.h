@@ -23,6 +23,7 @@ enum proto_service {
 	PROTO_SYNC_CLOCK = 8,
 	PROTO_PREPARE = 9, /* get ready for a snapshot of a guest that has no image yet; opened when that is done (guest
 			      only) */
+	PROTO_COPY = 10,   /* a tree of files, either way (src/copy/stream.h); streams 0 in, 1 out */
 	/* keeper */
 	PROTO_KEEPER_STATUS = 32,  /* reply: state, JSON record */
 	PROTO_KEEPER_WAIT = 33,	   /* event exit when the VM ends */
@@ -151,6 +152,26 @@ struct proto_file {
 int proto_file_encode(struct buf *b, const struct proto_file *x);
 int proto_file_decode(struct cursor *c, struct proto_file *ret);
 void proto_file_done(struct proto_file *x);
+
+/*
+ * PROTO_COPY. Answers are records (src/copy/stream.h) on stream 1: SEND and LIST a tree, the others END or ERROR. A
+ * RECEIVE's tree comes on stream 0.
+ */
+enum proto_copy_op { PROTO_COPY_SEND = 1, PROTO_COPY_RECEIVE = 2, PROTO_COPY_LIST = 3, PROTO_COPY_REMOVE = 4 };
+struct proto_copy {
+	uint32_t op;
+	char *path;	/* in the container, absolute */
+	char *name;	/* RECEIVE: the source's last component; NULL: the stream's */
+	uint32_t depth; /* LIST: 1 the path itself, 2 and what is in it */
+	bool follow;	/* SEND, LIST: a symbolic link at path */
+	bool contents;	/* RECEIVE: copy_place */
+	bool into;
+	bool keep_ids;
+	bool recursive; /* REMOVE */
+};
+int proto_copy_encode(struct buf *b, const struct proto_copy *x);
+int proto_copy_decode(struct cursor *c, struct proto_copy *ret);
+void proto_copy_done(struct proto_copy *x);
 
 /* PROTO_SYNC_CLOCK request: the host's wall clock, fresh entropy. Reply when both are in force. */
 struct proto_clock {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams joined to descriptors. See flow.h. */
-#include "guest/flow.h"
+#include "proto/flow.h"
 
 #include <errno.h>
 #include <sys/epoll.h>

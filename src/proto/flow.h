@@ -4,8 +4,8 @@
  * credit; an inflow writes what came, keeps what the descriptor does not take yet (at most one window) and gives credit
  * as it is written.
  */
-#ifndef GUEST_FLOW_H
-#define GUEST_FLOW_H
+#ifndef PROTO_FLOW_H
+#define PROTO_FLOW_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * COPY: trees of files in and out. A child of the agent does the work, blocking as it likes, and speaks records over a
+ * socket that a tunnel joins to the channel; so a slow disk or a large tree holds nobody else up, and a child that dies
+ * is a stream that ends too early.
+ */
+#include "copy/copy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "guest/agent.h"
+
+#define SOCKET 3
+
+/* ------------------------------------------------------------------------------------------- the child */
+
+static int write_socket(void *arg, const void *p, size_t len)
+{
+	return write_full(SOCKET, p, len);
+}
+
+static int send_tree(const struct proto_copy *x, struct copy_out *out, struct sm_error *err)
+{
+	struct copy_pack o = {.follow = x->follow, .list = x->op == PROTO_COPY_LIST ? MIN(MAX(x->depth, 1u), 2u) : 0};
+	bool contents;
+	_free_ char *name = copy_source_name(x->path, &contents);
+
+	return name ? copy_pack(x->path, name, &o, out, err) : error_sys(err, ENOMEM, "%s", x->path);
+}
+
+static int receive_tree(const struct proto_copy *x, struct sm_error *err)
+{
+	struct copy_place how = {.contents = x->contents, .into = x->into, .source_name = x->name};
+	struct copy_unpack_options o = {.keep_ids = x->keep_ids};
+	struct copy_unpack *u = NULL;
+	int r = copy_unpack_new(x->path, &how, &o, &u);
+	uint8_t chunk[65536];
+
+	if (r < 0)
+		return error_sys(err, -r, "%s", x->path);
+	while (r == 0 && !copy_unpack_ended(u)) {
+		ssize_t n = read(SOCKET, chunk, sizeof(chunk));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			r = error_sys(err, n < 0 ? errno : EPIPE, "%s: the copy broke off", x->path);
+		else
+			r = copy_unpack_feed(u, chunk, (size_t)n, err);
+	}
+	copy_unpack_free(u);
+	return r;
+}
+
+static _Noreturn void work(const struct proto_copy *x)
+{
+	struct copy_out out = {.write = write_socket};
+	struct sm_error err = {0};
+	int r;
+
+	umask(0);
+	if (x->op == PROTO_COPY_RECEIVE)
+		r = receive_tree(x, &err);
+	else if (x->op == PROTO_COPY_REMOVE)
+		r = copy_remove(x->path, x->recursive, &err);
+	else
+		r = send_tree(x, &out, &err);
+	r = r < 0 ? copy_put_error(&out, -r, err.message) : copy_put_end(&out);
+	_exit(r < 0);
+}
+
+/* The child has the socket and nothing else: not the link, and no pipe that another command waits for the end of. */
+static _Noreturn void child(const struct agent *a, const struct proto_copy *x, int fd)
+{
+	int proc = a->proc_fd < 0 ? -1 : openat(a->proc_fd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	/* The agent is spared when memory runs out; this one need not be. */
+	if (proc >= 0)
+		(void)!write(proc, "0", 1);
+	if (fd != SOCKET && dup2(fd, SOCKET) < 0)
+		_exit(1);
+	if (syscall(SYS_close_range, SOCKET + 1u, ~0u, 0u) < 0)
+		_exit(1);
+	work(x);
+}
+
+/* --------------------------------------------------------------------------------------- the service */
+
+void copy_open(struct agent *a, uint32_t ch, struct cursor *request)
+{
+	struct proto_copy x;
+	int r = proto_copy_decode(request, &x), pair[2];
+	pid_t pid;
+
+	if (r < 0) {
+		agent_refuse(a, ch, r, "malformed COPY request");
+		return;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		agent_refuse(a, ch, -errno, "copy: %s", strerror(errno));
+		proto_copy_done(&x);
+		return;
+	}
+	pid = fork();
+	if (pid == 0)
+		child(a, &x, pair[1]);
+	r = pid < 0 ? -errno : 0;
+	fd_close(pair[1]);
+	if (r < 0) {
+		fd_close(pair[0]);
+		agent_refuse(a, ch, r, "copy: %s", strerror(-r));
+	} else {
+		tunnel_join(a, ch, pair[0]);
+	}
+	proto_copy_done(&x);
+}
