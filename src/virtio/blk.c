@@ -81,7 +81,8 @@ static void request_done(void *arg, struct blk_request *req)
 			written = 0;
 		virtq_push(&blk->dev.queues[0], req->head, written);
 	}
-	if (req->result < 0 && blk->failed && !blk->dropping)
+	/* EFAULT: the guest's own buffer is gone, the disk is as good as ever. */
+	if (req->result < 0 && req->result != -EFAULT && blk->failed && !blk->dropping)
 		blk->failed(blk->arg, -req->result);
 	free(req);
 }
@@ -209,8 +210,9 @@ static int handle(struct virtio_device *dev, unsigned queue, struct virtq_chain 
 	struct blk_request *req;
 	int r;
 
-	if (virtq_chain_read(chain, 0, &hdr, sizeof(hdr)) < 0 || !chain->len_write)
-		return -EPROTO;
+	r = chain->len_write ? virtq_chain_read(chain, 0, &hdr, sizeof(hdr)) : -EPROTO;
+	if (r < 0) /* a header in a window that is gone costs this request alone */
+		return r == -EFAULT ? answer(chain, NULL, 0, VIRTIO_BLK_S_IOERR) : r;
 	if (le32toh(hdr.type) == VIRTIO_BLK_T_GET_ID)
 		return get_id(blk, chain);
 	req = calloc(1, sizeof(*req) + MAX(chain->num_read, chain->num_write) * sizeof(req->iov[0]));

@@ -16,6 +16,7 @@
  */
 #include "virtio/fs_worker.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <linux/fuse.h>
 #include <pthread.h>
@@ -143,6 +144,18 @@ static void signal_locked(struct fs_pool *p, unsigned queue)
 
 /* --------------------------------------------------------------------------------------------- requests */
 
+/* The answer to a request whose buffers are gone. Without its header there is nobody to answer. */
+static ssize_t answer_lost(struct virtq_chain *chain)
+{
+	struct fuse_in_header in;
+	struct fuse_out_header out = {.len = htole32(sizeof(out)), .error = (int32_t)htole32((uint32_t)-EFAULT)};
+
+	if (virtq_chain_read(chain, 0, &in, sizeof(in)) < 0 || chain->len_write < sizeof(out))
+		return 0;
+	out.unique = in.unique;
+	return virtq_chain_write(chain, 0, &out, sizeof(out)) < 0 ? 0 : (ssize_t)sizeof(out);
+}
+
 /* A request with buffers in a window, whose file may have shrunk: only system calls may touch it, so it is copied. */
 static ssize_t serve_bounced(struct fs_pool *p, struct virtq_chain *chain)
 {
@@ -154,10 +167,12 @@ static ssize_t serve_bounced(struct fs_pool *p, struct virtq_chain *chain)
 		return -EPROTO;
 	iin.iov_base = in = malloc(chain->len_read + 1);
 	iout.iov_base = out = malloc(chain->len_write + 1);
-	if (!in || !out || virtq_chain_read(chain, 0, in, chain->len_read) < 0)
+	if (!in || !out)
 		return -EPROTO;
+	if (virtq_chain_read(chain, 0, in, chain->len_read) < 0)
+		return answer_lost(chain);
 	n = p->serve(p->arg, &iin, 1, &iout, 1);
-	return n > 0 && virtq_chain_write(chain, 0, out, (size_t)n) < 0 ? 0 : n;
+	return n > 0 && virtq_chain_write(chain, 0, out, (size_t)n) < 0 ? answer_lost(chain) : n;
 }
 
 static ssize_t serve(struct fs_pool *p, struct virtq_chain *chain)

@@ -39,10 +39,8 @@
 /* The C library: locks, allocation (never executable), time, signals, ending. */
 static const struct seal_rule libc_rules[] = {
 	ANY(futex),
-	CLEAR(mmap, 2, PROT_EXEC),
 	CLEAR(mprotect, 2, PROT_EXEC),
 	ANY(munmap),
-	ANY(mremap),
 	ANY(madvise),
 	ANY(brk),
 	ANY(clock_gettime),
@@ -61,6 +59,12 @@ static const struct seal_rule libc_rules[] = {
 	ANY(set_robust_list),
 };
 
+/* Not for a thread that serves files: it has descriptors of all sorts. */
+static const struct seal_rule map_rules[] = {
+	CLEAR(mmap, 2, PROT_EXEC),
+	ANY(mremap),
+};
+
 /* Registers that either thread kind may end up serving, and the machine's own calls (devices.c, arch.c, window.c,
  * vm.c). */
 static const struct seal_rule machine_rules[] = {
@@ -69,8 +73,10 @@ static const struct seal_rule machine_rules[] = {
 
 /* A thread of the virtio-fs device raises its interrupts itself. */
 static const struct seal_rule fs_rules[] = {
-	EQUAL(ioctl, 1, KVM_SIGNAL_MSI), EQUAL(fcntl, 1, 2), /* F_SETFD: fdopendir */
-	EQUAL(fcntl, 1, 3),				     /* F_GETFL */
+	EQUAL(ioctl, 1, KVM_SIGNAL_MSI),
+	EQUAL(fcntl, 1, 2), /* F_SETFD: fdopendir */
+	EQUAL(fcntl, 1, 3), /* F_GETFL */
+	CLEAR(mremap, 3, MREMAP_FIXED),
 };
 
 static const struct seal_rule vcpu_rules[] = {
@@ -183,7 +189,7 @@ static void emit_own_process(struct program *p, enum seal_kind kind)
 /* True if a rule looks at this call's arguments: then a device's plain wish for it is not granted. */
 static bool is_checked(int nr)
 {
-	return nr == __NR_ioctl || nr == __NR_mmap || nr == __NR_mprotect || nr == __NR_fcntl ||
+	return nr == __NR_ioctl || nr == __NR_mmap || nr == __NR_mremap || nr == __NR_mprotect || nr == __NR_fcntl ||
 	       nr == __NR_socketpair || nr == __NR_process_vm_readv || nr == __NR_process_vm_writev ||
 	       nr == __NR_tgkill;
 }
@@ -208,6 +214,7 @@ static void emit_machine(struct program *p, enum seal_kind kind, const int *cons
 {
 	emit_rules(p, vcpu_rules, ARRAY_SIZE(vcpu_rules)); /* KVM_RUN is by far the most frequent */
 	emit_rules(p, libc_rules, ARRAY_SIZE(libc_rules));
+	emit_rules(p, map_rules, ARRAY_SIZE(map_rules));
 	emit_rules(p, machine_rules, ARRAY_SIZE(machine_rules));
 	emit_own_process(p, kind);
 	if (kind != SEAL_VCPU) {
@@ -218,30 +225,88 @@ static void emit_machine(struct program *p, enum seal_kind kind, const int *cons
 	emit_lists(p, lists);
 }
 
+#define LOW(n) (OFF(args) + 8u * (n)) /* halves of an argument */
+#define HIGH(n) (LOW(n) + 4u)
+
+/*
+ * mmap for a thread that serves files: memory of its own at an address of the kernel's choice; files and memory over
+ * the window, where the piece begins inside it and is no longer than SEAL_PIECE, so that it ends in what lies behind at
+ * most. Never executable. In units of a piece every address of user space is a number of 32 bits.
+ */
+static void emit_server_mmap(struct program *p, const struct seal_window *w)
+{
+	uint32_t first = w ? (uint32_t)((uintptr_t)w->host / SEAL_PIECE) : 0;
+	uint32_t end = w ? first + (uint32_t)(w->size / SEAL_PIECE) : 0;
+	const struct sock_filter body[] = {
+		{LOAD, 0, 0, LOW(2)},
+		{JUMP_SET, 18, 0, PROT_EXEC},
+		{LOAD, 0, 0, LOW(3)},
+		{JUMP_SET, 2, 0, MAP_SHARED | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_GROWSDOWN},
+		{LOAD, 0, 0, LOW(4)},
+		{JUMP_EQ, 13, 14, UINT32_MAX}, /* no descriptor */
+		{LOAD, 0, 0, HIGH(1)},	       /* the length */
+		{JUMP_EQ, 0, 12, 0},
+		{LOAD, 0, 0, LOW(1)},
+		{BPF_JMP | BPF_JGT | BPF_K, 10, 0, (uint32_t)SEAL_PIECE},
+		{LOAD, 0, 0, HIGH(0)}, /* the address, in pieces */
+		{BPF_ALU | BPF_LSH | BPF_K, 0, 0, 11},
+		{BPF_ST, 0, 0, 0},
+		{LOAD, 0, 0, LOW(0)},
+		{BPF_ALU | BPF_RSH | BPF_K, 0, 0, 21},
+		{BPF_LDX | BPF_MEM, 0, 0, 0},
+		{BPF_ALU | BPF_OR | BPF_X, 0, 0, 0},
+		{BPF_JMP | BPF_JGE | BPF_K, 0, 2, first},
+		{BPF_JMP | BPF_JGE | BPF_K, 1, 0, end},
+		{RETURN, 0, 0, SECCOMP_RET_ALLOW},
+		{RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS},
+	};
+
+	emit(p, JUMP_EQ, __NR_mmap, 0, ARRAY_SIZE(body));
+	for (size_t i = 0; i < ARRAY_SIZE(body); i++)
+		emit(p, body[i].code, body[i].k, body[i].jt, body[i].jf);
+}
+
+static void begin(struct program *p)
+{
+	emit(p, LOAD, OFF(arch), 0, 0);
+	emit(p, JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0);
+	emit(p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
+	emit(p, LOAD, OFF(nr), 0, 0);
+}
+
+static int install(struct program *p, enum seal_kind kind)
+{
+	struct sock_fprog prog = {.filter = p->insns};
+	long r;
+
+	emit(p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
+	if (p->count > MAX_INSNS)
+		return -E2BIG;
+	prog.len = (unsigned short)p->count;
+	r = syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, kind == SEAL_LOOP ? SECCOMP_FILTER_FLAG_TSYNC : 0, &prog);
+	return r < 0 ? -errno : r > 0 ? -ESRCH : 0; /* > 0: a thread that could not follow */
+}
+
 int seal_thread(enum seal_kind kind, const int *const *lists)
 {
 	struct program p = {.count = 0};
-	struct sock_fprog prog = {.filter = p.insns};
-	long r;
 
-	emit(&p, LOAD, OFF(arch), 0, 0);
-	emit(&p, JUMP_EQ, AUDIT_ARCH_X86_64, 1, 0);
-	emit(&p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
-	emit(&p, LOAD, OFF(nr), 0, 0);
-	if (kind == SEAL_FS) {
-		emit_rules(&p, fs_rules, ARRAY_SIZE(fs_rules));
-		emit_lists(&p, lists);
-		emit_rules(&p, libc_rules, ARRAY_SIZE(libc_rules));
-		emit_own_process(&p, kind);
-	} else {
-		emit_machine(&p, kind, lists);
-	}
-	emit(&p, RETURN, SECCOMP_RET_KILL_PROCESS, 0, 0);
-	if (p.count > MAX_INSNS)
-		return -E2BIG;
-	prog.len = (unsigned short)p.count;
-	r = syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, kind == SEAL_LOOP ? SECCOMP_FILTER_FLAG_TSYNC : 0, &prog);
-	return r < 0 ? -errno : r > 0 ? -ESRCH : 0; /* > 0: a thread that could not follow */
+	begin(&p);
+	emit_machine(&p, kind, lists);
+	return install(&p, kind);
+}
+
+int seal_server(const int *const *lists, const struct seal_window *window)
+{
+	struct program p = {.count = 0};
+
+	begin(&p);
+	emit_server_mmap(&p, window);
+	emit_rules(&p, fs_rules, ARRAY_SIZE(fs_rules));
+	emit_lists(&p, lists);
+	emit_rules(&p, libc_rules, ARRAY_SIZE(libc_rules));
+	emit_own_process(&p, SEAL_FS);
+	return install(&p, SEAL_FS);
 }
 
 int seal_capabilities(uint64_t keep)

@@ -302,10 +302,8 @@ static void wait_outside(struct vm *vm)
 }
 
 /* Where each thread seals itself it must not go on without: nothing that the guest says has reached it yet. */
-static void seal_or_end(struct vm *vm, enum seal_kind kind, const int *const *lists)
+static void sealed_or_end(struct vm *vm, int r)
 {
-	int r = seal_thread(kind, lists);
-
 	if (r == 0)
 		return;
 	log_error("vmm", "seal: %s", strerror(-r));
@@ -316,13 +314,15 @@ static void seal_or_end(struct vm *vm, enum seal_kind kind, const int *const *li
 void vm_seal_worker(struct vm *vm)
 {
 	if (vm->cfg->seal && vm->cfg->num_fs)
-		seal_or_end(vm, SEAL_ALONE, devices_syscalls());
+		sealed_or_end(vm, seal_thread(SEAL_ALONE, devices_syscalls()));
 }
 
 void vm_seal_server(struct vm *vm)
 {
+	struct seal_window window = {.host = vm->dax.host, .size = vm->dax.size};
+
 	if (vm->cfg->seal)
-		seal_or_end(vm, SEAL_FS, share_syscalls());
+		sealed_or_end(vm, seal_server(share_syscalls(), &window));
 }
 
 /*

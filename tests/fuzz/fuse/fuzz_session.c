@@ -3,15 +3,18 @@
  * Any request bytes in any order against a session: nothing crashes, leaks or hangs. The input is a list of requests:
  * u16 length, u8 flags (how the request is split into iovecs, how much room its reply has), bytes. Its first byte: bit
  * 0: no valid INIT comes first; bit 1: over the posix backend on a scratch directory (bit 2: FUSE_POSIX_SAME), beside
- * which nothing may change, instead of the memory backend.
+ * which nothing may change, instead of the memory backend. Bit 6: with a DAX window of four places, outside of which
+ * nothing may be mapped.
  */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,6 +36,45 @@ static void serve(struct fuse_session *s, const uint8_t *bytes, size_t len, uint
 
 	if (fuse_session_serve(s, in, 2, out, 2) > 8192)
 		abort();
+}
+
+#define PLACES 4U
+
+struct window {
+	bool mapped[PLACES];
+	unsigned lost;
+};
+
+static int dax_protection(void *arg, uint64_t nodeid)
+{
+	return nodeid % 7 ? PROT_READ | PROT_WRITE : PROT_READ;
+}
+
+static int dax_map(void *arg, uint64_t at, uint64_t len, int fd, uint64_t offset, int protection)
+{
+	struct window *w = arg;
+
+	if (at % FUSE_DAX_SLOT || at / FUSE_DAX_SLOT >= PLACES || !len || len > FUSE_DAX_SLOT || offset % 4096 ||
+	    !(protection & PROT_READ) || fcntl(fd, F_GETFL) < 0)
+		abort();
+	w->mapped[at / FUSE_DAX_SLOT] = len % 8192 != 0; /* some fail */
+	w->lost = at == 0;
+	return len % 8192 ? 0 : -ENODEV;
+}
+
+static void dax_unmap(void *arg, uint64_t at)
+{
+	struct window *w = arg;
+
+	if (at % FUSE_DAX_SLOT || at / FUSE_DAX_SLOT >= PLACES || !w->mapped[at / FUSE_DAX_SLOT])
+		abort();
+	w->mapped[at / FUSE_DAX_SLOT] = false;
+}
+
+static bool dax_is_lost(void *arg, uint64_t at, uint64_t *ret_left)
+{
+	*ret_left = 0;
+	return at == 0 && ((struct window *)arg)->lost;
 }
 
 static char scratch_dir[] = "/tmp/sm-fuzz-session.XXXXXX";
@@ -105,7 +147,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		struct fuse_in_header h;
 		struct fuse_init_in in;
 	} init = {.h = {.len = sizeof(init), .opcode = FUSE_INIT, .unique = 1},
-		  .in = {.major = 7, .minor = 38, .flags = FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_DO_READDIRPLUS}};
+		  .in = {.major = 7,
+			 .minor = 38,
+			 .flags = FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_DO_READDIRPLUS | FUSE_MAP_ALIGNMENT,
+			 .flags2 = (uint32_t)(FUSE_HAS_INODE_DAX >> 32)}};
+	struct window window = {0};
+	struct fuse_dax_port dax = {.size = PLACES * FUSE_DAX_SLOT,
+				    .protection = dax_protection,
+				    .map = dax_map,
+				    .unmap = dax_unmap,
+				    .lost = &window.lost,
+				    .is_lost = dax_is_lost,
+				    .arg = &window};
+	struct fuse_session_options o = {.max_handles = 64};
 	static uint8_t reply[8192];
 	struct cursor c = cursor_of(data, size);
 	uint8_t kind = cursor_u8(&c);
@@ -113,7 +167,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct sm_fs_backend *be = make_backend(kind, dir);
 	struct fuse_session *s;
 
-	if (fuse_session_new(be, &(struct fuse_session_options){.max_handles = 64, .watch = kind & 8}, &s) < 0)
+	o.watch = kind & 8;
+	o.dax = kind & 64 ? &dax : NULL;
+	if (fuse_session_new(be, &o, &s) < 0)
 		abort();
 	if (!(kind & 1))
 		serve(s, (uint8_t *)&init, sizeof(init), 0, reply);
@@ -135,6 +191,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 	}
 	fuse_session_free(s);
+	for (unsigned i = 0; i < PLACES; i++)
+		if (window.mapped[i])
+			abort();
 	if (dir) {
 		fuse_posix_free(be);
 		check_scratch(dir);

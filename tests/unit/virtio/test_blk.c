@@ -382,7 +382,7 @@ static void test_window(void **state)
 	assert_int_equal(request(k, VIRTIO_BLK_T_OUT, 8, GIB + 8192, 4096, NULL), VIRTIO_BLK_S_OK);
 	assert_int_equal(ftruncate(fd, 4096), 0);
 	assert_int_equal(request(k, VIRTIO_BLK_T_IN, 0, GIB + 8192, 4096, NULL), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(k->error, EFAULT);
+	assert_int_equal(k->error, 0); /* nothing is wrong with the disk */
 	assert_int_equal(request(k, VIRTIO_BLK_T_OUT, 8, GIB + 8192, 4096, NULL), VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(k, VIRTIO_BLK_T_IN, 8, DATA, 512, NULL), VIRTIO_BLK_S_OK);
 	assert_int_equal(*(uint8_t *)driver_at(&k->d, DATA), 9);

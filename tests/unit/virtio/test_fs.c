@@ -382,8 +382,13 @@ static void test_windows(void **state)
 	struct fuse_in_header h = {
 		.len = sizeof(h) + sizeof(struct fuse_getattr_in), .opcode = FUSE_GETATTR, .nodeid = 1};
 	struct driver_buf good[2] = {{region.gpa, h.len, false}, {region.gpa + 2048, 512, true}};
-	struct driver_buf lost[2] = {{region.gpa + 4096, h.len, false}, {region.gpa + 2048, 512, true}};
+	struct driver_buf no_header[2] = {{region.gpa + 4096, h.len, false}, {region.gpa + 2048, 512, true}};
+	struct driver_buf no_arguments[3] = {
+		{region.gpa, sizeof(h), false}, {region.gpa + 4096, sizeof(struct fuse_getattr_in), false}, good[1]};
+	struct driver_buf no_room[3] = {
+		good[0], {region.gpa + 2048, sizeof(struct fuse_out_header), true}, {region.gpa + 4096, 512, true}};
 	struct fuse_out_header out;
+	uint32_t len;
 
 	assert_true(fd >= 0 && ftruncate(fd, 8192) == 0);
 	region.host = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -399,11 +404,21 @@ static void test_windows(void **state)
 	assert_int_equal(out.error, 0);
 	assert_int_equal(out.len, sizeof(out) + sizeof(struct fuse_attr_out));
 	assert_int_equal(ftruncate(fd, 4096), 0);
-	driver_chain(&f->d, REQUEST, lost, 2);
+	/* Each costs the request that it belongs to, and no more. */
+	for (unsigned i = 0; i < 2; i++) {
+		driver_chain(&f->d, REQUEST, i ? no_room : no_arguments, 3);
+		driver_kick(&f->d, REQUEST);
+		assert_true(driver_wait(&f->d, REQUEST, NULL, &len));
+		assert_int_equal(len, sizeof(out));
+		memcpy(&out, region.host + 2048, sizeof(out));
+		assert_int_equal(out.error, -EFAULT);
+		assert_int_equal(out.len, sizeof(out));
+	}
+	driver_chain(&f->d, REQUEST, no_header, 2);
 	driver_kick(&f->d, REQUEST);
-	for (unsigned n = 0; n < 1000 && !driver_broken(&f->d); n++)
-		driver_spin(&f->d, 5);
-	assert_true(driver_broken(&f->d));
+	assert_true(driver_wait(&f->d, REQUEST, NULL, &len));
+	assert_int_equal(len, 0);
+	assert_false(driver_broken(&f->d));
 	driver_set_status(&f->d, 0);
 	munmap(region.host, 8192);
 	close(fd);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -48,7 +49,9 @@ static void *sealed_thread(void *arg)
 {
 	struct scene *s = arg;
 
-	s->result = seal_thread(SEAL_FS, share_syscalls()) < 0 ? 103 : s->deed(s);
+	struct seal_window window = {.host = s->window.host, .size = s->window.size};
+
+	s->result = seal_server(share_syscalls(), &window) < 0 ? 103 : s->deed(s);
 	return NULL;
 }
 
@@ -64,12 +67,15 @@ static int stage(struct scene *s)
 		snprintf(path, sizeof(path), "%s/%c", s->dir, i ? 'b' : 'a');
 		cfg.fs[i].fd = open(path, O_PATH | O_CLOEXEC);
 		cfg.fs[i].read_only = i == 1;
+		cfg.fs[i].dax = true;
 		if (s->deed == deed_follow)
 			cfg.fs[i].symlinks = SM_FS_SYMLINKS_FOLLOW;
 		if (cfg.fs[i].fd < 0)
 			return 99;
 	}
 	share_prepare(&cfg);
+	if (dax_window_open(&s->window, 2 * DAX_WINDOW_PLACE, NULL) < 0)
+		return 98;
 	if (seal_process(share_capabilities(&cfg), NULL) < 0)
 		return 100;
 	if (share_new(&cfg, &s->window, &s->share, NULL) < 0)
@@ -203,6 +209,36 @@ static int deed_data(struct scene *s)
 	TRY(call(s, FUSE_COPY_FILE_RANGE, s->node, &cp, sizeof(cp), NULL));
 	TRY(call(s, FUSE_RELEASE, s->node, &rl, sizeof(rl), NULL));
 	TRY(call(s, FUSE_OPEN, s->node, &op, sizeof(op), NULL));
+	return 0;
+}
+
+/* A file is mapped into the window, written through it, made shorter and mended there, and unmapped. */
+static int deed_dax(struct scene *s)
+{
+	struct fuse_fallocate_in fa = {.length = DAX_WINDOW_PLACE};
+	struct fuse_setattr_in cut = {.valid = FATTR_SIZE, .size = 4096};
+	struct fuse_setupmapping_in in = {.fh = UINT64_MAX,
+					  .len = DAX_WINDOW_PLACE,
+					  .flags = FUSE_SETUPMAPPING_FLAG_READ | FUSE_SETUPMAPPING_FLAG_WRITE,
+					  .moffset = DAX_WINDOW_PLACE};
+	struct fuse_removemapping_in out = {.count = 1};
+	struct fuse_removemapping_one one = {.moffset = DAX_WINDOW_PLACE, .len = DAX_WINDOW_PLACE};
+	struct fuse_read_in rd = {.size = 100, .offset = 5};
+	uint8_t *mapped = s->window.host + DAX_WINDOW_PLACE;
+
+	TRY(hello(s));
+	TRY(make_file(s));
+	fa.fh = rd.fh = s->fh;
+	TRY(call(s, FUSE_FALLOCATE, s->node, &fa, sizeof(fa), NULL));
+	TRY(call(s, FUSE_SETUPMAPPING, s->node, &in, sizeof(in), NULL));
+	memcpy(mapped + 5, "hello", 5);
+	TRY(call(s, FUSE_READ, s->node, &rd, sizeof(rd), NULL));
+	TRY(memcmp(payload(s), "hello", 5) ? -EIO : 0);
+	TRY(call(s, FUSE_SETATTR, s->node, &cut, sizeof(cut), NULL));
+	TRY(dax_window_repair(&s->window, 0) == 1 ? 0 : -EIO);
+	TRY(mapped[4096] ? -EIO : 0);
+	TRY(call2(s, FUSE_REMOVEMAPPING, s->node, &out, sizeof(out), &one, sizeof(one)));
+	TRY(mapped[5] ? -EIO : 0);
 	return 0;
 }
 
@@ -345,6 +381,55 @@ static int deed_outside(struct scene *s)
 	return 0;
 }
 
+/* What a thread that serves files may not map, though it has the descriptors and all of this would succeed. */
+static int deed_map(struct scene *s, void *at, size_t len, int prot, int flags)
+{
+	int fd = memfd_create("file", MFD_CLOEXEC);
+
+	(void)mmap(at, len, prot, flags, flags & MAP_ANONYMOUS ? -1 : fd, 0);
+	return 0;
+}
+
+static int deed_map_file(struct scene *s)
+{
+	return deed_map(s, NULL, 4096, PROT_READ, MAP_SHARED);
+}
+
+static int deed_map_private(struct scene *s)
+{
+	return deed_map(s, NULL, 4096, PROT_READ, MAP_PRIVATE);
+}
+
+static int deed_map_before(struct scene *s)
+{
+	return deed_map(s, s->window.host - 4096, 4096, PROT_READ, MAP_SHARED | MAP_FIXED);
+}
+
+static int deed_map_behind(struct scene *s)
+{
+	return deed_map(s, s->window.host + s->window.size, 4096, PROT_READ, MAP_SHARED | MAP_FIXED);
+}
+
+static int deed_map_long(struct scene *s)
+{
+	return deed_map(s, s->window.host, DAX_WINDOW_PLACE + 4096, PROT_READ, MAP_SHARED | MAP_FIXED);
+}
+
+static int deed_map_code(struct scene *s)
+{
+	return deed_map(s, s->window.host, 4096, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED);
+}
+
+static int deed_map_over(struct scene *s)
+{
+	return deed_map(s, s->reply, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED);
+}
+
+static int deed_move(struct scene *s)
+{
+	return mremap(s->window.host, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, s->window.host + 8192) == MAP_FAILED;
+}
+
 static int deed_exec(struct scene *s)
 {
 	char *argv[] = {NULL};
@@ -403,7 +488,7 @@ static void skip_without_landlock(void)
 
 static void test_operations(void **state)
 {
-	static int (*const deeds[])(struct scene *) = {deed_data,  deed_names,	deed_attributes,
+	static int (*const deeds[])(struct scene *) = {deed_data,  deed_dax,	deed_names,    deed_attributes,
 						       deed_lists, deed_follow, deed_read_only};
 
 	skip_if_sanitized();
@@ -425,7 +510,10 @@ static void test_nothing_outside(void **state)
 
 static void test_forbidden(void **state)
 {
-	static int (*const deeds[])(struct scene *) = {deed_exec, deed_socket, deed_handle, deed_mount, deed_capset};
+	static int (*const deeds[])(struct scene *) = {
+		deed_exec,     deed_socket,	 deed_handle,	  deed_mount,	   deed_capset,
+		deed_map_file, deed_map_private, deed_map_before, deed_map_behind, deed_map_long,
+		deed_map_code, deed_map_over,	 deed_move};
 
 	skip_if_sanitized();
 	skip_without_landlock();

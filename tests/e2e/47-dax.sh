@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+# Files of the host that are mapped into the VM (-v SRC:DST:dax).
+
+# dax_dirs: $dir, on a file system of the side where VMs run (only there a change is seen at once, and memory is shared), with
+# random files; and the program that maps, in ./prog.
+dax_dirs() {
+	local program=$SM_TOP/build/tests/conformance/mapped
+	[ -x "$program" ] || skip "the program that maps files is not built"
+	mkdir -p prog
+	cp "$program" prog/
+	dir=/dev/shm/sm-e2e-dax.$$
+	mkdir -p "$dir" && beside mkdir -p "$dir"
+	beside sh -c "cd $dir; head -c 6291456 /dev/urandom >big; head -c 4194304 /dev/urandom >other; head -c 100000 /dev/urandom >small; chmod -R a+rwX ."
+	box
+}
+
+dax_done() {
+	beside rm -rf "$dir"
+	rm -rf "$dir"
+}
+
+sum_of() { beside md5sum "$dir/$1" | cut -d' ' -f1; }
+
+limit_contents=420
+test_contents() {
+	# a mapped file is the host's, without a copy in the VM's page cache; writes through a mapping land on the host; read-only holds
+	dax_dirs
+	local big other
+	big=$(sum_of big) other=$(sum_of other)
+	out run_box -v "$dir:/data:dax" -v "$dir:/ro:ro,dax" -v "$dir:/plain:ro" -v "$SM_TMP/prog:/prog:ro" box sh -c '
+		cached() { awk "/^Cached:/ { print \$2 }" /proc/meminfo; }
+		md5sum </data/small >/dev/null; /prog/mapped cat /prog/mapped >/dev/null
+		a=$(cached); md5sum </data/big; /prog/mapped cat /data/big | md5sum; b=$(cached); echo "in the cache: $((b - a >= 1000))"
+		md5sum </plain/other; c=$(cached); echo "without dax: $((c - b >= 4000))"
+		/prog/mapped deny /ro/big; md5sum </ro/other
+		/prog/mapped direct /data/other /copy && md5sum </copy
+		/prog/mapped write /data/big 5000000 through-the-mapping; dd if=/data/big bs=1 skip=5000000 count=19 2>/dev/null; echo'
+	is "guest" "$out" "$big  -
+$big  -
+in the cache: 0
+$other  -
+without dax: 1
+EROFS
+EACCES
+$other  -
+$other  -
+through-the-mapping"
+	is "host" "$(beside sh -c "tail -c +5000001 $dir/big | head -c 19")" through-the-mapping
+	dax_done
+}
+
+limit_shared_and_cut_off=420
+test_shared_and_cut_off() {
+	# two VMs that map one file share the host's memory; where the host makes it shorter no VM suffers beyond the program that reads it
+	dax_dirs
+	local other pids=() pid
+	other=$(sum_of other)
+	for v in dax-a dax-b; do
+		vm $v -v "$dir:/data:dax" -v "$SM_TMP/prog:/prog:ro" -- sh -c '/prog/mapped hold /data/big /data/go; while :; do sleep 100; done'
+	done
+	for v in dax-a dax-b; do
+		until_true 90 bash -c "$sm logs $v | grep -q ready"
+		pids+=("$($sm inspect $v | jq -r '.[0].monitor_pid')")
+	done
+	# Of the pages of the file that each monitor has, half are counted as its own.
+	for pid in "${pids[@]}"; do
+		beside cat "/proc/$pid/smaps" 2>/dev/null | awk -v f="$dir/big" '$1 ~ /^[0-9a-f]+-[0-9a-f]+$/ { on = $NF == f } on && $1 == "Rss:" { r += $2 } on && $1 == "Pss:" { p += $2 }
+			END { print r, p; exit !(r >= 6000 && p <= r * 0.55) }' >pss || fail "memory of the file in monitor $pid, in all and its own: $(cat pss) kB"
+	done
+	beside truncate -s 5000000 "$dir/big"
+	beside touch "$dir/go"
+	for v in dax-a dax-b; do
+		until_true 60 bash -c "$sm logs $v | grep -qE '^(other|bus)'"
+		is "$v goes on" "$($sm exec $v sh -c 'md5sum </data/other; wc -c </data/big; tail -c +4999991 /data/big | wc -c')" "$other  -
+5000000
+10"
+	done
+	# What grows again is the file again, though zeros stood in its place.
+	beside sh -c "echo regrown >>$dir/big"
+	sleep 1.5
+	is "grown" "$($sm exec dax-a tail -c 8 /data/big)" regrown
+	$sm rm -f dax-a dax-b >/dev/null
+	dax_done
+}
+
+test_window_sizes() {
+	# a window must fit the memory, and is of no use without a mount that asks for it
+	mkdir -p s
+	out -125 run_box --dax 1G -v "$SM_TMP/s:/data" box true
+	has "no mount" "$err" 'without a mount that has the option dax'
+	out -125 run_box --dax 4G -v "$SM_TMP/s:/data:dax" box true
+	has "too large" "$err" 'more than an eighth of the memory'
+}
