@@ -2,6 +2,7 @@
 /*
  * What a program does with a mapped file, for tests in guests:
  *	mapped cat FILE			its contents through a mapping
+ *	mapped sum FILE			looks at all of it through a mapping
  *	mapped write FILE OFFSET TEXT	writes through a shared mapping
  *	mapped direct FILE OUT		writes it to OUT with O_DIRECT, straight from the mapping
  *	mapped deny FILE		what a file on a read-only mount answers: prints one word for each attempt
@@ -105,6 +106,14 @@ static __attribute__((noinline)) unsigned long sum(const char *p, size_t size)
 	return v;
 }
 
+static int look(const char *path)
+{
+	size_t size;
+	const char *p = map(path, O_RDONLY, PROT_READ, &size);
+
+	return printf("%lu\n", sum(p, size)) < 0;
+}
+
 static int hold(const char *path, const char *go)
 {
 	size_t size;
@@ -128,6 +137,8 @@ int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[1] : "";
 
+	if (!strcmp(what, "sum"))
+		return look(argv[2]);
 	if (!strcmp(what, "cat"))
 		return cat(argv[2]);
 	if (!strcmp(what, "write") && argc == 5)
@@ -138,6 +149,6 @@ int main(int argc, char **argv)
 		return deny(argv[2]);
 	if (!strcmp(what, "hold") && argc == 4)
 		return hold(argv[2], argv[3]);
-	fputs("usage: mapped cat|write|direct|deny|hold FILE ...\n", stderr);
+	fputs("usage: mapped cat|sum|write|direct|deny|hold FILE ...\n", stderr);
 	return 2;
 }
