@@ -43,9 +43,9 @@ static void test_good(void **state)
 	assert_int_equal(parse("/a:/b:links=follow", &m), 0);
 	assert_int_equal(m.v[0].symlinks, SM_FS_SYMLINKS_FOLLOW);
 	cli_mounts_free(&m);
-	assert_int_equal(parse("/a:/b:ids=none,xattrs=mapped,direct", &m), 0);
+	assert_int_equal(parse("/a:/b:ids=none,xattrs=mapped,direct,dax", &m), 0);
 	assert_int_equal(m.v[0].xattrs, SM_FS_XATTRS_MAPPED);
-	assert_true(m.v[0].direct);
+	assert_true(m.v[0].direct && m.v[0].dax);
 	assert_int_equal(m.v[0].ids, SM_FS_IDS_NONE);
 	cli_mounts_free(&m);
 	assert_int_equal(parse("/a:/b:ids=u:0:1000:1,g:0:1000:1,b:7:7:1,ro", &m), 0);

@@ -30,12 +30,14 @@ static void record_survives_a_round_trip(void **state)
 				    {.source = "/s",
 				     .target = "/v",
 				     .direct = true,
+				     .dax = true,
 				     .ids = SM_FS_IDS_RANGES,
 				     .id_ranges = ranges,
 				     .xattrs = SM_FS_XATTRS_MAPPED}};
 	struct vm_record in = {.id = "00ff00ff00ff",
 			       .mounts = mounts,
 			       .num_mounts = 3,
+			       .dax_size = 512ULL << 20,
 			       .name = "web-1",
 			       .image = "i:t",
 			       .image_id = "abc",
@@ -84,6 +86,8 @@ static void record_survives_a_round_trip(void **state)
 	assert_null(out.mounts[1].id_ranges);
 	assert_int_equal(out.mounts[2].ids, SM_FS_IDS_RANGES);
 	assert_true(out.mounts[2].direct && !out.mounts[1].direct);
+	assert_true(out.mounts[2].dax && !out.mounts[1].dax);
+	assert_true(out.dax_size == 512ULL << 20);
 	assert_int_equal(out.mounts[2].xattrs, SM_FS_XATTRS_MAPPED);
 	assert_string_equal(out.mounts[2].id_ranges, ranges);
 	assert_int_equal(vm_record_format(&out, &again, NULL), 0);

@@ -199,7 +199,7 @@ static void test_shares(void **state)
 	assert_int_equal(
 		parse("{" BASE ",\"fs\":[{\"fd\":14,\"read_only\":true,\"ids\":\"same\",\"symlinks\":\"deny\","
 		      "\"cache\":\"none\"},{\"fd\":15},{\"fd\":16,\"ids\":\"ranges\",\"id_ranges\":\"u:0:1:1\","
-		      "\"symlinks\":\"follow\",\"xattrs\":\"mapped\",\"direct\":true}]}",
+		      "\"symlinks\":\"follow\",\"xattrs\":\"mapped\",\"direct\":true,\"dax\":true}],\"dax\":536870912}",
 		      &cfg, &err),
 		0);
 	assert_int_equal(cfg.num_fs, 3);
@@ -214,12 +214,16 @@ static void test_shares(void **state)
 	assert_int_equal(cfg.fs[2].ids, SM_FS_IDS_RANGES);
 	assert_string_equal(cfg.fs[2].id_ranges, "u:0:1:1");
 	assert_true(cfg.fs[2].direct && !cfg.fs[0].direct);
+	assert_true(cfg.fs[2].dax && !cfg.fs[0].dax);
+	assert_true(cfg.dax_size == 512ULL << 20);
 	assert_int_equal(cfg.fs[0].xattrs, SM_FS_XATTRS_AUTO);
 	assert_int_equal(cfg.fs[2].xattrs, SM_FS_XATTRS_MAPPED);
 	assert_int_equal(cfg.fs[2].symlinks, SM_FS_SYMLINKS_FOLLOW);
 	vmm_config_done(&cfg);
 	refused_with("\"fs\":[{}]", "fd: missing");
 	refused_with("\"fs\":{}", "not an array");
+	refused_with("\"dax\":1048576", "not a multiple of 2 MiB");
+	refused_with("\"dax\":-2097152", "out of range");
 	refused_with("\"fs\":[{\"fd\":4,\"ids\":\"mine\"}]", "ids");
 	refused_with("\"fs\":[{\"fd\":4,\"cache\":1}]", "not a string");
 	refused_with("\"fs\":[{\"fd\":4,\"path\":\"/\"}]", "unknown member \"path\"");
