@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Any requests of a shared tree's client, over a file system in memory: the input's first KiB is what lies in the
+ * lane's memory, the rest a list of packets: u8 length, bytes. Handles of what was opened are put into packets that say
+ * so (the length's top bit), else few would ever be right. Whatever came, all is given up in the end.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "fuse/memory.h"
+#include "fuse/share_client.h"
+
+#define FILL 1024u
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void serve(struct share_client *c, uint8_t *mem, uint8_t *packet, size_t len, bool known, uint64_t known_ids[2])
+{
+	struct share_call call = {.client = c, .mem = mem, .in_fd = -1, .out_fd = -1};
+
+	if (known && len >= 40)
+		memcpy(packet + 24, known_ids, 16);
+	call.args = cursor_of(packet, len);
+	share_get_request(&call.args, &call.rq);
+	if (share_call_serve(&call) >= 0 && call.values.len >= 12 &&
+	    (call.rq.op == SHARE_OPEN || call.rq.op == SHARE_OPENDIR)) {
+		known_ids[0] = call.rq.nodeid;
+		memcpy(&known_ids[1], call.values.data, 8);
+	} else if (call.rq.op == SHARE_CREATE && call.values.len > 12) {
+		memcpy(&known_ids[0], call.values.data, 8);
+		memcpy(&known_ids[1], call.values.data + call.values.len - 12, 8);
+	}
+	if (call.bulk > SHARE_BULK)
+		abort();
+	share_call_done(&call);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct fuse_memory_options o = {.max_bytes = 1 << 20, .max_nodes = 64};
+	struct cursor c = cursor_of(data, size);
+	size_t fill = MIN(size, FILL);
+	uint8_t *mem = calloc(1, SHARE_BULK), packet[255];
+	uint64_t known_ids[2] = {0};
+	struct share_client client;
+	struct sm_fs_backend *be;
+
+	if (!mem || fuse_memory_new(&o, &be) < 0 || share_client_init(&client, be, be->ops, size & 1) < 0)
+		abort();
+	memcpy(mem, cursor_take(&c, fill), fill);
+	while (c.left > 1) {
+		uint8_t head = cursor_u8(&c);
+		size_t len = MIN((size_t)(head & 0x7f), c.left);
+
+		memcpy(packet, cursor_take(&c, len), len);
+		serve(&client, mem, packet, len, head & 0x80, known_ids);
+	}
+	share_client_done(&client);
+	fuse_memory_free(be);
+	free(mem);
+	return 0;
+}
