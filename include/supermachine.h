@@ -984,10 +984,43 @@ SM_PUBLIC int sm_fs_serve_vhost_user(struct sm_fs_backend *backend, const char *
 				     const struct sm_fs_vhost_user_options *options, struct sm_fs_server **ret,
 				     struct sm_error *err);
 
+struct sm_fs_shared_options {
+	size_t size;
+	bool read_only; /**< Changes are refused (EROFS) without asking the backend. */
+};
+#define SM_FS_SHARED_OPTIONS_INIT                                                                                      \
+	{                                                                                                              \
+		.size = sizeof(struct sm_fs_shared_options)                                                            \
+	}
+/**
+ * Serves a backend to other processes, each of which has its own stand-in for it (sm_fs_connect), on threads of its
+ * own. path and fd: as of sm_fs_serve_vhost_user, fd listening. Its clients are kept apart: one that dies loses its
+ * handles, references and locks, one that breaks the protocol is cut off, and the others go on. Whoever may connect may
+ * do with the tree what the backend lets anybody do. File data is moved by the clients themselves where the backend
+ * gives descriptors (dax_map). Serves until sm_fs_stop; up to 256 clients. options may be NULL.
+ */
+SM_PUBLIC int sm_fs_serve_shared(struct sm_fs_backend *backend, const char *path, int fd,
+				 const struct sm_fs_shared_options *options, struct sm_fs_server **ret,
+				 struct sm_error *err);
+/**
+ * A backend that another process serves on a socket (sm_fs_serve_shared), for any door of this one. When that process
+ * ends, what is under way fails with EIO and what comes after with ENOTCONN, until another serves there. Free it with
+ * sm_fs_daemon_free.
+ */
+SM_PUBLIC int sm_fs_connect(const char *path, struct sm_fs_backend **ret, struct sm_error *err);
+/**
+ * A directory of the host that a process for all of this user's programs serves, as sm_fs_posix_new does: one for each
+ * directory, set of options and group (a name; NULL: the common one). It is started when there is none, also when it
+ * was killed, and ends ten seconds after its last client. The client must outlive this call only.
+ */
+SM_PUBLIC int sm_fs_daemon_new(struct sm_client *client, const char *path, const struct sm_fs_posix_options *options,
+			       const char *group, struct sm_fs_backend **ret, struct sm_error *err);
+SM_PUBLIC struct sm_fs_backend *sm_fs_daemon_free(struct sm_fs_backend *backend);
+
 /**
  * Waits until the other side has ended it: 0, when somebody unmounted it, or the front end closed its connection;
- * another error when the front end broke the protocol, and was cut off. -ECANCELED once cancel_fd (-1: none) is
- * readable. From any thread, also several; not during sm_fs_stop.
+ * another error when the front end broke the protocol, and was cut off. Nobody else ends a shared tree. -ECANCELED once
+ * cancel_fd (-1: none) is readable. From any thread, also several; not during sm_fs_stop.
  */
 SM_PUBLIC int sm_fs_wait(struct sm_fs_server *server, int cancel_fd, struct sm_error *err);
 /**

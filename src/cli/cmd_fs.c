@@ -17,7 +17,7 @@
 #include "cli/mounts.h"
 
 struct mount_values {
-	const char *backend, *cache, *symlinks, *ids, *xattrs;
+	const char *backend, *cache, *symlinks, *ids, *xattrs, *group;
 	bool read_only, allow_other;
 	uint64_t size, threads;
 };
@@ -25,7 +25,9 @@ struct mount_values {
 #define V(m) offsetof(struct mount_values, m)
 static const struct opt options[] = {
 	{0, "backend", OPT_TEXT, V(backend), "posix|mem|daemon",
-	 "a directory of this host (default), an empty file system in memory, or the shared daemon",
+	 "a directory of this host (default), an empty file system in memory, or a directory by way of the process "
+	 "that "
+	 "serves it to all",
 	 .choices = "posix|mem|daemon"},
 	{0, "cache", OPT_TEXT, V(cache), "none|auto|always",
 	 "how long names and attributes hold: not at all, until somebody else changes them (default), or for good "
@@ -41,6 +43,8 @@ static const struct opt options[] = {
 	{0, "xattrs", OPT_TEXT, V(xattrs), "auto|mapped",
 	 "attributes security.* and trusted.* are the host's (default, with --ids same), or kept for this mount alone",
 	 .choices = "auto|mapped"},
+	{0, "share-group", OPT_TEXT, V(group), "NAME",
+	 "with --backend daemon: share that process with mounts of the same name alone"},
 	{0, "ro", OPT_FLAG, V(read_only), NULL, "read-only"},
 	{0, "allow-other", OPT_FLAG, V(allow_other), NULL, "let other users in (always so as root)"},
 	{0, "size", OPT_SIZE, V(size), "SIZE", "room in memory, with --backend mem (default 1G)", .min = 4096},
@@ -65,6 +69,11 @@ static void raise_fd_limit(void)
 	setrlimit(RLIMIT_NOFILE, &lim);
 }
 
+static bool is_shared(const struct mount_values *v)
+{
+	return v->backend && streq(v->backend, "daemon");
+}
+
 /* A mount inside what it shows would ask itself. */
 static bool lies_inside(const char *mountpoint, const char *source)
 {
@@ -74,7 +83,7 @@ static bool lies_inside(const char *mountpoint, const char *source)
 	return m && s && str_starts(m, s) && (len == 1 || m[len] == '/' || !m[len]);
 }
 
-static int make_posix(const struct mount_values *v, const char *source, const char *mountpoint,
+static int make_posix(struct cli *cli, const struct mount_values *v, const char *source, const char *mountpoint,
 		      struct sm_fs_backend **ret, struct sm_error *err)
 {
 	struct sm_fs_posix_options o = SM_FS_POSIX_OPTIONS_INIT;
@@ -93,7 +102,9 @@ static int make_posix(const struct mount_values *v, const char *source, const ch
 	o.symlinks = !v->symlinks || streq(v->symlinks, "opaque") ? SM_FS_SYMLINKS_OPAQUE
 		     : streq(v->symlinks, "deny")		  ? SM_FS_SYMLINKS_DENY
 								  : SM_FS_SYMLINKS_FOLLOW;
-	return sm_fs_posix_new(source, &o, ret, err);
+	if (!is_shared(v))
+		return sm_fs_posix_new(source, &o, ret, err);
+	return sm_fs_daemon_new(cli_client(cli), source, &o, v->group, ret, err);
 }
 
 static int make_memory(const struct mount_values *v, struct sm_fs_backend **ret, struct sm_error *err)
@@ -141,8 +152,8 @@ static int check(struct cli *cli, const struct mount_values *v, bool memory, int
 	const char *usage = "usage: supermachine fs mount SOURCE MOUNTPOINT", *ranges;
 	enum sm_fs_ids ids;
 
-	if (v->backend && streq(v->backend, "daemon"))
-		return cli_usage(cli, "use --backend posix", "--backend daemon: there is no shared daemon yet");
+	if (v->group && !is_shared(v))
+		return cli_usage(cli, NULL, "--share-group is for --backend daemon");
 	if (v->ids && !cli_ids_parse(v->ids, &ids, &ranges))
 		return cli_usage(cli, "same, caller, none, or for example u:0:1000:1,g:0:1000:1",
 				 "--ids %s: there is no such choice", v->ids);
@@ -152,7 +163,7 @@ static int check(struct cli *cli, const struct mount_values *v, bool memory, int
 	if (!memory && count < 2)
 		return cli_usage(cli, usage, "the mount point is missing");
 	if (memory && (v->cache || v->symlinks || v->ids || v->xattrs))
-		return cli_usage(cli, NULL, "--cache, --symlinks, --ids and --xattrs are for --backend posix");
+		return cli_usage(cli, NULL, "--cache, --symlinks, --ids and --xattrs are for directories");
 	if (!memory && v->size)
 		return cli_usage(cli, NULL, "--size is for --backend mem");
 	return 0;
@@ -170,16 +181,20 @@ static int run(struct cli *cli, const void *values, char **operands, int count)
 
 	if (r)
 		return r;
+	if (is_shared(v) && !cli_client(cli))
+		return CLI_FAILED;
 	raise_fd_limit();
 	o.source = memory && count < 2 ? "memory" : operands[0];
 	o.read_only = v->read_only;
 	o.allow_other = v->allow_other;
 	o.threads = (unsigned)v->threads;
-	r = memory ? make_memory(v, &be, &err) : make_posix(v, operands[0], mountpoint, &be, &err);
+	r = memory ? make_memory(v, &be, &err) : make_posix(cli, v, operands[0], mountpoint, &be, &err);
 	if (r == 0)
 		r = serve(cli, be, mountpoint, &o, &err);
 	if (memory)
 		sm_fs_memory_free(be);
+	else if (is_shared(v))
+		sm_fs_daemon_free(be);
 	else
 		sm_fs_posix_free(be);
 	return r < 0 ? cli_fail(cli, &err, NULL) : 0;

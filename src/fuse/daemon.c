@@ -556,22 +556,24 @@ static void leave_out(struct sm_fs_ops *ops, uint64_t mask)
 #undef LEAVE
 }
 
-static int daemon_new(int sock, const char *path, const struct fuse_daemon_options *options, struct sm_fs_backend **ret,
-		      struct sm_error *err)
+static int daemon_new(int sock, const struct fuse_daemon_options *o, struct sm_fs_backend **ret, struct sm_error *err)
 {
 	struct daemon *d = calloc(1, sizeof(*d));
 	int r;
 
 	if (!d) {
 		fd_close(sock);
+		if (o->done)
+			o->done(o->arg);
 		return error_sys(err, ENOMEM, "file server");
 	}
-	d->lanes = options && options->lanes ? MIN(options->lanes, SHARE_MAX_LANES) : DEFAULT_LANES;
+	d->lanes = o->lanes ? MIN(o->lanes, SHARE_MAX_LANES) : DEFAULT_LANES;
+	d->connect = o->connect;
+	d->done = o->done;
+	d->arg = o->arg;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->free, NULL);
-	r = daemon_conn_open(sock, d->lanes, &d->conn, err);
-	if (r == 0 && path && !(d->path = strdup(path)))
-		r = error_sys(err, ENOMEM, "file server");
+	r = sock < 0 ? sock : daemon_conn_open(sock, d->lanes, &d->conn, err);
 	if (r < 0) {
 		fuse_daemon_free(&d->be);
 		return r;
@@ -585,21 +587,38 @@ static int daemon_new(int sock, const char *path, const struct fuse_daemon_optio
 	return 0;
 }
 
+int fuse_daemon_new_with(const struct fuse_daemon_options *options, struct sm_fs_backend **ret, struct sm_error *err)
+{
+	return daemon_new(options->connect(options->arg, err), options, ret, err);
+}
+
+static int connect_path(void *path, struct sm_error *err)
+{
+	int sock = unix_connect(path);
+
+	return sock < 0 ? error_sys(err, -sock, "connect to the file server on %s", (const char *)path) : sock;
+}
+
 int fuse_daemon_new(const char *path, const struct fuse_daemon_options *options, struct sm_fs_backend **ret,
 		    struct sm_error *err)
 {
-	int sock = unix_connect(path), r;
+	struct fuse_daemon_options o = {.connect = connect_path, .done = free};
+	int r;
 
-	if (sock < 0)
-		return error_sys(err, -sock, "connect to the file server on %s", path);
-	r = daemon_new(sock, path, options, ret, err);
+	o.lanes = options ? options->lanes : 0;
+	o.arg = strdup(path);
+	if (!o.arg)
+		return error_sys(err, ENOMEM, "file server");
+	r = fuse_daemon_new_with(&o, ret, err);
 	return r < 0 ? error_wrap(err, r, "%s", path) : 0;
 }
 
 int fuse_daemon_new_fd(int fd, const struct fuse_daemon_options *options, struct sm_fs_backend **ret,
 		       struct sm_error *err)
 {
-	return daemon_new(fd, NULL, options, ret, err);
+	struct fuse_daemon_options o = {.lanes = options ? options->lanes : 0};
+
+	return daemon_new(fd, &o, ret, err);
 }
 
 struct sm_fs_backend *fuse_daemon_free(struct sm_fs_backend *be)
@@ -611,7 +630,8 @@ struct sm_fs_backend *fuse_daemon_free(struct sm_fs_backend *be)
 	daemon_conn_free(d->conn);
 	pthread_cond_destroy(&d->free);
 	pthread_mutex_destroy(&d->lock);
-	free(d->path);
+	if (d->done)
+		d->done(d->arg);
 	free(d);
 	return NULL;
 }

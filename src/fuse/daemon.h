@@ -18,6 +18,11 @@
 
 struct fuse_daemon_options {
 	unsigned lanes; /* requests under way at once; 0: 4, at most 8 */
+	/* For fuse_daemon_new_with: a connected socket, now and whenever the server is gone, or -errno. From any
+	 * thread, one at a time. done: there will be no more of it; NULL: nothing to do. */
+	int (*connect)(void *arg, struct sm_error *err);
+	void (*done)(void *arg);
+	void *arg;
 };
 
 /* Connects to a server's socket, now and whenever a new server is there. options may be NULL. */
@@ -26,6 +31,9 @@ int fuse_daemon_new(const char *path, const struct fuse_daemon_options *options,
 /* The same over a connected socket, taken in any case: once its server is gone that is the end. */
 int fuse_daemon_new_fd(int fd, const struct fuse_daemon_options *options, struct sm_fs_backend **ret,
 		       struct sm_error *err) MUST_CHECK;
+/* The same by way of options->connect; done is called in any case, in the end. */
+int fuse_daemon_new_with(const struct fuse_daemon_options *options, struct sm_fs_backend **ret,
+			 struct sm_error *err) MUST_CHECK;
 /* No session may use it any more. NULL allowed; returns NULL. */
 struct sm_fs_backend *fuse_daemon_free(struct sm_fs_backend *be);
 

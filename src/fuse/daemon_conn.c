@@ -135,9 +135,9 @@ static int reconnect_locked(struct daemon *d)
 	struct daemon_conn *fresh;
 	int sock;
 
-	if (!d->path || time_now_ns() < d->retry_at)
+	if (!d->connect || time_now_ns() < d->retry_at)
 		return -ENOTCONN;
-	sock = unix_connect(d->path);
+	sock = d->connect(d->arg, NULL);
 	if (sock < 0 || daemon_conn_open(sock, d->lanes, &fresh, NULL) < 0) {
 		d->retry_at = time_now_ns() + RETRY_NS;
 		return -ENOTCONN;

@@ -29,7 +29,10 @@ struct daemon_conn {
 struct daemon {
 	struct sm_fs_backend be; /* first */
 	struct sm_fs_ops ops;
-	char *path; /* NULL: no second connection */
+	/* Where another connection comes from; NULL: nowhere. */
+	int (*connect)(void *arg, struct sm_error *err);
+	void (*done)(void *arg); /* NULL: nothing to do */
+	void *arg;
 	unsigned lanes;
 	pthread_mutex_t lock;	  /* guards all below, and a conn's lists */
 	pthread_cond_t free;	  /* a lane is */

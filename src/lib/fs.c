@@ -1,23 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* File systems through the public header: the backends that the library brings, and the doors. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
-#include "fuse/dev_fuse.h"
 #include "fuse/memory.h"
-#include "fuse/posix.h"
-#include "lib/lib.h"
-#include "vhost/server.h"
-
-/* One of them is there. */
-struct sm_fs_server {
-	struct fuse_dev *dev;
-	struct vhost_server *vhost;
-};
+#include "lib/fs.h"
 
 int sm_fs_memory_new(const struct sm_fs_memory_options *options, struct sm_fs_backend **ret, struct sm_error *err)
 {
@@ -126,12 +118,25 @@ int sm_fs_serve_vhost_user(struct sm_fs_backend *backend, const char *path, int 
 	return r;
 }
 
+/* A shared tree ends by sm_fs_stop alone. */
+static int wait_for_cancel(int cancel_fd, struct sm_error *err)
+{
+	struct pollfd p = {.fd = cancel_fd, .events = POLLIN};
+
+	while (poll(&p, 1, -1) < 0)
+		if (errno != EINTR)
+			return error_sys(err, errno, "wait");
+	return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "stopped");
+}
+
 int sm_fs_wait(struct sm_fs_server *server, int cancel_fd, struct sm_error *err)
 {
 	int r;
 
 	if (server->vhost)
 		return vhost_server_wait(server->vhost, cancel_fd, err);
+	if (server->share)
+		return wait_for_cancel(cancel_fd, err);
 	r = fuse_dev_wait(server->dev, cancel_fd);
 	if (r == -ECANCELED)
 		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "stopped");
@@ -143,6 +148,7 @@ struct sm_fs_server *sm_fs_stop(struct sm_fs_server *server)
 	if (server) {
 		fuse_dev_unmount(server->dev);
 		vhost_server_stop(server->vhost);
+		share_server_stop(server->share);
 	}
 	free(server);
 	return NULL;
@@ -152,12 +158,20 @@ void sm_fs_get_stats(struct sm_fs_server *server, struct sm_fs_stats *ret)
 {
 	size_t size = ret->size ? MIN(ret->size, sizeof(*ret)) : sizeof(*ret);
 	struct fuse_session_stats s = {0};
+	struct share_server_stats shared;
 	struct sm_fs_stats now;
 
-	if (server->vhost)
+	if (server->share) {
+		share_server_get_stats(server->share, &shared);
+		s = (struct fuse_session_stats){.requests = shared.requests,
+						.errors = shared.errors,
+						.malformed = shared.cut_off,
+						.handles_open = shared.handles};
+	} else if (server->vhost) {
 		vhost_server_get_stats(server->vhost, &s);
-	else
+	} else {
 		fuse_dev_get_stats(server->dev, &s);
+	}
 	now = (struct sm_fs_stats){
 		.size = size,
 		.requests = s.requests,

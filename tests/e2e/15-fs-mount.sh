@@ -202,8 +202,8 @@ test_mistakes() {
 	has "itself" "$err" 'would show itself'
 	out -125 $sm fs mount src nowhere
 	has "mount point" "$err" 'nowhere: No such file'
-	out -125 $sm fs mount --backend daemon src mnt
-	has "daemon" "$err" 'no shared daemon yet'
+	out -125 $sm fs mount --share-group g src mnt
+	has "daemon" "$err" 'for --backend daemon'
 	out -125 $sm fs mount --symlinks sometimes src mnt
 	has "symlinks" "$err" 'deny.opaque.follow'
 	out -125 $sm fs mount --ids sometimes src mnt
@@ -211,9 +211,38 @@ test_mistakes() {
 	out -125 $sm fs mount --cache sometimes src mnt
 	has "cache" "$err" 'none.auto.always'
 	out -125 $sm fs mount --backend mem --cache none mnt
-	has "mem" "$err" 'for --backend posix'
+	has "mem" "$err" 'for directories'
 	out -125 $sm fs
 	has "half" "$err" 'fs: what of it'
+}
+
+test_shared_daemon() {
+	# mounts of a directory share the process that serves it; when that is killed they go on with the next; it ends by itself
+	can_mount
+	mkdir -p src a b
+	echo hello >src/file
+	$sm fs mount --backend daemon src a >a.log 2>&1 &
+	first=$!
+	$sm fs mount --backend daemon src b >b.log 2>&1 &
+	second=$!
+	trap 'kill -9 $first $second 2>/dev/null || true; umount -l "$SM_TMP"/a "$SM_TMP"/b 2>/dev/null || true' EXIT
+	until_true 20 grep -q "is mounted on" a.log
+	until_true 20 grep -q "is mounted on" b.log
+	is "a file" "$(cat a/file)" hello
+	echo more >>a/file
+	is "of the other's" "$(tail -n 1 b/file)" more
+	daemons() { pgrep -f "supermachine-fsd --share .*--source $(pwd -P)/src" || true; }
+	is "one for both" "$(daemons | wc -l)" 1
+	kill -9 "$(daemons)"
+	is "again" "$(cat a/file)" $'hello\nmore'
+	is "there too" "$(cat b/file)" $'hello\nmore'
+	mkdir b/new
+	is "one again" "$(daemons | wc -l)" 1
+	test -d a/new
+	kill "$first" "$second"
+	wait "$first" "$second"
+	all_gone() { [ -z "$(daemons)" ]; }
+	until_true 60 all_gone
 }
 
 test_own_backend() {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any answers of a shared tree's server to a daemon backend: the input's first KiB is what lies in the lane's memory,
- * the rest a list of answers: u8 which call of the backend gets it (top bit: with a descriptor), u8 length, bytes.
+ * Any answers of a shared tree's server to a daemon backend: the input's first 64 bytes are what lies in the lane's
+ * memory, the rest a list of answers: u8 which call of the backend gets it (top bit: with a descriptor), u8 length,
+ * bytes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,7 @@
 #include "fuse/daemon.h"
 #include "fuse/share_proto.h"
 
-#define FILL 1024u
+#define FILL 64u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

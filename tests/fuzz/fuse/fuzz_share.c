@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any requests of a shared tree's client, over a file system in memory: the input's first KiB is what lies in the
+ * Any requests of a shared tree's client, over a file system in memory: the input's first 64 bytes are what lies in the
  * lane's memory, the rest a list of packets: u8 length, bytes. Handles of what was opened are put into packets that say
  * so (the length's top bit), else few would ever be right. Whatever came, all is given up in the end.
  */
@@ -11,7 +11,7 @@
 #include "fuse/memory.h"
 #include "fuse/share_client.h"
 
-#define FILL 1024u
+#define FILL 64u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -41,13 +41,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct fuse_memory_options o = {.max_bytes = 1 << 20, .max_nodes = 64};
 	struct cursor c = cursor_of(data, size);
 	size_t fill = MIN(size, FILL);
-	uint8_t *mem = calloc(1, SHARE_BULK), packet[255];
+	static uint8_t mem[SHARE_BULK];
+	uint8_t packet[255];
 	uint64_t known_ids[2] = {0};
 	struct share_client client;
 	struct sm_fs_backend *be;
 
-	if (!mem || fuse_memory_new(&o, &be) < 0 || share_client_init(&client, be, be->ops, size & 1) < 0)
+	if (fuse_memory_new(&o, &be) < 0 || share_client_init(&client, be, be->ops, size & 1) < 0)
 		abort();
+	memset(mem, 0, SHARE_LISTING);
 	memcpy(mem, cursor_take(&c, fill), fill);
 	while (c.left > 1) {
 		uint8_t head = cursor_u8(&c);
@@ -58,6 +60,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	share_client_done(&client);
 	fuse_memory_free(be);
-	free(mem);
 	return 0;
 }
