@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -88,11 +89,29 @@ void keeper_saved(struct keeper *k, const char *error)
 	keeper_end(k, SM_REASON_EXITED, 0, "%s", "");
 }
 
+/*
+ * The program that started this VM may have been killed before anybody could connect to us. Whoever looked at the VM in
+ * between took us for dead: wrote the record of its end (lib/vm.c), maybe removed its directory. Both sides write
+ * first and look then, so at least one of them sees the other.
+ */
+static bool given_up(struct keeper *k)
+{
+	_fd_ int fd = openat(k->dirfd, "exit.json", O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 && fstat(k->dirfd, &st) == 0 && st.st_nlink > 0)
+		return false;
+	keeper_end(k, SM_REASON_STOPPED, 0, "given up before it answered: the program that started it was killed");
+	return true;
+}
+
 void keeper_try_main(struct keeper *k)
 {
 	int r;
 
 	if (k->phase != PHASE_READY || (k->args.owner && !k->attach_client))
+		return;
+	if (given_up(k))
 		return;
 	k->phase = PHASE_MAIN;
 	r = agent_exec_main(k);
@@ -319,8 +338,12 @@ void keeper_listen(struct keeper *k)
 {
 	struct sm_error err = {0};
 
-	if (k->args.restore && k->listen_fd < 0 && k->phase < PHASE_ENDING && server_start(k, &err) < 0)
+	if (!k->args.restore || k->listen_fd >= 0 || k->phase >= PHASE_ENDING)
+		return;
+	if (server_start(k, &err) < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
+	else
+		given_up(k);
 }
 
 /* Nobody but its maker knows of a base's keeper: one whose maker was killed before it came has to notice by itself. */
@@ -358,6 +381,8 @@ static int start(struct keeper *k, struct sm_error *err)
 		return r;
 	k->boot_since = now;
 	loop_timer_at(k->deadline, now + start_limit(k));
+	if (!k->args.restore)
+		given_up(k);
 	if (k->args.owner)
 		loop_timer_at(k->owner_timer, now + owner_limit(k));
 	return 0;

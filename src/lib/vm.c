@@ -212,6 +212,12 @@ static int view_without_keeper(struct sm_client *c, int dir, const char *id, str
 		return 0;
 	}
 	derive_exit(c, dir, r == 0 ? &start : NULL, &v->exit);
+	/* One that was slow to come up, its starter killed meanwhile, listens first and looks for that record then. */
+	if (r == 0 && ask_keeper(c, id, &v->status, NULL) == 0 && v->status.state != SM_VM_EXITED &&
+	    v->status.state != SM_VM_STOPPING) {
+		v->state = v->status.state;
+		unlinkat(dir, "exit.json", 0);
+	}
 	return 0;
 }
 

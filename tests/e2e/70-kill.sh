@@ -30,7 +30,7 @@ test_kill_orders() {
 		m=$(field "$name" .monitor_pid) k=$(field "$name" .keeper_pid)
 		for who in $order; do
 			case $who in
-			cli) kill -9 $cli ;;
+			cli) kill -9 $cli 2>/dev/null || true ;; # it may have ended by itself
 			monitor) beside kill -9 "$m" 2>/dev/null || true ;;
 			keeper) beside kill -9 "$k" 2>/dev/null || true ;;
 			esac

@@ -77,6 +77,8 @@ void rig_start(struct rig *r, const struct rig_options *o)
 	write_record(r, o);
 	if (o->state)
 		write_snapshot(r, o->state);
+	if (o->given_up)
+		write_text(r, "exit.json", "{}");
 	r->keeper = fork();
 	assert_true(r->keeper >= 0);
 	if (r->keeper == 0) {

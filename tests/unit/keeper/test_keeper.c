@@ -636,6 +636,23 @@ static void restored_vm_runs(void **state)
 	assert_false(x.restore_failed);
 }
 
+/* Its starter was killed, and somebody has written the record of its end before it came up. */
+static void given_up_before_it_answered(void **state)
+{
+	for (int i = 0; i < 4; i++) {
+		struct vm_exit x;
+		struct rig r;
+
+		rig_start(&r, &(struct rig_options){.argv = {"exit", "7"},
+						    .state = i % 2 ? "fine" : NULL,
+						    .owner = i / 2,
+						    .given_up = true});
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_STOPPED, 125);
+		assert_non_null(strstr(x.outcome.message, "given up"));
+	}
+}
+
 /* Before anybody could connect: the library looks for the record. */
 static void broken_snapshots_are_told(void **state)
 {
@@ -687,6 +704,7 @@ int main(void)
 		cmocka_unit_test(stop_ends_a_pause),
 		cmocka_unit_test(base_ends_with_its_maker),
 		cmocka_unit_test(restored_vm_runs),
+		cmocka_unit_test(given_up_before_it_answered),
 		cmocka_unit_test(broken_snapshots_are_told),
 	};
 
