@@ -85,7 +85,7 @@ test_large_image() {
 	box
 	local m
 	# Holes make no window: with the full counts it is all data, and the image a disk instead.
-	if [ "$SM_SCALE" -gt 1 ]; then yes 'not a hole' | head -c 2176M >large; else truncate -s 2176M large; fi
+	if [ "$SM_SCALE" -gt 1 ]; then head -c 2176M < <(yes 'not a hole') >large; else truncate -s 2176M large; fi
 	for m in 0 1100 2172; do head -c 4M /dev/urandom | dd of=large bs=1M seek=$m conv=notrunc status=none; done
 	tar -S --format=pax -cf large.tar large
 	"$SM_TOP/tests/lib/mkimage" --layer "$SM_SHARED/root" --layer large.tar --tag latest --env PATH=/bin lay >/dev/null
