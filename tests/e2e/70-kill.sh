@@ -26,7 +26,7 @@ test_kill_orders() {
 		local name=order$n m k who cli
 		$sm run -m 256M --name "$name" box sh -c 'echo ready; sleep 1000' >"$name.out" 2>"$name.err" &
 		cli=$!
-		until_true 40 grep -q ready "$name.out"
+		until_true 120 grep -q ready "$name.out"
 		m=$(field "$name" .monitor_pid) k=$(field "$name" .keeper_pid)
 		for who in $order; do
 			case $who in
@@ -56,7 +56,7 @@ test_unnamed_vms_vanish() {
 	box
 	$sm run -m 256M box sh -c 'echo ready; sleep 1000' >o &
 	local cli=$! m
-	until_true 40 grep -q ready o
+	until_true 120 grep -q ready o
 	m=$($sm ps --format json | jq -r '.[0].monitor_pid')
 	kill -9 $cli
 	until_true 20 gone "$m"
@@ -108,7 +108,7 @@ test_keeper_killed_session() {
 	box
 	$sm run -m 256M --name victim box sh -c 'echo ready; sleep 1000' >o 2>e &
 	local cli=$! rc=0 k
-	until_true 40 grep -q ready o
+	until_true 120 grep -q ready o
 	k=$(field victim .keeper_pid)
 	beside kill -9 "$k"
 	wait $cli || rc=$?
