@@ -344,7 +344,7 @@ static size_t scaled(size_t full)
 	const char *s = getenv("SM_SCALE");
 	double f = s ? atof(s) : 0.2;
 
-	return (size_t)((double)full * (f > 0 ? f : 0.2));
+	return (size_t)((double)full * (f > 0 ? MIN(f, 1.0) : 0.2));
 }
 
 static void test_bulk(void **state)
