@@ -66,6 +66,25 @@ static int make_volumes(const struct proto_setup *s, struct sm_error *err)
 	return 0;
 }
 
+static int make_tmpfs(const struct proto_setup *s, struct sm_error *err)
+{
+	for (char **t = s->tmpfs; t && *t; t++) {
+		struct proto_tmpfs x;
+		int r = proto_tmpfs_parse(*t, &x);
+
+		if (r == 0)
+			r = mkdir_p(x.path, 0755);
+		if (r == -EEXIST)
+			r = 0;
+		if (r == 0 &&
+		    mount("tmpfs", x.path, "tmpfs", MS_NOSUID | MS_NODEV | (x.noexec ? MS_NOEXEC : 0), x.data) < 0)
+			r = -errno;
+		if (r < 0)
+			return error_sys(err, -r, "tmpfs '%s'", *t);
+	}
+	return 0;
+}
+
 /* Stage times, for SUPERMACHINE_LOG=debug on the kernel's command line. */
 static int stage(uint64_t *since, const char *what, int r)
 {
@@ -99,6 +118,8 @@ static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error 
 		r = make_volumes(s, err);
 	if (r == 0)
 		r = stage(&since, "attach", shares_attach(s, &shares, err));
+	if (r == 0)
+		r = make_tmpfs(s, err);
 	if (r == 0 && s->read_only && mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
 		r = error_sys(err, errno, "make the root read-only");
 	return r;

@@ -380,6 +380,11 @@ struct sm_vm_options {
 	 * start, and closed with the VM; connections wait until its command runs, 2000 are served at once. */
 	const struct sm_port *ports;
 	size_t num_ports;
+	const char *const *hosts; /**< "NAME:ADDRESS", more lines of /etc/hosts. */
+	bool read_only;		  /**< The container's root cannot be written; mounts and tmpfs can. */
+	/** "PATH[:OPTIONS]", a file system in memory there; OPTIONS: size=SIZE, mode=OCTAL, exec, noexec (the default),
+	 * rw. At most 32. */
+	const char *const *tmpfs;
 	bool cold; /**< Boot. Else it starts from a base snapshot of its memory size and CPUs, which is made if there is
 		      none yet. */
 };
@@ -481,6 +486,23 @@ SM_PUBLIC int sm_vm_unpause(struct sm_vm *vm, struct sm_error *err);
 /** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first. */
 SM_PUBLIC int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err);
 
+/** What a VM uses, by the word of its guest. */
+struct sm_vm_stats {
+	size_t size;
+	uint64_t uptime_ns;
+	uint64_t cpu_user_ns, cpu_system_ns;		   /**< Of all its CPUs, since it was booted. */
+	uint64_t memory_total, memory_used, memory_cached; /**< used: what programs could not have. */
+	uint64_t disk_total, disk_used;			   /**< Of the writable layer. */
+	uint64_t processes;				   /**< Threads, the kernel's own too. */
+	uint64_t oom_kills;
+};
+#define SM_VM_STATS_INIT                                                                                               \
+	{                                                                                                              \
+		.size = sizeof(struct sm_vm_stats)                                                                     \
+	}
+/** Asks the guest: -ESRCH unless it runs, -ETIMEDOUT when it has not answered for 5 s. */
+SM_PUBLIC int sm_vm_get_stats(struct sm_vm *vm, struct sm_vm_stats *ret, struct sm_error *err);
+
 struct sm_logs_options {
 	size_t size;
 	bool follow;		  /**< Go on until the VM ends. */
@@ -488,6 +510,7 @@ struct sm_logs_options {
 	uint64_t tail;		  /**< Only the last so many lines; 0: all. */
 	int stdout_fd, stderr_fd; /**< Where to write; -1: leave that stream out. */
 	int cancel_fd;		  /**< Stop (-ECANCELED) when this becomes readable; -1: none. */
+	int64_t since_ns;	  /**< Only what was printed from this time on; 0: all. */
 };
 #define SM_LOGS_OPTIONS_INIT                                                                                           \
 	{                                                                                                              \
@@ -548,6 +571,10 @@ struct sm_exec_options {
 	 * pipe, socket, tty.
 	 */
 	int stdin_fd, stdout_fd, stderr_fd;
+	/** It goes on without its handle and its output is dropped: sm_vm_exec returns when it runs, fails when it
+	 * cannot be started (-ENOENT, -EACCES), and the handle is good for sm_exec_close alone. Not with tty or
+	 * stdin_open. */
+	bool detach;
 };
 #define SM_EXEC_OPTIONS_INIT                                                                                           \
 	{                                                                                                              \

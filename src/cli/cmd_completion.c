@@ -244,7 +244,7 @@ static void complete_verb(const struct typed *t, const struct verb *v, char **wo
 
 	if (operand && v->command)
 		puts(":file"); /* the command's own arguments */
-	else if (o && o->choices)
+	else if (o && o->choices && o->type == OPT_TEXT)
 		offer_choices(t, o->choices);
 	else if (o)
 		puts(":file");

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* exec: one more command in a running VM. */
+#include <errno.h>
 #include <string.h>
 
 #include "base/util.h"
 #include "cli/session.h"
 
 struct exec_values {
-	bool interactive, tty;
+	bool interactive, tty, detach;
 	const char *workdir, *user;
 	struct opt_list env, env_file;
 	uint64_t timeout;
@@ -16,6 +17,7 @@ struct exec_values {
 static const struct opt options[] = {
 	{'i', "interactive", OPT_FLAG, V(interactive), NULL, "pass standard input on"},
 	{'t', "tty", OPT_FLAG, V(tty), NULL, "give the command a terminal"},
+	{'d', "detach", OPT_FLAG, V(detach), NULL, "leave it running in the VM; its output is dropped"},
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable, or pass on the caller's"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
 	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
@@ -45,24 +47,34 @@ static int run_in(struct cli *cli, const struct exec_values *v, struct session *
 	o.cwd = v->workdir;
 	o.user = v->user;
 	o.timeout_ns = v->timeout;
+	o.detach = v->detach;
 	if (r >= 0)
 		r = sm_vm_exec(vm, &o, &exec, &err);
-	if (r >= 0) {
+	if (r >= 0 && !v->detach) {
 		session_started(s, exec);
 		r = session_wait(s, exec, &outcome, &err);
 	}
 	sm_exec_close(exec);
 	cli_env_free(env);
+	if (r < 0 && v->detach)
+		return cli_fail(cli, &err, NULL) + (r == -ENOENT   ? 127 - CLI_FAILED
+						    : r == -EACCES ? 126 - CLI_FAILED
+								   : 0);
+	if (v->detach)
+		return 0;
 	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, 0, 0);
 }
 
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	struct sm_error err = {0};
+	const struct exec_values *v = values;
 	struct session session;
 	struct sm_vm *vm;
 	int status;
 
+	if (v->detach && (v->interactive || v->tty))
+		return cli_usage(cli, NULL, "-d goes without -i and -t");
 	if (session_begin(&session, cli, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	vm = cli_open_vm(cli, operands[0]);

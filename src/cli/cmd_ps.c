@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ps: lists VMs. */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -7,10 +9,12 @@
 #include "cli/cli.h"
 #include "cli/mounts.h"
 #include "cli/ports.h"
+#include "cli/template.h"
 
 struct ps_values {
 	bool all, quiet, no_trunc;
 	const char *format;
+	struct opt_list filters;
 };
 
 #define V(m) offsetof(struct ps_values, m)
@@ -18,7 +22,9 @@ static const struct opt options[] = {
 	{'a', "all", OPT_FLAG, V(all), NULL, "also those that have ended"},
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only ids"},
 	{0, "no-trunc", OPT_FLAG, V(no_trunc), NULL, "cut nothing to fit the terminal"},
-	{0, "format", OPT_TEXT, V(format), "table|json", "how to print", .choices = "table|json"},
+	{'f', "filter", OPT_LIST, V(filters), "KEY=VALUE",
+	 "label=NAME[=VALUE], name=PART, id=PART, status=STATE, ancestor=IMAGE"},
+	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE", "how to print; '{{.ID}} {{.Name}}': these fields"},
 };
 #undef V
 
@@ -108,24 +114,224 @@ static void print_table(struct sm_vm_info **list, size_t count, bool whole)
 	table_done(&t);
 }
 
+/* -------------------------------------------------------------------------------------------- filters */
+
+static bool has_label(const struct sm_vm_info *vm, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	for (const char *const *l = vm->labels; l && *l; l++)
+		if (streq(*l, wanted) || (!strchr(wanted, '=') && strncmp(*l, wanted, len) == 0 && (*l)[len] == '='))
+			return true;
+	return false;
+}
+
+static bool is_image(const struct sm_vm_info *vm, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	return streq(vm->image, wanted) ||
+	       (strncmp(vm->image, wanted, len) == 0 && streq(vm->image + len, ":latest")) ||
+	       (len >= 4 && str_starts(vm->image_id, wanted));
+}
+
+/* docker's word for a state that we call otherwise. */
+static bool is_state(const struct sm_vm_info *vm, const char *wanted)
+{
+	return streq(sm_vm_state_name(vm->state), wanted) || (streq(wanted, "created") && vm->state == SM_VM_STARTING);
+}
+
+static bool name_has(const struct sm_vm_info *vm, const char *wanted)
+{
+	return strstr(vm->name, wanted) != NULL;
+}
+
+static bool id_begins(const struct sm_vm_info *vm, const char *wanted)
+{
+	return str_starts(vm->id, wanted);
+}
+
+static const struct {
+	const char *key;
+	bool (*fits)(const struct sm_vm_info *vm, const char *wanted);
+	bool all; /* every one given has to fit */
+} filters[] = {
+	{"label", has_label, true},  {"name", name_has, false},	    {"id", id_begins, false},
+	{"status", is_state, false}, {"ancestor", is_image, false},
+};
+
+/* The value of KEY=VALUE, NULL for another key. */
+static const char *filter_value(const char *text, const char *key)
+{
+	size_t len = strlen(key);
+
+	return strncmp(text, key, len) == 0 && text[len] == '=' ? text + len + 1 : NULL;
+}
+
+static int check_filters(struct cli *cli, const struct opt_list *list)
+{
+	for (size_t i = 0; i < list->n; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < ARRAY_SIZE(filters); k++)
+			known |= filter_value(list->v[i], filters[k].key) != NULL;
+		if (!known)
+			return cli_usage(cli, "label=, name=, id=, status=, ancestor=", "no such filter: %s",
+					 list->v[i]);
+	}
+	return 0;
+}
+
+static bool passes(const struct sm_vm_info *vm, const struct opt_list *list)
+{
+	for (size_t k = 0; k < ARRAY_SIZE(filters); k++) {
+		size_t given = 0, fit = 0;
+
+		for (size_t i = 0; i < list->n; i++) {
+			const char *value = filter_value(list->v[i], filters[k].key);
+
+			given += value != NULL;
+			fit += value && filters[k].fits(vm, value);
+		}
+		if (given && (filters[k].all ? fit < given : !fit))
+			return false;
+	}
+	return true;
+}
+
+/* The others are freed. */
+static size_t apply_filters(struct sm_vm_info **list, size_t n, const struct opt_list *wanted)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (passes(list[i], wanted))
+			list[kept++] = list[i];
+		else
+			sm_vm_info_free(list[i]);
+	}
+	return kept;
+}
+
+/* ------------------------------------------------------------------------------------------ templates */
+
+static void put_list(struct buf *b, const char *const *v)
+{
+	for (size_t i = 0; v && v[i]; i++)
+		buf_printf(b, "%s%s", i ? "," : "", v[i]);
+}
+
+static void put_ports(struct buf *b, const struct sm_vm_info *vm)
+{
+	for (size_t i = 0; vm->state != SM_VM_EXITED && i < vm->num_ports; i++) {
+		const struct sm_port *p = &vm->ports[i];
+		bool v6 = p->address && strchr(p->address, ':');
+
+		buf_printf(b, "%s%s%s%s:%u->%u/tcp", i ? ", " : "", v6 ? "[" : "", p->address ? p->address : "0.0.0.0",
+			   v6 ? "]" : "", p->host_port, p->guest_port);
+	}
+}
+
+static bool field(const void *row, const char *name, struct buf *b)
+{
+	const struct sm_vm_info *vm = row;
+	char text[64], age[16];
+
+	if (streq(name, "ID")) {
+		buf_printf(b, "%s", vm->id);
+	} else if (streq(name, "Name") || streq(name, "Names")) {
+		buf_printf(b, "%s", vm->name);
+	} else if (streq(name, "Image")) {
+		buf_printf(b, "%s", vm->image);
+	} else if (streq(name, "Command")) {
+		_free_ char *line = cli_command_line(vm->argv);
+
+		buf_printf(b, "\"%s\"", line ? line : "");
+	} else if (streq(name, "Status")) {
+		status_text(vm, text_now(), text, sizeof(text));
+		buf_printf(b, "%s", text);
+	} else if (streq(name, "State")) {
+		buf_printf(b, "%s", sm_vm_state_name(vm->state));
+	} else if (streq(name, "CreatedAt")) {
+		time_t t = (time_t)(vm->created_ns / 1000000000);
+		struct tm tm;
+
+		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
+		buf_printf(b, "%s", text);
+	} else if (streq(name, "RunningFor")) {
+		buf_printf(b, "%s ago", text_age(vm->created_ns, text_now(), age));
+	} else if (streq(name, "Ports")) {
+		put_ports(b, vm);
+	} else if (streq(name, "Labels")) {
+		put_list(b, vm->labels);
+	} else {
+		return false;
+	}
+	return true;
+}
+
+static int print_template(struct cli *cli, const char *format, struct sm_vm_info **list, size_t count)
+{
+	static const struct sm_vm_info none = {.id = "", .name = "", .image = "", .image_id = ""};
+	char what[96];
+
+	/* A mistake is told also where there is nothing to list. */
+	for (size_t i = 0; i < (count ? count : 1); i++) {
+		_cleanup_(buf_done) struct buf b = {0};
+		int r = template_expand(format, count ? list[i] : &none, field, &b, what);
+
+		if (r == -EINVAL)
+			return cli_usage(cli, "fields: supermachine ps --help", "--format: %s", what);
+		buf_put_u8(&b, 0);
+		if (r < 0 || b.error)
+			return cli_usage(cli, NULL, "no memory");
+		if (count)
+			printf("%s\n", (const char *)b.data);
+	}
+	return 0;
+}
+
+static bool wants_all(const struct ps_values *v)
+{
+	bool all = v->all;
+
+	for (size_t i = 0; i < v->filters.n; i++)
+		all |= filter_value(v->filters.v[i], "status") != NULL;
+	return all;
+}
+
+static int print(struct cli *cli, const struct ps_values *v, struct sm_vm_info **list, size_t n)
+{
+	if (v->format && (streq(v->format, "json")))
+		return print_json(cli, list, n);
+	if (v->format && template_is(v->format))
+		return print_template(cli, v->format, list, n);
+	if (!v->quiet)
+		print_table(list, n, v->no_trunc);
+	for (size_t i = 0; v->quiet && i < n; i++)
+		puts(list[i]->id);
+	return 0;
+}
+
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	const struct ps_values *v = values;
 	struct sm_vm_info **list = NULL;
 	struct sm_error err = {0};
 	size_t n = 0;
-	int status = 0;
+	int status = check_filters(cli, &v->filters);
 
+	if (status)
+		return status;
+	if (v->format && !streq(v->format, "table") && !streq(v->format, "json") && !template_is(v->format))
+		return cli_usage(cli, "table, json or a template as '{{.ID}} {{.Name}}'", "--format cannot be '%s'",
+				 v->format);
 	if (!cli_client(cli))
 		return CLI_FAILED;
-	if (sm_vm_list(cli->client, v->all, &list, &n, &err) < 0)
+	if (sm_vm_list(cli->client, wants_all(v), &list, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
-	if (v->format && streq(v->format, "json"))
-		status = print_json(cli, list, n);
-	else if (!v->quiet)
-		print_table(list, n, v->no_trunc);
-	for (size_t i = 0; v->quiet && !v->format && i < n; i++)
-		puts(list[i]->id);
+	n = apply_filters(list, n, &v->filters);
+	status = print(cli, v, list, n);
 	sm_vm_list_free(list, n);
 	return status;
 }
@@ -136,6 +342,9 @@ const struct verb verb_ps = {
 	.name = "ps",
 	.operands = "",
 	.summary = "List VMs",
+	.details = "Fields of a template: .ID .Name .Names .Image .Command .Status .State .CreatedAt .RunningFor "
+		   ".Ports .Labels. "
+		   "Filters: those of one key are alternatives, but for label; status shows VMs that have ended, too.",
 	.examples = examples,
 	VERB_OPTS(options, struct ps_values),
 	.group = GROUP_VMS,

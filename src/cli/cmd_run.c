@@ -1,20 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run: an image's command in a new VM. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+#include "base/fileio.h"
 #include "base/util.h"
 #include "cli/mounts.h"
 #include "cli/ports.h"
 #include "cli/session.h"
 
 struct run_values {
-	bool interactive, tty, detach, keep, rm, tmpfs_root, cold;
-	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal;
-	struct opt_list env, env_file, labels, volumes, ports;
+	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only;
+	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal, *cidfile, *pull,
+		*network;
+	struct opt_list env, env_file, labels, volumes, ports, hosts, tmpfs;
 	uint64_t memory, cpus, disk, dax, timeout;
 };
+
+#define SHARES_NOTHING "a VM shares no namespaces with the host or another VM"
+#define ALL_CAPABILITIES "the VM is the boundary, and root in it has all capabilities"
 
 #define V(m) offsetof(struct run_values, m)
 static const struct opt options[] = {
@@ -45,12 +52,32 @@ static const struct opt options[] = {
 	{0, "stop-signal", OPT_TEXT, V(stop_signal), "SIGNAL", "what supermachine stop sends (default: the image's)"},
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the VM (default: its id)"},
 	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the VM"},
+	{0, "add-host", OPT_LIST, V(hosts), "NAME:ADDRESS", "one more line of /etc/hosts"},
+	{0, "read-only", OPT_FLAG, V(read_only), NULL, "the root cannot be written; -v and --tmpfs can"},
+	{0, "tmpfs", OPT_LIST, V(tmpfs), "PATH[:OPTIONS]",
+	 "a file system in memory; OPTIONS: size=SIZE, mode=OCTAL, exec"},
+	{0, "cidfile", OPT_TEXT, V(cidfile), "FILE", "write the VM's id into a new file"},
+	{0, "pull", OPT_TEXT, V(pull), "missing|never|always", "where images come from: the store alone, today",
+	 .choices = "missing|never|always"},
 	{0, "kernel", OPT_TEXT, V(kernel), "FILE", "kernel to boot (default: the distribution's cloud kernel)"},
 	{0, "cold", OPT_FLAG, V(cold), NULL,
 	 "boot, instead of starting from a base snapshot; see supermachine snapshots"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
 	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
+	{0, "network", OPT_TEXT, V(network), "none", NULL, .choices = "none"},
+	{0, "gpus", OPT_REFUSED, 0, NULL, NULL, .choices = "a VM has no devices of the host"},
+	{0, "device", OPT_REFUSED, 0, NULL, NULL, .choices = "a VM has no devices of the host"},
+	{0, "pid", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
+	{0, "ipc", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
+	{0, "uts", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
+	{0, "userns", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
+	{0, "cgroupns", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
+	{0, "cap-add", OPT_REFUSED, 0, NULL, NULL, .choices = ALL_CAPABILITIES},
+	{0, "cap-drop", OPT_REFUSED, 0, NULL, NULL, .choices = ALL_CAPABILITIES},
+	{0, "security-opt", OPT_REFUSED, 0, NULL, NULL, .choices = ALL_CAPABILITIES},
+	{0, "restart", OPT_REFUSED, 0, NULL, NULL, .choices = "there is no daemon that would start it again"},
+	{0, "link", OPT_REFUSED, 0, NULL, NULL, .choices = "VMs see no other VMs; -p leads to their ports"},
 };
 #undef V
 
@@ -92,6 +119,9 @@ static int check(struct cli *cli, const struct run_values *v)
 		return cli_usage(cli, "later: supermachine inspect VM", "--outcome needs a run that waits, not -d");
 	if (v->rm && v->keep)
 		return cli_usage(cli, NULL, "--rm and --keep exclude each other");
+	if (v->pull && streq(v->pull, "always"))
+		return cli_usage(cli, "supermachine load",
+				 "--pull always: images cannot be pulled from registries yet");
 	if (v->tmpfs_root && v->disk)
 		return cli_usage(cli, NULL, "--tmpfs-root and --disk exclude each other");
 	for (size_t i = 0; i < v->labels.n; i++)
@@ -136,6 +166,9 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.num_mounts = run->mounts.n;
 	o.ports = run->ports.v;
 	o.num_ports = run->ports.n;
+	o.hosts = v->hosts.v;
+	o.tmpfs = v->tmpfs.v;
+	o.read_only = v->read_only;
 	r = sm_vm_start(run->cli->client, &o, &run->vm, err);
 	cli_progress_clear(run->cli);
 	return r;
@@ -202,6 +235,28 @@ static int foreground(struct run *run, struct sm_exec_options *streams)
 					 : 10 * GIB);
 }
 
+/* The file is there before the VM, so that nobody else's is overwritten, and gone again if there is no VM. */
+static int open_cidfile(const char *path, int *ret, struct sm_error *err)
+{
+	*ret = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	return *ret < 0 ? error_sys(err, errno, "--cidfile %s", path) : 0;
+}
+
+static int start_with_cidfile(struct run *run, char **argv, struct sm_exec_options *streams, struct sm_error *err)
+{
+	const char *path = run->v->cidfile;
+	_fd_ int fd = -1;
+	int r = path ? open_cidfile(path, &fd, err) : 0;
+
+	if (r == 0)
+		r = start(run, argv, streams, err);
+	if (r == 0 && path)
+		r = write_full(fd, sm_vm_id(run->vm), strlen(sm_vm_id(run->vm)));
+	if (r < 0 && fd >= 0)
+		unlink(path);
+	return r;
+}
+
 static int run_image(struct run *run, char **argv)
 {
 	struct sm_exec_options streams = SM_EXEC_OPTIONS_INIT;
@@ -213,7 +268,7 @@ static int run_image(struct run *run, char **argv)
 		return failed(run, &err, false);
 	if (!cli_client(run->cli))
 		return CLI_FAILED;
-	if (start(run, argv, &streams, &err) < 0)
+	if (start_with_cidfile(run, argv, &streams, &err) < 0)
 		return failed(run, &err, true);
 	return run->v->detach ? detached(run) : foreground(run, &streams);
 }

@@ -164,6 +164,8 @@ static int parse_long(struct parser *p, int argc, char **argv, int *at)
 		return 1;
 	if (!o)
 		return unknown(p, name, len);
+	if (o->type == OPT_REFUSED)
+		return wrong(p, "--%s makes no sense here: %s", o->name, o->choices);
 	if (eq || !takes_value(o))
 		return set_value(p, o, eq ? eq + 1 : NULL);
 	if (*at + 1 >= argc)

@@ -21,6 +21,7 @@ enum opt_type {
 	OPT_DURATION, /* uint64_t, ns */
 	OPT_NUMBER,   /* uint64_t within [min, max] */
 	OPT_IGNORED,  /* a flag of docker's that says what is so anyway: accepted, no value */
+	OPT_REFUSED,  /* an option of docker's that makes no sense here; choices: why */
 };
 
 /* Values of a repeated option, pointing into argv; v is NULL when n is 0, else ends with a NULL. */

@@ -74,6 +74,35 @@ size_t text_width(const char *s)
 	return n;
 }
 
+int text_time(const char *s, int64_t now_ns, int64_t *ret_ns)
+{
+	struct tm tm = {0};
+	const char *end;
+	uint64_t v;
+
+	if (strspn(s, "0123456789") == strlen(s)) {
+		if (parse_u64(s, 0, INT64_MAX / 1000000000, &v) < 0)
+			return -EINVAL;
+		*ret_ns = (int64_t)v * 1000000000;
+		return 0;
+	}
+	if (!strchr(s, '-')) {
+		if (parse_duration(s, &v) < 0 || v > (uint64_t)now_ns)
+			return -EINVAL;
+		*ret_ns = now_ns - (int64_t)v;
+		return 0;
+	}
+	end = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
+	if (!end) {
+		tm = (struct tm){0};
+		end = strptime(s, "%Y-%m-%d", &tm);
+	}
+	if (!end || (*end && !streq(end, "Z")) || tm.tm_year < 70)
+		return -EINVAL;
+	*ret_ns = (int64_t)timegm(&tm) * 1000000000;
+	return 0;
+}
+
 int64_t text_now(void)
 {
 	struct timespec ts;

@@ -18,6 +18,9 @@ size_t text_width(const char *s);
 /* "12s", "5m", "3h", "4d", "2y" between two calendar times; "-" when `then` is 0 (unknown). */
 char *text_age(int64_t then_ns, int64_t now_ns, char buf[static 16]);
 int64_t text_now(void);
+/* A point in time: a duration ("10m": before now), a date in UTC ("2026-01-31" "T12:00:00" "Z", the latter two may be
+ * left out), or seconds since 1970. 0 or -EINVAL. */
+int text_time(const char *s, int64_t now_ns, int64_t *ret_ns);
 /* "1.25s", "350ms". */
 char *text_duration(uint64_t ns, char buf[static 16]);
 

@@ -71,6 +71,9 @@ static int send_setup(struct keeper *k)
 				.user = rec->user,
 				.cwd = rec->cwd,
 				.dns = rec->dns,
+				.hosts = rec->hosts,
+				.tmpfs = rec->tmpfs,
+				.read_only = rec->read_only,
 				.volumes = rec->volumes};
 	_cleanup_(buf_done) struct buf b = {0};
 	struct timespec now;

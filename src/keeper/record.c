@@ -151,6 +151,12 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	rj_put_strv(o, "volumes", r->volumes);
 	rj_put_strv(o, "labels", r->labels);
 	rj_put_strv(o, "dns", r->dns);
+	if (r->hosts)
+		rj_put_strv(o, "hosts", r->hosts);
+	if (r->tmpfs)
+		rj_put_strv(o, "tmpfs", r->tmpfs);
+	if (r->read_only)
+		rj_put_bool(o, "read_only", true);
 	if (r->ports)
 		rj_put_strv(o, "ports", r->ports);
 	rj_put_bool(o, "tty", r->tty);
@@ -220,6 +226,9 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->labels = rj_strv(j, "labels", false);
 	r->dns = rj_strv(j, "dns", false);
 	r->ports = rj_strv(j, "ports", false);
+	r->hosts = rj_strv(j, "hosts", false);
+	r->tmpfs = rj_strv(j, "tmpfs", false);
+	r->read_only = rj_bool(j, "read_only");
 	r->tty = rj_bool(j, "tty");
 	r->stdin_open = rj_bool(j, "stdin_open");
 	r->rows = (uint16_t)rj_u64(j, "rows", 0, UINT16_MAX);
@@ -286,6 +295,8 @@ void vm_record_done(struct vm_record *r)
 	strv_free(r->labels);
 	strv_free(r->dns);
 	strv_free(r->ports);
+	strv_free(r->hosts);
+	strv_free(r->tmpfs);
 	*r = (struct vm_record){0};
 }
 

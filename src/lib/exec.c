@@ -66,6 +66,9 @@ static int check(const struct sm_exec_options *o, struct sm_error *err)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no command given");
 	if (o->cwd && o->cwd[0] != '/')
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "working directory \"%s\" is not absolute", o->cwd);
+	if (o->detach && (o->tty || o->stdin_open))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "a command that goes on by itself has no terminal and no input");
 	return 0;
 }
 
@@ -79,6 +82,7 @@ static int encode(struct buf *b, const struct sm_exec_options *o, bool clear_env
 			       .tty = o->tty,
 			       .stdin_open = o->stdin_open,
 			       .clear_env = clear_env,
+			       .detached = o->detach,
 			       .rows = o->tty && !o->rows ? 24 : o->rows,
 			       .cols = o->tty && !o->cols ? 80 : o->cols,
 			       .timeout_ns = o->timeout_ns};
@@ -102,6 +106,28 @@ static int open_command(struct sm_exec *x, const struct sm_exec_options *o, bool
 	return r < 0 ? error_sys(err, -r, "command %s", o->argv[0]) : 0;
 }
 
+/* Until it runs, or cannot. */
+static int await_start(struct sm_exec *x, const char *command, struct sm_error *err)
+{
+	uint32_t pid = 0;
+	struct cursor reply;
+	int r = conn_await_open(&x->conn, &x->call, command, err);
+
+	if (r < 0)
+		return r;
+	reply = cursor_of(x->call.reply.data, x->call.reply.len);
+	if (proto_pid_decode(&reply, &pid) == 0 && pid)
+		return 0;
+	while (!x->call.has_exit && !x->call.closed && r == 0)
+		r = conn_step(&x->conn, NULL, 0, -1);
+	if (!x->call.has_exit)
+		return call_error(&x->conn, &x->call, command, err);
+	if (x->call.exit.reason == PROTO_EXIT_NOT_FOUND)
+		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "%s",
+				 x->call.exit.text[0] ? x->call.exit.text : command);
+	return error_set(err, SM_ERROR_INVALID, EACCES, "%s", x->call.exit.text[0] ? x->call.exit.text : command);
+}
+
 int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret, struct sm_error *err)
 {
 	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
@@ -112,12 +138,16 @@ int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct s
 		r = sm_vm_wait_started(vm, 0, NULL, err);
 	if (r < 0)
 		return r;
+	if (o.detach)
+		o.stdout_fd = o.stderr_fd = -1;
 	x = exec_new(vm->client, vm->id, &o);
 	if (!x)
 		return error_sys(err, ENOMEM, "VM %s", vm->id);
 	r = vm_connect(vm->client, vm->id, &x->conn, err);
 	if (r == 0)
 		r = open_command(x, &o, o.clear_env, err);
+	if (r == 0 && o.detach)
+		r = await_start(x, o.argv[0], err);
 	if (r < 0) {
 		sm_exec_close(x);
 		return r;

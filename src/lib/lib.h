@@ -201,6 +201,9 @@ int image_for_run(struct sm_client *c, const struct sm_vm_options *o, struct ima
 /* mounts.c: the directories of the host that the options name, checked, in the order in which they are mounted. */
 int mounts_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
 
+/* tmpfs.c: what the options say of /etc/hosts, of file systems in memory and of the root. */
+int container_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
+
 /* ports.c: ports of the host that lead into a VM. */
 #define PORTS_MAX 64
 struct ports {

@@ -69,6 +69,8 @@ static int emit(struct reader *r, const struct vm_log_header *h)
 	const uint8_t *p = r->data, *end = p + h->len;
 	int e = 0;
 
+	if (h->time_ns < r->o->since_ns)
+		return 0;
 	while (e == 0 && p < end) {
 		const uint8_t *nl = memchr(p, '\n', (size_t)(end - p));
 		size_t len = (size_t)((nl ? nl + 1 : end) - p);

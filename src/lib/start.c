@@ -208,6 +208,8 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 		e = set_dax(r, o, err);
 	if (e == 0)
 		e = ports_from_options(r, o, err);
+	if (e == 0)
+		e = container_from_options(r, o, err);
 	return e;
 }
 

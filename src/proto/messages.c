@@ -352,6 +352,7 @@ static const struct field setup_fields[] = {
 	SETUP(7, K_STR, cwd),	       SETUP(8, K_STRV, hosts),	      SETUP(9, K_STRV, dns),
 	SETUP(10, K_STRV, volumes),    SETUP(11, K_U64, realtime_ns), SETUP(12, K_SEED, seed),
 	SETUP(13, K_BOOL, read_only),  SETUP(14, K_U64, tmpfs_size),  SETUP(15, K_STRV, mounts),
+	SETUP(16, K_STRV, tmpfs),
 };
 
 int proto_setup_encode(struct buf *b, const struct proto_setup *s)
@@ -411,6 +412,25 @@ int proto_mount_parse(const char *text, struct proto_mount *ret)
 	if (text[0] != ':' || text[1] != '/' || !text[2])
 		return -EPROTO;
 	ret->target = text + 1;
+	return 0;
+}
+
+int proto_tmpfs_parse(const char *text, struct proto_tmpfs *ret)
+{
+	const char *path;
+
+	*ret = (struct proto_tmpfs){0};
+	if (*text == 'n') {
+		ret->noexec = true;
+		text++;
+	}
+	if (*text++ != ':')
+		return -EPROTO;
+	path = strchr(text, ':');
+	if (!path || (size_t)(path - text) >= sizeof(ret->data) || path[1] != '/' || !path[2])
+		return -EPROTO;
+	memcpy(ret->data, text, (size_t)(path - text));
+	ret->path = path + 1;
 	return 0;
 }
 

@@ -85,7 +85,15 @@ struct proto_setup {
 	bool read_only;
 	uint64_t tmpfs_size; /* bytes for a tmpfs upper, 0: half of memory */
 	char **mounts;	     /* proto_mount_format: what the virtio-fs device shows as "0", "1", ... goes there */
+	char **tmpfs;	     /* proto_tmpfs_parse: file systems in memory, on top of the mounts */
 };
+/* One tmpfs. As text: "FLAGS:DATA:PATH" with the flag n, and mount(2)'s data ("size=65536,mode=1777"). */
+struct proto_tmpfs {
+	char data[64];
+	const char *path; /* absolute; points into what was parsed */
+	bool noexec;
+};
+int proto_tmpfs_parse(const char *text, struct proto_tmpfs *ret) MUST_CHECK; /* 0 or -EPROTO */
 /* One of the mounts. As text: "FLAGS:TARGET" with the flags r, c, f. */
 struct proto_mount {
 	const char *target; /* absolute; points into what was parsed */

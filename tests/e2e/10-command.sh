@@ -6,7 +6,7 @@ test_help() {
 	out $sm help
 	has "list of verbs" "$out" '^  run +Run a command'
 	for verb in run exec attach ps start stop restart kill rm logs wait inspect images load tag rmi prune snapshots "snapshot rm" "snapshot prune" "machine start" \
-		"machine stop" "machine exec" "machine status" "fs mount" cp port doctor version completion help; do
+		"machine stop" "machine exec" "machine status" "fs mount" cp port stats doctor version completion help; do
 		out $sm $verb --help
 		has "$verb" "$out" "^Usage: supermachine $verb"
 		is "stderr of $verb --help" "$err" ""

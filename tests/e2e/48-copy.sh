@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cp: files between the host and a VM, as docker has it.
 
-limit_copy=240
+limit_copy=480
 test_copy() {
 	# files, trees and tar streams go both ways and stay what they are; a VM that does not run says so
 	needs tar

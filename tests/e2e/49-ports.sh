@@ -34,7 +34,7 @@ clients() {
 	P
 }
 
-limit_ports=240
+limit_ports=480
 test_ports() {
 	# a port of the host is one of the VM: both ways, many at once, closed with the VM; one that is taken is told at once
 	needs python3

@@ -44,13 +44,23 @@ static void try_pid(const uint8_t *data, size_t size)
 		abort();
 }
 
+static void try_tmpfs(const uint8_t *data, size_t size)
+{
+	char *text = strndup((const char *)data, size);
+	struct proto_tmpfs x;
+
+	if (text && proto_tmpfs_parse(text, &x) == 0 && (x.path[0] != '/' || strlen(x.data) >= sizeof(x.data)))
+		abort();
+	free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t which;
 
 	if (!size)
 		return 0;
-	which = data[0] % 9;
+	which = data[0] % 11;
 	data++;
 	size--;
 	switch (which) {
@@ -77,6 +87,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 7:
 		ROUND_TRIP(proto_stats, proto_stats, nothing);
+		break;
+	case 8:
+		ROUND_TRIP(proto_copy, proto_copy, proto_copy_done);
+		break;
+	case 9:
+		try_tmpfs(data, size);
 		break;
 	default:
 		try_pid(data, size);

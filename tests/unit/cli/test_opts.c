@@ -30,6 +30,7 @@ static const struct opt table[] = {
 	{'c', "cpus", OPT_NUMBER, V(cpus), "N", "c", 1, 16},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "t"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
+	{0, "gpus", OPT_REFUSED, 0, NULL, NULL, .choices = "there are none"},
 };
 
 /* One parse, with what it left. */
@@ -126,6 +127,8 @@ static void values_are_checked(void **state)
 	} cases[] = {
 		{"--memroy 1G", "unknown option --memroy"},
 		{"-x", "unknown option -x"},
+		{"--gpus all", "--gpus makes no sense here: there are none"},
+		{"--gpus=all", "--gpus makes no sense here: there are none"},
 		{"-ix", "unknown option -x"},
 		{"--memory", "--memory needs a value: --memory SIZE"},
 		{"-m", "-m needs a value: -m SIZE"},

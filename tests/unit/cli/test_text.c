@@ -14,6 +14,7 @@
 #include "cli/json.h"
 #include "cli/session.h"
 #include "cli/suggest.h"
+#include "cli/template.h"
 #include "cli/text.h"
 
 static void distances(void **state)
@@ -207,6 +208,54 @@ static void keys_that_let_go(void **state)
 	}
 }
 
+static void points_in_time(void **state)
+{
+	const int64_t now = 1700000000ll * 1000000000;
+	static const char *const bad[] = {"",	"yesterday", "2026-13-01", "2026-01-31T12:00:00+01:00", "2026-01-31x",
+					  "-5", "10x"};
+	int64_t t;
+
+	assert_int_equal(text_time("10m", now, &t), 0);
+	assert_int_equal(t, now - 600ll * 1000000000);
+	assert_int_equal(text_time("1600000000", now, &t), 0);
+	assert_int_equal(t, 1600000000ll * 1000000000);
+	assert_int_equal(text_time("2001-09-09T01:46:40Z", now, &t), 0);
+	assert_int_equal(t, 1000000000ll * 1000000000);
+	assert_int_equal(text_time("2001-09-09", now, &t), 0);
+	assert_int_equal(t, 999993600ll * 1000000000);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(text_time(bad[i], now, &t), -EINVAL);
+}
+
+static bool two_fields(const void *row, const char *name, struct buf *b)
+{
+	if (streq(name, "A"))
+		buf_printf(b, "%s", (const char *)row);
+	else if (streq(name, "Empty"))
+		return true;
+	else
+		return false;
+	return true;
+}
+
+static void templates(void **state)
+{
+	static const char *const bad[] = {"{{.B}}", "{{.A",	 "{{A}}",      "{{}}",
+					  "{{.}}",  "{{.A .A}}", "{{json .}}", "{{.A|x}}"};
+	struct buf b = {0};
+	char what[96];
+
+	assert_true(template_is("{{.A}}") && !template_is("json"));
+	assert_int_equal(template_expand("<{{.A}}\\t{{ .A }}{{.Empty}}> {}\\n", "x", two_fields, &b, what), 0);
+	assert_int_equal(b.len, 9);
+	assert_memory_equal(b.data, "<x\tx> {}\n", 9);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(template_expand(bad[i], "x", two_fields, &b, what), -EINVAL);
+		assert_true(what[0]);
+	}
+	buf_done(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +264,8 @@ int main(void)
 		cmocka_unit_test(names_cannot_drive_the_terminal),
 		cmocka_unit_test(ages),
 		cmocka_unit_test(signals),
+		cmocka_unit_test(points_in_time),
+		cmocka_unit_test(templates),
 		cmocka_unit_test(tables),
 		cmocka_unit_test(json_is_json),
 		cmocka_unit_test(keys_that_let_go),

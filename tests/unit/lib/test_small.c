@@ -131,6 +131,43 @@ static void shared_directories_are_refused(void **state)
 	remove_tree_at(AT_FDCWD, dir);
 }
 
+static void hosts_and_tmpfs(void **state)
+{
+	static const char *const bad_hosts[] = {
+		"db", "db:", ":1.2.3.4", "db:host-gateway", "a b:1.2.3.4", "db:1.2.3.4\n9.9.9.9 x"};
+	static const char *const bad_tmpfs[] = {"",	 "x",	      "/",	   "//",       "/a/../b",
+						"/a/..", "/a:size=0", "/a:mode=9", "/a:mode=", "/a:ro"};
+	const char *hosts[] = {"db:10.0.0.9", "six=[::1]", "v6:fe80::1", NULL},
+		   *tmpfs[] = {"/a", "/b:size=64K,mode=700,exec", NULL};
+	struct sm_vm_options o = SM_VM_OPTIONS_INIT;
+	struct sm_error err;
+	struct vm_record r = {0};
+
+	o.hosts = hosts;
+	o.tmpfs = tmpfs;
+	o.read_only = true;
+	assert_int_equal(container_from_options(&r, &o, NULL), 0);
+	assert_string_equal(r.hosts[0], "10.0.0.9 db");
+	assert_string_equal(r.hosts[1], "::1 six");
+	assert_string_equal(r.hosts[2], "fe80::1 v6");
+	assert_string_equal(r.tmpfs[0], "n:mode=1777:/a");
+	assert_string_equal(r.tmpfs[1], ":size=65536,mode=700:/b");
+	assert_true(r.read_only && !r.hosts[3] && !r.tmpfs[2]);
+	vm_record_done(&r);
+	for (size_t i = 0; i < ARRAY_SIZE(bad_hosts) + ARRAY_SIZE(bad_tmpfs); i++) {
+		const char *one[] = {i < ARRAY_SIZE(bad_hosts) ? bad_hosts[i] : bad_tmpfs[i - ARRAY_SIZE(bad_hosts)],
+				     NULL};
+
+		o.hosts = i < ARRAY_SIZE(bad_hosts) ? one : NULL;
+		o.tmpfs = i < ARRAY_SIZE(bad_hosts) ? NULL : one;
+		r = (struct vm_record){0};
+		err = (struct sm_error){0};
+		assert_int_equal(container_from_options(&r, &o, &err), -EINVAL);
+		assert_int_equal(err.kind, SM_ERROR_INVALID);
+		vm_record_done(&r);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -139,6 +176,7 @@ int main(void)
 		cmocka_unit_test(option_structs_of_other_sizes),
 		cmocka_unit_test(wrong_options_are_named),
 		cmocka_unit_test(shared_directories_are_refused),
+		cmocka_unit_test(hosts_and_tmpfs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -186,6 +186,30 @@ static void test_mounts(void **state)
 		assert_int_equal(proto_mount_parse(bad[i], &y), -EPROTO);
 }
 
+static void test_tmpfs(void **state)
+{
+	static const char *const bad[] = {"",
+					  "n",
+					  ":",
+					  "n:",
+					  "n:mode=1777",
+					  "n:mode=1777:",
+					  "n:mode=1777:/",
+					  ":a:b",
+					  "x:a:/b",
+					  "n:0123456789012345678901234567890123456789012345678901234567890123:/a"};
+	struct proto_tmpfs x;
+
+	assert_int_equal(proto_tmpfs_parse("n:size=1,mode=700:/a:b", &x), 0);
+	assert_true(x.noexec);
+	assert_string_equal(x.data, "size=1,mode=700");
+	assert_string_equal(x.path, "/a:b");
+	assert_int_equal(proto_tmpfs_parse("::/a", &x), 0);
+	assert_false(x.noexec);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(proto_tmpfs_parse(bad[i], &x), -EPROTO);
+}
+
 static void test_events(void **state)
 {
 	struct proto_event x = {.kind = PROTO_EV_EXIT,
@@ -284,7 +308,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_setup),
-		cmocka_unit_test(test_mounts), cmocka_unit_test(test_events),	    cmocka_unit_test(test_others),
+		cmocka_unit_test(test_mounts), cmocka_unit_test(test_tmpfs),	    cmocka_unit_test(test_events),
+		cmocka_unit_test(test_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

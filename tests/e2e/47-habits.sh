@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# Habits that users of docker bring along: options of run, ps and logs, stats.
+
+limit_habits=480
+test_habits() {
+	# labels and filters, templates, a read-only root, hosts, tmpfs, a file for the id, a command left running, stats, logs from a time on
+	vm h -l app=shop -l tier --add-host db:10.0.0.9 --read-only --tmpfs /scratch:size=1m,mode=700 --cidfile id --pull never --network none \
+		-- sh -c 'echo one; sleep 3; echo two; sleep 1000'
+	is "the file for the id" "$(cat id)" "$($sm ps -q)"
+	out -125 $sm run --cidfile id box true
+	has "the file is there already" "$err" 'id: File exists'
+	out $sm exec h sh -c 'grep db /etc/hosts; touch /x; touch /scratch/x && stat -c %a /scratch; dd if=/dev/zero of=/scratch/y bs=1M count=2 2>&1 | grep -c "No space"; rm /scratch/y
+		grep -c " /scratch .*noexec" /proc/mounts'
+	is "inside" "$(tr '\t' ' ' <<<"$out")" "10.0.0.9 db
+700
+1
+1"
+	has "read-only" "$err" 'Read-only file system'
+
+	out $sm exec -d h sh -c 'echo here >/scratch/left; sleep 1001'
+	is "exec -d" "$out$err" ""
+	until_true 10 $sm exec h grep -q here /scratch/left
+	$sm exec h sh -c 'cat /proc/[0-9]*/cmdline | tr "\0" " "' | grep -q 'sleep 1001' || fail "the command did not outlive exec -d"
+	out -127 $sm exec -d h nosuchcommand
+	has "exec -d of nothing" "$err" 'nosuchcommand'
+
+	is "by label" "$($sm ps -q --filter label=app=shop -f label=tier)" "$(cat id)"
+	is "by another label" "$($sm ps -q --filter label=app=other)$($sm ps -q -f label=ap)" ""
+	is "by name, state and image" "$($sm ps -q -f name=h -f status=running -f ancestor=box)" "$(cat id)"
+	is "by another state" "$($sm ps -q -f status=exited)" ""
+	out -125 $sm ps -f colour=red
+	has "no such filter" "$err" 'colour=red'
+	is "template" "$($sm ps --format '{{.ID}} {{ .Names }}\t{{.Image}}:{{.State}} {{.Labels}}')" "$(cat id) h"$'\t'"box:running app=shop,tier"
+	out -125 $sm ps --format '{{.Colour}}'
+	has "no such field" "$err" 'no field .Colour'
+	out -125 $sm ps --format '{{range .}}'
+	has "more than fields" "$err" 'only fields'
+
+	out $sm stats --no-stream --format json h
+	jq -e 'length == 1 and (.[0] | .answers and .memory_used > 0 and .memory_used < .memory_total and .disk_total > 0 and .processes > 5 and .cpu_ns > 0)' \
+		"$SM_TMP/.out" >/dev/null || fail "stats: $out"
+	out $sm stats --no-stream
+	has "stats" "$out" '^ID +NAME +CPU % +MEM USAGE +LIMIT'
+	has "stats" "$out" " h +[0-9.]+ +[0-9.]+ MiB"
+
+	until_true 30 bash -c "$sm logs h | grep -q two"
+	two=$($sm logs -t h | sed -n 's/ two$//p')
+	is "logs from a time on" "$($sm logs --since 1h h | tr '\n' ' ')$($sm logs --since "$(date -u -d "$two - 1 second" +%Y-%m-%dT%H:%M:%SZ)" h)" "one two two"
+	out -125 $sm logs --since yesterday h
+	has "no time" "$err" 'yesterday'
+	$sm rm -f h >/dev/null
+
+	out -125 $sm run --gpus all box true
+	has "a flag that makes no sense" "$err" '--gpus makes no sense here: a VM has no devices'
+	out -125 $sm run --restart=always box true
+	has "a flag that makes no sense" "$err" 'no daemon'
+	out -125 $sm run --pull always box true
+	has "pull" "$err" 'registries'
+	out -125 $sm run --add-host db box true
+	has "host" "$err" 'NAME:ADDRESS'
+	out -125 $sm run --tmpfs relative box true
+	has "tmpfs" "$err" 'not an absolute path'
+	out -125 $sm run --tmpfs /x:colour=red box true
+	has "tmpfs" "$err" 'colour=red'
+}
