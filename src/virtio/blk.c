@@ -377,6 +377,15 @@ int virtio_blk_new(struct mem *mem, struct loop *loop, const struct virtio_blk_o
 	return 0;
 }
 
+int virtio_blk_push(struct virtio_device *dev, int fd, struct sm_error *err)
+{
+	struct blk *blk = (struct blk *)dev;
+
+	drain(blk, false);
+	batch_done(blk);
+	return blk_chain_push(blk->chain, fd, err);
+}
+
 void virtio_blk_stats(struct virtio_device *dev, struct virtio_blk_stats *ret)
 {
 	struct blk *blk = (struct blk *)dev;

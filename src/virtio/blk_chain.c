@@ -366,6 +366,25 @@ int blk_chain_sync_fd(const struct blk_chain *chain)
 	return chain->top && !__atomic_load_n(&chain->unsaved, __ATOMIC_ACQUIRE) ? chain->top->fd : -1;
 }
 
+int blk_chain_push(struct blk_chain *chain, int fd, struct sm_error *err)
+{
+	struct blk_file file = {.fd = fd, .size = chain->size};
+	int r;
+
+	if (!sparse_top(chain))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "a disk without a layer below its top");
+	if (chain->count > BLK_MAX_LAYERS)
+		return error_set(err, SM_ERROR_LIMIT, E2BIG, "the disk has %u layers already", chain->count);
+	r = save_unsaved(chain);
+	if (r < 0)
+		return error_sys(err, -r, "bitmap of the disk's top layer");
+	r = blk_layer_open_sparse(&chain->layers[chain->count], &file, true, err);
+	if (r < 0)
+		return r;
+	chain->top = &chain->layers[chain->count++];
+	return 0;
+}
+
 /* Puts into the top what a block's lower layers hold, so that it can then be changed in part. Its bit stays clear. */
 static int copy_up(struct blk_chain *chain, uint64_t block)
 {

@@ -60,6 +60,13 @@ int blk_chain_open_concat(const struct blk_file *parts, unsigned num_parts, stru
 			  struct sm_error *err) MUST_CHECK;
 struct blk_chain *blk_chain_free(struct blk_chain *chain); /* NULL allowed; returns NULL */
 
+/*
+ * Freezes what was written so far: the top becomes a layer that is only read, and a new one, over the empty file fd,
+ * takes its place. Of a disk with a layer below its top, and nothing under way. -EINVAL: no such disk; -E2BIG: too many
+ * layers; or the errno of a failing call: nothing has changed then.
+ */
+int blk_chain_push(struct blk_chain *chain, int fd, struct sm_error *err) MUST_CHECK;
+
 uint64_t blk_chain_size(const struct blk_chain *chain);
 bool blk_chain_read_only(const struct blk_chain *chain);
 

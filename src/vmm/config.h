@@ -46,9 +46,10 @@
  *{"event":"resumed"}, also when it did or ran already; {"cmd":"stats"};
  *			 {"cmd":"connect","port":P} with one descriptor: join it to guest port P;
  *{"cmd":"balloon","target":BYTES}
- *			 {"cmd":"snapshot"} with two empty files (state, memory), of a machine that shares no
- *directories: answered by {"event":"snapshot","pause_ns":N,"memory_bytes":N} or {"event":"snapshot","error":"..."}; the
- *machine goes on
+ *			 {"cmd":"snapshot"} with two empty files (state, memory) and, if the writable disk is to go on
+ *in a new top layer (what it has then belongs to the snapshot), a third, of a machine that shares no directories:
+ *answered by {"event":"snapshot","pause_ns":N,"memory_bytes":N} or {"event":"snapshot","error":"..."}; the machine goes
+ *on
  *			 {"cmd":"workingset"} with an empty file, of a restored machine: notes in it what the guest has
  *written so far; answered by {"event":"workingset","pages":N}, 0 if nothing was noted. A restore that does not fit ends
  *with reason "error" and a detail that begins with "restore: ". End of file on the control socket means the keeper

@@ -144,27 +144,38 @@ static void serve_balloon(struct vm *vm, json_t *packet)
  * The machine stands still for as long as this takes. Threads that serve shared directories go on between the state of
  * a queue and that of the memory, so a machine that has them is not saved yet.
  */
-static void serve_snapshot(struct vm *vm, const int fds[2])
+static int save(struct vm *vm, int fds[3], uint64_t *ret_bytes, struct sm_error *err)
+{
+	int r;
+
+	if (fds[0] < 0 || fds[1] < 0)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "a snapshot needs two files");
+	if (vm->share)
+		return error_set(err, SM_ERROR_UNSUPPORTED, ENOTSUP,
+				 "a machine that shares directories cannot be saved");
+	vm_pause_locked(vm);
+	if (vm->paused)
+		arch_clock_release(vm);
+	r = snapshot_save(vm, fds[0], fds[1], ret_bytes, err);
+	/* Last: from here on the disk's state is another than the one that was saved. */
+	if (r == 0 && fds[2] >= 0)
+		r = devices_push_top(vm, fds[2], err);
+	if (r == 0)
+		fds[2] = -1;
+	if (vm->paused)
+		arch_clock_hold(vm);
+	else
+		vm_resume_locked(vm);
+	return r;
+}
+
+static void serve_snapshot(struct vm *vm, int fds[3])
 {
 	uint64_t start = time_now_ns(), bytes = 0;
 	struct sm_error err = {0};
 	struct buf b = {0};
-	int r;
+	int r = save(vm, fds, &bytes, &err);
 
-	if (fds[0] < 0 || fds[1] < 0)
-		r = error_set(&err, SM_ERROR_INVALID, EINVAL, "a snapshot needs two files");
-	else if (vm->share)
-		r = error_set(&err, SM_ERROR_UNSUPPORTED, ENOTSUP, "a machine that shares directories cannot be saved");
-	else {
-		vm_pause_locked(vm);
-		if (vm->paused)
-			arch_clock_release(vm);
-		r = snapshot_save(vm, fds[0], fds[1], &bytes, &err);
-		if (vm->paused)
-			arch_clock_hold(vm);
-		else
-			vm_resume_locked(vm);
-	}
 	if (r < 0) {
 		buf_printf(&b, "{\"event\":\"snapshot\",\"error\":");
 		put_json_string(&b, err.message);
@@ -205,7 +216,7 @@ static void serve_workingset(struct vm *vm, int fd)
 }
 
 /* One command. fds: passed along or -1; taken over when used. */
-static void serve(struct vm *vm, json_t *packet, int fds[2])
+static void serve(struct vm *vm, json_t *packet, int fds[3])
 {
 	const char *cmd = json_string_value(json_object_get(packet, "cmd"));
 
@@ -235,7 +246,7 @@ static void on_packet(struct loop *loop, struct loop_source *src, uint32_t event
 {
 	struct vm *vm = arg;
 	char text[PACKET_MAX];
-	int fds[16], wanted[2] = {-1, -1};
+	int fds[16], wanted[3] = {-1, -1, -1};
 	size_t nfds = ARRAY_SIZE(fds);
 	ssize_t n = fd_recv(vm->cfg->control, text, sizeof(text), fds, &nfds);
 	json_t *packet;

@@ -273,6 +273,14 @@ void devices_balloon(struct vm *vm, uint64_t bytes)
 	virtio_balloon_set_target(device(vm, SLOT_BALLOON), bytes);
 }
 
+int devices_push_top(struct vm *vm, int fd, struct sm_error *err)
+{
+	for (unsigned i = 0; i < vm->cfg->num_blk; i++)
+		if (vm->cfg->blk[i].top.fd >= 0)
+			return virtio_blk_push(virtio_pci_device(vm->devices.functions[SLOT_BLK + i]->pci), fd, err);
+	return error_set(err, SM_ERROR_INVALID, EINVAL, "this machine has no writable disk");
+}
+
 const int *const *devices_syscalls(void)
 {
 	static const int *const lists[] = {

@@ -81,6 +81,8 @@ int devices_add(struct vm *vm, unsigned slot, struct virtio_device *dev, struct 
 
 /* Joins fd (taken over) to a port of the guest: 0, -ENODEV without vsock, or the device's refusal. */
 int devices_connect(struct vm *vm, uint32_t port, int fd);
+/* Has the writable disk go on in a new top, an empty file (taken over on success); in a paused machine. */
+int devices_push_top(struct vm *vm, int fd, struct sm_error *err) MUST_CHECK;
 void devices_balloon(struct vm *vm, uint64_t bytes);
 
 /* The system calls that the devices make at run time: lists that end with -1, up to a NULL. */

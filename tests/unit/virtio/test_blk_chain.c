@@ -235,6 +235,51 @@ static void test_random_operations(void **state)
 	free(model);
 }
 
+/* What is written before a push stays in its file, what comes after goes into the new one, and reads see both. */
+static void test_push(void **state)
+{
+	struct blk_file base = {.fd = memfd_create("base", 0), .size = 64 * KIB};
+	struct blk_file top = {.fd = memfd_create("top", 0), .size = 64 * KIB};
+	struct blk_file layers[2] = {base, {.fd = top.fd}};
+	int second = memfd_create("second", 0), third = memfd_create("third", 0);
+	struct blk_chain *chain = NULL, *frozen = NULL;
+	uint8_t a[4096], b[512], got[4096];
+	struct iovec iov_a = {a, sizeof(a)}, iov_b = {b, sizeof(b)}, in = {got, sizeof(got)};
+
+	memset(a, 'a', sizeof(a));
+	memset(b, 'b', sizeof(b));
+	assert_int_equal(ftruncate(base.fd, 64 * KIB), 0);
+	assert_int_equal(blk_chain_open(&base, 1, &top, &chain, NULL), 0);
+	assert_int_equal(blk_chain_write(chain, &iov_a, 1, 8192, sizeof(a)), 0);
+	assert_int_equal(blk_chain_push(chain, second, NULL), 0);
+	assert_int_equal(blk_chain_write(chain, &iov_b, 1, 8192 + 512, sizeof(b)), 0);
+	assert_int_equal(blk_chain_push(chain, third, NULL), 0);
+	assert_int_equal(blk_chain_write(chain, &iov_b, 1, 8192 + 1024, sizeof(b)), 0);
+	assert_int_equal(blk_chain_read(chain, &in, 1, 8192, sizeof(got)), 0);
+	assert_true(got[0] == 'a' && got[511] == 'a' && got[512] == 'b' && got[1535] == 'b' && got[1536] == 'a');
+	assert_int_equal(blk_chain_open(layers, 2, NULL, &frozen, NULL), 0);
+	assert_int_equal(blk_chain_read(frozen, &in, 1, 8192, sizeof(got)), 0);
+	assert_memory_equal(got, a, sizeof(a));
+	blk_chain_free(frozen);
+	blk_chain_free(chain);
+	/* A raw disk has no place for it, nor one with all the layers that there may be. */
+	assert_int_equal(blk_chain_open(NULL, 0, &base, &chain, NULL), 0);
+	assert_int_equal(blk_chain_push(chain, third, NULL), -EINVAL);
+	blk_chain_free(chain);
+	assert_int_equal(ftruncate(top.fd, 0), 0);
+	assert_int_equal(blk_chain_open(&base, 1, &top, &chain, NULL), 0);
+	for (unsigned i = 1; i < BLK_MAX_LAYERS; i++)
+		assert_int_equal(blk_chain_push(chain, memfd_create("more", 0), NULL), 0);
+	assert_int_equal(blk_chain_push(chain, second, NULL), -E2BIG);
+	blk_chain_free(chain);
+	for (int fd = third + 1; fd < third + 80; fd++)
+		close(fd);
+	close(base.fd);
+	close(top.fd);
+	close(second);
+	close(third);
+}
+
 static void test_concat(void **state)
 {
 	struct blk_file parts[] = {
@@ -464,6 +509,7 @@ int main(void)
 		cmocka_unit_test(test_bad_ranges),
 		cmocka_unit_test(test_three_layers),
 		cmocka_unit_test(test_random_operations),
+		cmocka_unit_test(test_push),
 		cmocka_unit_test(test_concat),
 		cmocka_unit_test(test_hostile_headers),
 		cmocka_unit_test(test_files_that_do_not_fit),
