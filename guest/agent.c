@@ -39,6 +39,8 @@ static const struct service services[] = {
 	{PROTO_READ_FILE, false, read_file_open}, {PROTO_WRITE_FILE, false, write_file_open},
 	{PROTO_STATS, true, stats_open},	  {PROTO_SYNC_CLOCK, true, clock_open},
 	{PROTO_PREPARE, true, prepare_open},	  {PROTO_COPY, false, copy_open},
+	{PROTO_HOLD, false, hold_open},		  {PROTO_RESUME, true, resume_open},
+	{PROTO_ADOPT, false, adopt_open},
 };
 
 void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...)
@@ -61,6 +63,8 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 			continue;
 		if (a->role == ROLE_GUEST && !a->set_up && !services[i].before_setup)
 			agent_refuse(a, ch, -ENOTCONN, "the guest has no image yet");
+		else if (a->lost && !services[i].before_setup)
+			agent_refuse(a, ch, -ENOTCONN, "the guest is a copy that has not been resumed");
 		else
 			services[i].open(a, ch, request);
 		return;
@@ -175,6 +179,7 @@ int agent_serve(struct agent *a, int fd)
 		a->modules_left = false;
 		r = a->link ? loop_run(a->loop) : -ECONNRESET;
 	}
+	a->lost = a->role == ROLE_GUEST && a->set_up;
 	exec_abandon_all(a);
 	tunnel_abandon_all(a);
 	a->link = link_free(a->link);

@@ -42,6 +42,7 @@ struct agent {
 	pid_t loader_pid;	  /* who loads what comes after those, 0: nobody has */
 	bool prepared;		  /* PREPARE was done: this guest may be one of many copies */
 	bool set_up;		  /* SETUP was done */
+	bool lost;		  /* and the link was lost since: this is a copy, until RESUME */
 	bool upper_disk;	  /* the writable layer is a disk */
 	struct proto_setup setup; /* the container's defaults, zero before SETUP */
 	pid_t init_pid;		  /* PID 1 of the container's PID namespace as the agent sees it, 0: no namespace now */
@@ -65,8 +66,16 @@ void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...) 
 void exec_open(struct agent *a, uint32_t ch, struct cursor *request);
 /* A child of the agent ended; was_init: it was PID 1 of the commands' namespace. False if it is no exec's leader. */
 bool exec_reaped(struct agent *a, pid_t pid, bool was_init, int status, const struct rusage *usage);
-/* The link is gone: kills every exec that is not detached and frees them all. */
+/* The link is gone: kills every exec that is not detached and frees them all, but for the image's command of a guest,
+ * which another keeper may adopt. */
 void exec_abandon_all(struct agent *a);
+/* The streams of all commands stand still, or go on. */
+void exec_hold_all(struct agent *a, bool hold);
+void adopt_open(struct agent *a, uint32_t ch, struct cursor *request);
+
+/* hold.c */
+void hold_open(struct agent *a, uint32_t ch, struct cursor *request);
+void resume_open(struct agent *a, uint32_t ch, struct cursor *request);
 
 /* tunnel.c */
 void connect_open(struct agent *a, uint32_t ch, struct cursor *request);

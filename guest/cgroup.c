@@ -2,6 +2,7 @@
 /* Groups of commands' processes. See cgroup.h. */
 #include "guest/cgroup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -97,4 +98,74 @@ void cgroup_remove(struct agent *a, int fd, uint32_t id)
 		a->stale = calloc(MAX_STALE, sizeof(*a->stale));
 	if (a->stale)
 		a->stale[a->num_stale++] = id;
+}
+
+/* ------------------------------------------------------------------------------------------ standing still */
+
+/* cgroup-v2.rst: "frozen" in cgroup.events follows what was written to cgroup.freeze, when all have stopped. */
+static bool is_frozen(int dir, const char *name)
+{
+	_free_ char *text = NULL;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%.32s/cgroup.events", name);
+	return read_file_at(dir, path, 4096, &text, NULL) < 0 || strstr(text, "frozen 1");
+}
+
+/* Calls fn for every command's group; true if it gave true for each. */
+static bool for_all(struct agent *a, bool (*fn)(int dir, const char *name))
+{
+	int fd = openat(a->cgroup_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	bool all = d != NULL;
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (str_starts(e->d_name, "exec-"))
+			all = fn(a->cgroup_fd, e->d_name) && all;
+	if (d)
+		closedir(d);
+	else
+		fd_close(fd);
+	return all;
+}
+
+static bool set_freeze(int dir, const char *name, const char *value)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%.32s/cgroup.freeze", name);
+	return write_text_at(dir, path, value) == 0;
+}
+
+static bool freeze(int dir, const char *name)
+{
+	return set_freeze(dir, name, "1");
+}
+
+static bool thaw(int dir, const char *name)
+{
+	return set_freeze(dir, name, "0");
+}
+
+int cgroup_hold_all(struct agent *a, bool hold, uint64_t limit_ns)
+{
+	uint64_t until = time_now_ns() + limit_ns;
+
+	if (a->cgroup_fd < 0)
+		return -EOPNOTSUPP;
+	if (!hold)
+		return for_all(a, thaw) ? 0 : -EIO;
+	if (!for_all(a, freeze)) {
+		for_all(a, thaw);
+		return -EOPNOTSUPP;
+	}
+	while (!for_all(a, is_frozen)) {
+		if (time_now_ns() > until) {
+			for_all(a, thaw);
+			return -ETIMEDOUT;
+		}
+		usleep(1000);
+	}
+	return 0;
 }

@@ -19,4 +19,8 @@ uint64_t cgroup_oom_kills(int fd);
 /* Closes and removes; if processes are left in it, some later call removes it. */
 void cgroup_remove(struct agent *a, int fd, uint32_t id);
 
+/* All processes of all groups stand still (0 when the last of them does, -ETIMEDOUT when one does not within
+ * limit_ns: then none is held), or run again. -EOPNOTSUPP: there are no groups. */
+int cgroup_hold_all(struct agent *a, bool hold, uint64_t limit_ns) MUST_CHECK;
+
 #endif

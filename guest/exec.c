@@ -202,7 +202,7 @@ static void settle(struct exec *e)
 {
 	bool drained;
 
-	if (!e->reaped || e->report_fd >= 0)
+	if (!e->reaped || e->report_fd >= 0 || e->orphan)
 		return;
 	drained = outflow_drain(&e->out[0]);
 	if (outflow_drain(&e->out[1]) && drained)
@@ -317,13 +317,27 @@ static void forsake(struct exec *e)
 	settle(e);
 }
 
+/* All it does is to be told to the keeper that adopts it. */
+static void make_orphan(struct exec *e)
+{
+	e->has_channel = false;
+	e->orphan = true;
+	for (unsigned i = 0; i < 2; i++)
+		outflow_hold(&e->out[i]);
+	inflow_hold(&e->in);
+}
+
 static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
 {
 	struct exec *e = arg;
 
 	mux_set_handler(e->a->mux, ch, NULL, NULL);
 	mux_close(e->a->mux, ch, 0, NULL);
-	forsake(e);
+	/* A keeper that gives up the image's command ends its VM: this one was restored, and another will come. */
+	if (e->main && e->a->role == ROLE_GUEST && e->a->set_up)
+		make_orphan(e);
+	else
+		forsake(e);
 }
 
 static const struct mux_callbacks exec_callbacks = {
@@ -337,15 +351,78 @@ static const struct mux_callbacks exec_callbacks = {
 void exec_abandon_all(struct agent *a)
 {
 	/* Detached ones live on without a record: a later link knows nothing of them. */
-	while (a->execs) {
-		struct exec *e = a->execs;
-
+	for (struct exec *e = a->execs, *next; e; e = next) {
+		next = e->next;
+		if (e->orphan)
+			continue;
 		if (!e->detached)
 			exec_kill(e);
 		exec_free(e);
 	}
-	while (a->sinks)
+	while (a->sinks && a->role != ROLE_GUEST)
 		sink_free(a->sinks);
+}
+
+void exec_hold_all(struct agent *a, bool hold)
+{
+	for (struct exec *e = a->execs, *next; e; e = next) {
+		next = e->next;
+		if (e->orphan)
+			continue;
+		for (unsigned i = 0; i < 2 && hold; i++)
+			outflow_hold(&e->out[i]);
+		if (hold) {
+			inflow_hold(&e->in);
+			continue;
+		}
+		for (unsigned i = 0; i < 2; i++)
+			outflow_release(&e->out[i], e->out[i].to);
+		inflow_release(&e->in, e->in.from);
+		settle(e);
+	}
+}
+
+static uint32_t pid_of(const struct exec *e)
+{
+	int32_t pid;
+
+	memcpy(&pid, e->report, sizeof(pid));
+	return (uint32_t)(e->report_len < sizeof(pid) || pid <= 0 ? (int32_t)e->pid : pid);
+}
+
+/* The new channel is as that of the EXEC was when the command had begun; streams that have ended say so again. */
+static void adopt(struct exec *e, uint32_t ch)
+{
+	struct flow_channel to = {.loop = e->a->loop, .mux = e->a->mux, .ch = ch};
+	struct buf b = {0};
+
+	e->orphan = false;
+	e->has_channel = true;
+	e->ch = ch;
+	mux_set_handler(to.mux, ch, &exec_callbacks, e);
+	proto_pid_encode(&b, pid_of(e));
+	mux_opened(to.mux, ch, &b);
+	buf_done(&b);
+	for (unsigned i = 0; i < 2; i++) {
+		to.stream = i + 1;
+		if (e->out[i].fd < 0)
+			mux_send_eof(to.mux, ch, i + 1);
+		outflow_release(&e->out[i], to);
+	}
+	to.stream = 0;
+	inflow_release(&e->in, to);
+	settle(e);
+}
+
+void adopt_open(struct agent *a, uint32_t ch, struct cursor *request)
+{
+	for (struct exec *e = a->execs; e; e = e->next) {
+		if (!e->orphan)
+			continue;
+		adopt(e, ch);
+		return;
+	}
+	agent_refuse(a, ch, -ESRCH, "no command waits for a keeper");
 }
 
 /* The report pipe has something, or has ended: then the command runs, or has failed to. */
@@ -354,7 +431,6 @@ static void on_report(struct loop *loop, struct loop_source *src, uint32_t event
 	struct exec *e = arg;
 	ssize_t n = read(e->report_fd, e->report + e->report_len, sizeof(e->report) - e->report_len);
 	struct buf b = {0};
-	int32_t pid;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -364,11 +440,8 @@ static void on_report(struct loop *loop, struct loop_source *src, uint32_t event
 		return;
 	e->report_src = loop_remove(e->report_src);
 	e->report_fd = fd_close(e->report_fd);
-	memcpy(&pid, e->report, sizeof(pid));
-	if (e->report_len < sizeof(pid) || pid <= 0)
-		pid = (int32_t)e->pid;
 	/* A full report has a failure in it: nothing runs. */
-	proto_pid_encode(&b, e->report_len == sizeof(e->report) ? 0 : (uint32_t)pid);
+	proto_pid_encode(&b, e->report_len == sizeof(e->report) ? 0 : pid_of(e));
 	if (e->has_channel)
 		mux_opened(e->a->mux, e->ch, &b);
 	buf_done(&b);

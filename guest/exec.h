@@ -12,6 +12,7 @@ struct exec {
 	struct agent *a;
 	uint32_t ch;
 	bool has_channel, detached, tty, timed_out, accepted, reaped, main;
+	bool orphan; /* the image's command of a guest that lost its keeper: waits for PROTO_ADOPT, streams held */
 	pid_t pid;
 	int forced_signal; /* its default action was carried out by us: see act_for_init */
 	int blocked_signal;

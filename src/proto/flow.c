@@ -28,11 +28,13 @@ static void outflow_end(struct outflow *f, int error)
 static int outflow_step(struct outflow *f)
 {
 	uint8_t chunk[CHUNK];
-	size_t room = f->discard ? sizeof(chunk) : MIN(mux_credit(f->to.mux, f->to.ch, f->to.stream), sizeof(chunk));
+	size_t room = f->held	   ? 0
+		      : f->discard ? sizeof(chunk)
+				   : MIN(mux_credit(f->to.mux, f->to.ch, f->to.stream), sizeof(chunk));
 	ssize_t n;
 
 	room = MIN(room, f->left);
-	if (!room && f->left)
+	if (f->held || (!room && f->left))
 		return -1;
 	n = f->left ? read(f->fd, chunk, room) : 0;
 	if (n < 0 && errno == EINTR)
@@ -94,10 +96,35 @@ bool outflow_drain(struct outflow *f)
 	return r == 0 || r == -2;
 }
 
+void outflow_hold(struct outflow *f)
+{
+	f->held = true;
+	if (f->src)
+		loop_modify(f->src, 0);
+}
+
+void outflow_release(struct outflow *f, struct flow_channel to)
+{
+	f->held = false;
+	f->to = to;
+	if (f->src)
+		loop_modify(f->src, EPOLLIN);
+}
+
 void outflow_done(struct outflow *f)
 {
 	f->src = loop_remove(f->src);
 	f->fd = fd_close(f->fd);
+}
+
+/* The peer may send as much again, unless it was another that had sent these. */
+static void give_credit(struct inflow *f, size_t len)
+{
+	size_t foreign = MIN(len, f->foreign);
+
+	f->foreign -= foreign;
+	if (len > foreign)
+		mux_consumed(f->from.mux, f->from.ch, f->from.stream, len - foreign);
 }
 
 static void inflow_end(struct inflow *f, int error)
@@ -109,8 +136,7 @@ static void inflow_end(struct inflow *f, int error)
 		shutdown(f->fd, SHUT_WR);
 	f->fd = fd_close(f->fd);
 	buf_done(&f->pending);
-	if (dropped)
-		mux_consumed(f->from.mux, f->from.ch, f->from.stream, dropped);
+	give_credit(f, dropped);
 	if (f->end)
 		f->end(f->arg, error);
 }
@@ -136,15 +162,18 @@ static ssize_t write_some(int fd, const uint8_t *p, size_t len)
 
 static void inflow_flush(struct inflow *f)
 {
-	ssize_t n = write_some(f->fd, f->pending.data, f->pending.len);
+	ssize_t n;
 
+	if (f->held)
+		return;
+	n = write_some(f->fd, f->pending.data, f->pending.len);
 	if (n < 0) {
 		inflow_end(f, (int)n);
 		return;
 	}
 	if (n > 0) {
 		buf_consume(&f->pending, (size_t)n);
-		mux_consumed(f->from.mux, f->from.ch, f->from.stream, (size_t)n);
+		give_credit(f, (size_t)n);
 	}
 	if (f->pending.len)
 		return;
@@ -183,7 +212,7 @@ void inflow_data(struct inflow *f, const uint8_t *p, size_t len)
 {
 	ssize_t n = 0;
 
-	if (f->fd >= 0 && !f->pending.len)
+	if (f->fd >= 0 && !f->pending.len && !f->held)
 		n = write_some(f->fd, p, len);
 	if (f->fd < 0 || n < 0) {
 		mux_consumed(f->from.mux, f->from.ch, f->from.stream, len);
@@ -197,7 +226,7 @@ void inflow_data(struct inflow *f, const uint8_t *p, size_t len)
 		return;
 	if (buf_put(&f->pending, p + n, len - (size_t)n) < 0)
 		inflow_end(f, -ENOMEM);
-	else if (f->src)
+	else if (f->src && !f->held)
 		loop_modify(f->src, EPOLLOUT);
 }
 
@@ -206,6 +235,25 @@ void inflow_eof(struct inflow *f)
 	f->got_eof = true;
 	if (f->fd >= 0 && !f->pending.len)
 		inflow_flush(f);
+}
+
+void inflow_hold(struct inflow *f)
+{
+	f->held = true;
+	if (f->src)
+		loop_modify(f->src, 0);
+}
+
+void inflow_release(struct inflow *f, struct flow_channel from)
+{
+	if (f->from.ch != from.ch || f->from.mux != from.mux)
+		f->foreign = f->pending.len;
+	f->held = false;
+	f->from = from;
+	if (f->fd >= 0)
+		inflow_flush(f);
+	if (f->fd >= 0 && f->src && f->pending.len)
+		loop_modify(f->src, EPOLLOUT);
 }
 
 void inflow_done(struct inflow *f)

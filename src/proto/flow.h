@@ -30,6 +30,7 @@ struct outflow {
 	int fd;	       /* -1: ended or never begun */
 	bool regular;  /* a file: always readable, not for epoll */
 	bool discard;  /* nobody reads: what comes is thrown away */
+	bool held;     /* nothing is read at present; the channel may be gone */
 	uint64_t left; /* at most so many bytes more */
 	flow_end_fn end;
 	void *arg;
@@ -42,6 +43,9 @@ void outflow_writable(struct outflow *f); /* from the channel's `writable` */
 /* Reads what is there now, as far as credit goes. True: the descriptor has nothing more at present, or has ended. */
 bool outflow_drain(struct outflow *f);
 void outflow_done(struct outflow *f);
+/* Stops until outflow_release, by which the channel may be another. */
+void outflow_hold(struct outflow *f);
+void outflow_release(struct outflow *f, struct flow_channel to);
 
 struct inflow {
 	struct flow_channel from;
@@ -49,8 +53,10 @@ struct inflow {
 	int fd; /* -1: ended or never begun: what comes is dropped */
 	struct buf pending;
 	bool got_eof, regular;
-	bool shut; /* at EOF shutdown(2) the sending half; else close */
-	bool tty;  /* EOF is the terminal's end-of-file character, and the descriptor stays open */
+	bool held;	  /* nothing is written at present; the channel may be gone */
+	uint64_t foreign; /* bytes of pending that came on a channel which is gone: no credit is due for them */
+	bool shut;	  /* at EOF shutdown(2) the sending half; else close */
+	bool tty;	  /* EOF is the terminal's end-of-file character, and the descriptor stays open */
 	flow_end_fn end;
 	void *arg;
 };
@@ -60,5 +66,7 @@ int inflow_begin(struct inflow *f, struct flow_channel from, int fd, bool regula
 void inflow_data(struct inflow *f, const uint8_t *p, size_t len);
 void inflow_eof(struct inflow *f);
 void inflow_done(struct inflow *f);
+void inflow_hold(struct inflow *f);
+void inflow_release(struct inflow *f, struct flow_channel from);
 
 #endif

@@ -588,6 +588,40 @@ int proto_clock_decode(struct cursor *c, struct proto_clock *ret)
 	return decode(c, LAYOUT(clock_fields, proto_clock), ret);
 }
 
+static const struct field hold_fields[] = {R(proto_hold, 1, K_BOOL, hold)};
+
+int proto_hold_encode(struct buf *b, const struct proto_hold *x)
+{
+	return encode(b, LAYOUT(hold_fields, proto_hold), x);
+}
+
+int proto_hold_decode(struct cursor *c, struct proto_hold *ret)
+{
+	return decode(c, LAYOUT(hold_fields, proto_hold), ret);
+}
+
+static const struct field resume_fields[] = {
+	R(proto_resume, 1, K_U64, realtime_ns),
+	R(proto_resume, 2, K_SEED, seed),
+	F(proto_resume, 3, K_STR, hostname),
+	F(proto_resume, 4, K_STR, machine_id),
+};
+
+int proto_resume_encode(struct buf *b, const struct proto_resume *x)
+{
+	return encode(b, LAYOUT(resume_fields, proto_resume), x);
+}
+
+int proto_resume_decode(struct cursor *c, struct proto_resume *ret)
+{
+	return decode(c, LAYOUT(resume_fields, proto_resume), ret);
+}
+
+void proto_resume_done(struct proto_resume *x)
+{
+	layout_done(LAYOUT(resume_fields, proto_resume), x);
+}
+
 static const struct field stop_fields[] = {
 	F(proto_stop, 1, K_BOOL, restart),
 	F(proto_stop, 2, K_INT, signal),

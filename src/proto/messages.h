@@ -24,13 +24,17 @@ enum proto_service {
 	PROTO_PREPARE = 9, /* get ready for a snapshot of a guest that has no image yet; opened when that is done (guest
 			      only) */
 	PROTO_COPY = 10,   /* a tree of files, either way (src/copy/stream.h); streams 0 in, 1 out */
+	PROTO_HOLD = 11,   /* no process runs and no output is read, or they do again; for a snapshot (guest only) */
+	PROTO_RESUME = 12, /* a guest restored with its processes becomes one of its own; they run again (guest only) */
+	PROTO_ADOPT = 13,  /* the image's command of such a guest: from OPENED on as after EXEC (guest only) */
 	/* keeper */
-	PROTO_KEEPER_STATUS = 32,  /* reply: state, JSON record */
-	PROTO_KEEPER_WAIT = 33,	   /* event exit when the VM ends */
-	PROTO_KEEPER_STOP = 34,	   /* TLV: grace period ns, signal */
-	PROTO_KEEPER_ATTACH = 35,  /* the main command's streams, as an exec channel */
-	PROTO_KEEPER_BALLOON = 36, /* how much memory the guest should give up */
-	PROTO_KEEPER_PAUSE = 37,   /* the guest is to stand still, or to go on */
+	PROTO_KEEPER_STATUS = 32,   /* reply: state, JSON record */
+	PROTO_KEEPER_WAIT = 33,	    /* event exit when the VM ends */
+	PROTO_KEEPER_STOP = 34,	    /* TLV: grace period ns, signal */
+	PROTO_KEEPER_ATTACH = 35,   /* the main command's streams, as an exec channel */
+	PROTO_KEEPER_BALLOON = 36,  /* how much memory the guest should give up */
+	PROTO_KEEPER_PAUSE = 37,    /* the guest is to stand still, or to go on */
+	PROTO_KEEPER_SNAPSHOT = 38, /* save the running VM into a directory */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,
 	PROTO_MACHINE_STOP = 65,
@@ -188,6 +192,31 @@ struct proto_clock {
 };
 int proto_clock_encode(struct buf *b, const struct proto_clock *x);
 int proto_clock_decode(struct cursor *c, struct proto_clock *ret);
+
+/*
+ * PROTO_HOLD request; OPENED and CLOSE 0 when it is so. hold: every command's processes stand still and their output
+ * stays where it is, all of it that was read before has been sent. What is restored from a snapshot that is taken then
+ * stands still until PROTO_RESUME.
+ */
+struct proto_hold {
+	bool hold; /* else: they go on */
+};
+int proto_hold_encode(struct buf *b, const struct proto_hold *x);
+int proto_hold_decode(struct cursor *c, struct proto_hold *ret);
+
+/*
+ * PROTO_RESUME request. OPENED and CLOSE 0 when the kernel has been reseeded and all below is in force; only then the
+ * processes run. CLOSE -EALREADY: this guest has not lost its host.
+ */
+struct proto_resume {
+	uint64_t realtime_ns;
+	uint8_t seed[32];
+	char *hostname;	  /* NULL: it keeps its own */
+	char *machine_id; /* for /etc/machine-id, if the container has one; NULL: it keeps its own */
+};
+int proto_resume_encode(struct buf *b, const struct proto_resume *x);
+int proto_resume_decode(struct cursor *c, struct proto_resume *ret);
+void proto_resume_done(struct proto_resume *x);
 
 /* PROTO_POWEROFF request (reply before it happens) and PROTO_KEEPER_STOP, PROTO_MACHINE_STOP. */
 struct proto_stop {

@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size)
 		return 0;
-	which = data[0] % 11;
+	which = data[0] % 13;
 	data++;
 	size--;
 	switch (which) {
@@ -93,6 +93,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 9:
 		try_tmpfs(data, size);
+		break;
+	case 10:
+		ROUND_TRIP(proto_hold, proto_hold, nothing);
+		break;
+	case 11:
+		ROUND_TRIP(proto_resume, proto_resume, proto_resume_done);
 		break;
 	default:
 		try_pid(data, size);

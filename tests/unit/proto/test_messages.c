@@ -304,12 +304,49 @@ static void test_others(void **state)
 	buf_done(&b);
 }
 
+static void test_resume(void **state)
+{
+	struct proto_resume x = {.realtime_ns = 5, .seed = {7}, .hostname = s("copy"), .machine_id = s("0123")}, y;
+	struct proto_hold hx = {.hold = false}, hy;
+	struct buf b = {0};
+	struct cursor c;
+
+	assert_int_equal(proto_resume_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_resume_decode(&c, &y), 0);
+	assert_true(y.realtime_ns == 5 && y.seed[0] == 7);
+	assert_string_equal(y.hostname, "copy");
+	assert_string_equal(y.machine_id, "0123");
+	proto_resume_done(&y);
+	/* A copy without a seed, or without the time, is no request. */
+	for (int without = 0; without < 2; without++) {
+		struct proto_resume bad = x;
+
+		b.len = 0;
+		if (without == 0)
+			memset(bad.seed, 0, sizeof(bad.seed));
+		assert_int_equal(proto_resume_encode(&b, &bad), 0);
+		if (without == 1)
+			b.len = 16; /* the time alone */
+		c = over(&b);
+		assert_int_equal(proto_resume_decode(&c, &y), -EPROTO);
+	}
+	b.len = 0;
+	assert_int_equal(proto_hold_encode(&b, &hx), 0);
+	c = over(&b);
+	assert_int_equal(proto_hold_decode(&c, &hy), 0);
+	assert_false(hy.hold);
+	c = cursor_of(b.data, 0);
+	assert_int_equal(proto_hold_decode(&c, &hy), -EPROTO);
+	buf_done(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_setup),
 		cmocka_unit_test(test_mounts), cmocka_unit_test(test_tmpfs),	    cmocka_unit_test(test_events),
-		cmocka_unit_test(test_others),
+		cmocka_unit_test(test_others), cmocka_unit_test(test_resume),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
