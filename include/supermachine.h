@@ -387,6 +387,13 @@ struct sm_vm_options {
 	const char *const *tmpfs;
 	bool cold; /**< Boot. Else it starts from a base snapshot of its memory size and CPUs, which is made if there is
 		      none yet. */
+	/**
+	 * Instead of an image: go on from this snapshot of a VM (sm_vm_snapshot), its processes included. Of the other
+	 * members only name, hostname, keep, detach, labels and progress count then; the rest is the snapshot's, and
+	 * image must be NULL. Ports of the host stay the first VM's. The new VM has random numbers, a wall clock, a
+	 * host name and a disk of its own.
+	 */
+	const char *snapshot;
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \
@@ -525,19 +532,32 @@ SM_PUBLIC int sm_vm_console(struct sm_vm *vm, char **ret, struct sm_error *err);
 
 enum sm_snapshot_kind {
 	SM_SNAPSHOT_BASE = 1, /**< A booted guest without an image, from which VMs of its shape start. */
+	SM_SNAPSHOT_VM = 2,   /**< A VM as it was, with its processes, memory and disk. */
 };
 
 /** A snapshot in the data directory. */
 struct sm_snapshot_info {
-	const char *name; /**< "base-..." */
+	const char *name; /**< "base-...", or as it was given. */
 	enum sm_snapshot_kind kind;
 	uint64_t memory; /**< Of a VM that starts from it. */
 	unsigned cpus;
 	uint64_t allocated_size;     /**< Bytes on disk. */
 	int64_t created_ns, used_ns; /**< used: when a VM last started from it. */
 	const char *kernel;
-	bool fits; /**< A VM may still start from it: kernel, programs and host are those that it was made with. */
+	bool fits; /**< A VM may still start from it: kernel, programs and host are those that it was made with. Of a
+		      VM's: its files are those that were saved. */
+	const char *image; /**< A VM's: as it was asked for; else "". */
 };
+/**
+ * Saves a running VM under a name ([a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63, not beginning with "base-" or "failed-";
+ * -EEXIST when there is one). The VM goes on; *ret_pause_ns (may be NULL) is how long all of it stood still. What its
+ * disk holds is shared with the snapshot from then on, and neither can change that for the other. -EOPNOTSUPP for a VM
+ * with directories of the host. On failure the VM goes on as if nothing had been. Start VMs from it by
+ * sm_vm_options.snapshot.
+ */
+SM_PUBLIC int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err);
+/** Everything about a snapshot of a VM, as JSON text to sm_free. */
+SM_PUBLIC int sm_snapshot_inspect(struct sm_client *client, const char *name, char **ret_json, struct sm_error *err);
 /** All snapshots, those used last first. */
 SM_PUBLIC int sm_snapshot_list(struct sm_client *client, struct sm_snapshot_info ***ret, size_t *ret_count,
 			       struct sm_error *err);

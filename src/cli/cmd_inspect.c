@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* inspect: all there is to know about VMs and images, as JSON. */
+/* inspect: all there is to know about VMs, images and snapshots of VMs, as JSON. */
 #include <string.h>
 
 #include "base/util.h"
@@ -11,7 +11,7 @@ struct inspect_values {
 
 #define V(m) offsetof(struct inspect_values, m)
 static const struct opt options[] = {
-	{0, "type", OPT_TEXT, V(type), "vm|image", "look only among these", .choices = "vm|image"},
+	{0, "type", OPT_TEXT, V(type), "vm|image|snapshot", "look only among these", .choices = "vm|image|snapshot"},
 	{0, "export-erofs", OPT_TEXT, V(export_erofs), "FILE", "write an image's file system as one EROFS file"},
 };
 #undef V
@@ -38,6 +38,16 @@ static char *look(struct cli *cli, const char *type, const char *ref)
 			return NULL;
 		}
 	}
+	if (type && streq(type, "snapshot")) {
+		if (sm_snapshot_inspect(cli->client, ref, &text, &err) < 0)
+			cli_fail(cli, &err, "supermachine snapshots lists them");
+		return text;
+	}
+	/* An image's name goes before a snapshot's. */
+	if (!type && sm_image_inspect(cli->client, ref, &text, NULL) >= 0)
+		return text;
+	if (!type && sm_snapshot_inspect(cli->client, ref, &text, NULL) >= 0)
+		return text;
 	err = (struct sm_error){0};
 	if (sm_image_inspect(cli->client, ref, &text, &err) < 0) {
 		cli_no_image(cli, ref, &err);
@@ -88,8 +98,8 @@ static const char *const examples[] = {"inspect web", "a VM, as a JSON array of 
 
 const struct verb verb_inspect = {
 	.name = "inspect",
-	.operands = "VM|IMAGE...",
-	.summary = "Print all about VMs or images as JSON",
+	.operands = "VM|IMAGE|SNAPSHOT...",
+	.summary = "Print all about VMs, images or snapshots as JSON",
 	.examples = examples,
 	VERB_OPTS(options, struct inspect_values),
 	.min_operands = 1,

@@ -10,12 +10,13 @@
 #include "base/util.h"
 #include "cli/mounts.h"
 #include "cli/ports.h"
+#include "cli/restore.h"
 #include "cli/session.h"
 
 struct run_values {
 	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal, *cidfile, *pull,
-		*network;
+		*network, *snapshot;
 	struct opt_list env, env_file, labels, volumes, ports, hosts, tmpfs;
 	uint64_t memory, cpus, disk, dax, timeout;
 };
@@ -62,6 +63,7 @@ static const struct opt options[] = {
 	{0, "kernel", OPT_TEXT, V(kernel), "FILE", "kernel to boot (default: the distribution's cloud kernel)"},
 	{0, "cold", OPT_FLAG, V(cold), NULL,
 	 "boot, instead of starting from a base snapshot; see supermachine snapshots"},
+	{0, "snapshot", OPT_TEXT, V(snapshot), "NAME", "go on from a snapshot of a VM: the same as restore NAME"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
 	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
@@ -273,12 +275,39 @@ static int run_image(struct run *run, char **argv)
 	return run->v->detach ? detached(run) : foreground(run, &streams);
 }
 
+/* What it was is not to be chosen again. */
+static int run_snapshot(struct cli *cli, const struct run_values *v, int operands)
+{
+	struct restore_values r = {.interactive = v->interactive,
+				   .detach = v->detach,
+				   .keep = v->keep,
+				   .rm = v->rm,
+				   .name = v->name,
+				   .hostname = v->hostname,
+				   .outcome = v->outcome,
+				   .labels = v->labels};
+
+	if (operands || v->tmpfs_root || v->cold || v->workdir || v->user || v->entrypoint || v->kernel ||
+	    v->stop_signal || v->env.n || v->env_file.n || v->volumes.n || v->ports.n || v->memory || v->cpus ||
+	    v->disk || v->dax || v->timeout)
+		return cli_usage(cli, NULL,
+				 "--snapshot goes on with the image, command, environment and sizes of the saved VM, "
+				 "without mounts and ports");
+	return restore_vm(cli, &r, v->snapshot);
+}
+
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
+	const struct run_values *given = values;
 	struct run run = {.cli = cli, .v = values, .image = operands[0], .outcome = SM_OUTCOME_INIT};
 	struct sm_error err = {0};
-	int status = check(cli, run.v);
+	int status;
 
+	if (given->snapshot)
+		return run_snapshot(cli, given, count);
+	if (!count)
+		return cli_usage(cli, "usage: supermachine run IMAGE [COMMAND [ARG...]]", "something is missing");
+	status = check(cli, run.v);
 	if (status == 0)
 		status = cli_mounts_parse(cli, &run.v->volumes, &run.mounts);
 	if (status == 0)
@@ -312,7 +341,7 @@ const struct verb verb_run = {
 		"cannot be executed or found, 125 when supermachine itself failed.",
 	.examples = examples,
 	VERB_OPTS(options, struct run_values),
-	.min_operands = 1,
+	.min_operands = 0,
 	.max_operands = -1,
 	.command = true,
 	.completes = OPERAND_IMAGE,

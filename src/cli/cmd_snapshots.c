@@ -18,9 +18,15 @@ static const struct opt options[] = {
 #undef V
 
 static const struct table_column columns[] = {
-	{"NAME", TABLE_LEFT, 0},  {"KIND", TABLE_LEFT, 0},    {"MEMORY", TABLE_RIGHT, 0}, {"CPUS", TABLE_RIGHT, 0},
-	{"SIZE", TABLE_RIGHT, 0}, {"CREATED", TABLE_LEFT, 0}, {"USED", TABLE_LEFT, 0},	  {"FITS", TABLE_LEFT, 0},
+	{"NAME", TABLE_LEFT, 0},  {"KIND", TABLE_LEFT, 0},  {"MEMORY", TABLE_RIGHT, 0},
+	{"CPUS", TABLE_RIGHT, 0}, {"SIZE", TABLE_RIGHT, 0}, {"CREATED", TABLE_LEFT, 0},
+	{"USED", TABLE_LEFT, 0},  {"FITS", TABLE_LEFT, 0},  {"IMAGE", TABLE_LEFT, 12},
 };
+
+static const char *kind_name(const struct sm_snapshot_info *s)
+{
+	return s->kind == SM_SNAPSHOT_VM ? "vm" : "base";
+}
 
 static void print_table(struct sm_snapshot_info **list, size_t count)
 {
@@ -32,13 +38,14 @@ static void print_table(struct sm_snapshot_info **list, size_t count)
 		char memory[16], size[16], created[16], used[16];
 
 		table_add(&t, "%s", s->name);
-		table_add(&t, "base");
+		table_add(&t, "%s", kind_name(s));
 		table_add(&t, "%s", format_size(s->memory, memory));
 		table_add(&t, "%u", s->cpus);
 		table_add(&t, "%s", format_size(s->allocated_size, size));
 		table_add(&t, s->created_ns ? "%s ago" : "%s", text_age(s->created_ns, text_now(), created));
 		table_add(&t, s->used_ns ? "%s ago" : "%s", text_age(s->used_ns, text_now(), used));
 		table_add(&t, "%s", s->fits ? "yes" : "no");
+		table_add(&t, "%s", s->image[0] ? s->image : "-");
 	}
 	table_print(&t, stdout, cli_width(stdout));
 	table_done(&t);
@@ -52,13 +59,14 @@ static int print_json(struct cli *cli, struct sm_snapshot_info **list, size_t co
 	for (size_t i = 0; i < count; i++) {
 		json_open(&j, NULL, '{');
 		json_text(&j, "name", list[i]->name);
-		json_text(&j, "kind", "base");
+		json_text(&j, "kind", kind_name(list[i]));
 		json_unsigned(&j, "memory", list[i]->memory);
 		json_unsigned(&j, "cpus", list[i]->cpus);
 		json_unsigned(&j, "size", list[i]->allocated_size);
 		json_time(&j, "created", list[i]->created_ns);
 		json_time(&j, "used", list[i]->used_ns);
 		json_text(&j, "kernel", list[i]->kernel);
+		json_text(&j, "image", list[i]->image);
 		json_bool(&j, "fits", list[i]->fits);
 		json_close(&j, '}');
 	}
@@ -96,7 +104,8 @@ const struct verb verb_snapshots = {
 		"A base is a booted guest without an image. The first run with so much memory and so many CPUs makes "
 		"it, "
 		"later ones start from it, whatever their image; one that no longer fits is made anew. At most 8 are "
-		"kept. FITS: a run may still start from it.",
+		"kept. A vm was saved by supermachine snapshot; restore goes on from it. FITS: a run may still start "
+		"from it.",
 	VERB_OPTS(options, struct snapshots_values),
 	.group = GROUP_IMAGES,
 	.run = list_verb,
@@ -134,7 +143,8 @@ const struct verb verb_snapshot_rm = {
 	.name = "snapshot rm",
 	.operands = "SNAPSHOT...",
 	.summary = "Remove snapshots",
-	.details = "By name or by the beginning of its key. VMs that run are not disturbed; a base is made again when "
+	.details = "By name, a base also by the beginning of its key. VMs that run are not disturbed; a base is made "
+		   "again when "
 		   "it is "
 		   "needed.",
 	VERB_OPTS(rm_options, struct rm_values),

@@ -37,6 +37,8 @@ static const struct verb *const verbs[] = {&verb_run,
 					   &verb_tag,
 					   &verb_rmi,
 					   &verb_prune,
+					   &verb_snapshot,
+					   &verb_restore,
 					   &verb_snapshots,
 					   &verb_snapshot_rm,
 					   &verb_snapshot_prune,
@@ -72,7 +74,7 @@ const char *cli_family(const char *word)
 	} families[] = {
 		{"fs", "the file server on this host"},
 		{"machine", "the Linux in which VMs run"},
-		{"snapshot", "what VMs start from"},
+		{"snapshot", "saving VMs, and what VMs start from"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++)

@@ -91,6 +91,32 @@ static int send_setup(struct keeper *k)
 	return r < 0 ? r : mux_open(agent_mux(k), PROTO_SETUP, &b, NULL, &k->setup_ch);
 }
 
+/* A guest that was saved with its processes: they wait until it has become this VM. */
+static int send_resume(struct keeper *k)
+{
+	char machine_id[33];
+	struct proto_resume m = {.hostname = k->rec.hostname, .machine_id = machine_id};
+	_cleanup_(buf_done) struct buf b = {0};
+	struct timespec now;
+	int r = random_hex(machine_id, 16);
+
+	if (r < 0)
+		return r;
+	if (getrandom(m.seed, sizeof(m.seed), 0) != sizeof(m.seed))
+		return -EIO;
+	clock_gettime(CLOCK_REALTIME, &now);
+	m.realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	r = proto_resume_encode(&b, &m);
+	return r < 0 ? r : mux_open(agent_mux(k), PROTO_RESUME, &b, NULL, &k->setup_ch);
+}
+
+static int set_up(struct keeper *k)
+{
+	if (k->args.base)
+		return mux_open(agent_mux(k), PROTO_PREPARE, NULL, NULL, &k->setup_ch);
+	return k->args.adopt ? send_resume(k) : send_setup(k);
+}
+
 static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
 {
 	struct keeper *k = arg;
@@ -101,7 +127,7 @@ static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
 	k->agent_seen = true;
 	keeper_stage(k, k->args.restore ? "restore" : "boot");
 	k->phase = PHASE_SETUP;
-	r = k->args.base ? mux_open(agent_mux(k), PROTO_PREPARE, NULL, NULL, &k->setup_ch) : send_setup(k);
+	r = set_up(k);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", strerror(-r));
 }
@@ -118,6 +144,8 @@ static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
 			keeper_prepared(k);
 		else
 			keeper_setup_done(k);
+	} else if (ch == k->saving.hold_ch && k->saving.hold_ch) {
+		snapshot_held(k, 0, "");
 	} else if (ch == k->main_ch) {
 		k->main_open = true;
 		keeper_main_started(k, proto_pid_decode(reply, &pid) < 0 || pid);
@@ -149,6 +177,8 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		mux_close(agent_mux(k), ch, 0, "");
 	if (ch == k->main_ch && k->main_ch)
 		keeper_main_done(k, code, text);
+	else if (ch == k->saving.hold_ch && k->saving.hold_ch)
+		snapshot_held(k, code ? code : -EPROTO, text);
 	else if (ch == k->setup_ch && k->phase == PHASE_SETUP && (code || !k->args.base))
 		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", *text ? text : strerror(-code));
 }
@@ -198,8 +228,11 @@ int agent_exec_main(struct keeper *k)
 			       .cols = rec->cols,
 			       .timeout_ns = rec->timeout_ns};
 	_cleanup_(buf_done) struct buf b = {0};
-	int r = proto_exec_encode(&b, &x);
+	int r;
 
+	if (k->args.adopt)
+		return mux_open(agent_mux(k), PROTO_ADOPT, NULL, NULL, &k->main_ch);
+	r = proto_exec_encode(&b, &x);
 	return r < 0 ? r : mux_open(agent_mux(k), PROTO_EXEC, &b, NULL, &k->main_ch);
 }
 
@@ -226,6 +259,19 @@ int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols)
 	struct proto_event e = {.kind = PROTO_EV_RESIZE, .rows = rows, .cols = cols};
 
 	return send_event(k, &e);
+}
+
+int agent_hold(struct keeper *k, bool hold)
+{
+	struct proto_hold h = {.hold = hold};
+	_cleanup_(buf_done) struct buf b = {0};
+	uint32_t ch;
+	int r;
+
+	if (!k->agent || k->agent_lost)
+		return -ESRCH;
+	r = proto_hold_encode(&b, &h);
+	return r < 0 ? r : mux_open(agent_mux(k), PROTO_HOLD, &b, NULL, hold ? &k->saving.hold_ch : &ch);
 }
 
 void agent_sync_clock(struct keeper *k)

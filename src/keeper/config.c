@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,12 +78,12 @@ static json_t *parts_json(struct keeper *k, struct monitor_files *f, struct sm_e
 /* A base and what is restored from it have the same devices, used or not. */
 static bool fixed_devices(const struct keeper *k)
 {
-	return k->args.base || k->args.restore;
+	return k->args.base || (k->args.restore && !k->args.booted);
 }
 
 bool keeper_root_on_disk(const struct keeper *k)
 {
-	return k->args.restore ? k->rec.window_size > k->args.window : k->rec.root_blk;
+	return fixed_devices(k) ? k->rec.window_size > k->args.window : k->rec.root_blk;
 }
 
 static void add_idle(json_t *disks, bool read_only)
@@ -131,10 +132,14 @@ static int add_image(struct keeper *k, struct monitor_files *f, json_t *config, 
 
 static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, struct sm_error *err)
 {
+	unsigned num = disk_layers(k->dirfd);
 	json_t *o, *layers;
 	struct stat st;
 	int lower, top;
 
+	if (num < k->rec.layers)
+		return error_set(err, SM_ERROR_CORRUPT, ENOENT, "its disk has %u layers of %u: it was never made whole",
+				 num, k->rec.layers);
 	lower = open_into(f, AT_FDCWD, k->rec.disk_template, O_RDONLY, err);
 	if (lower < 0)
 		return lower;
@@ -146,6 +151,19 @@ static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, s
 	o = json_object();
 	layers = json_array();
 	json_array_append_new(layers, file_json(lower, (uint64_t)st.st_size));
+	for (unsigned i = 0; i < num; i++) {
+		char name[24];
+		int fd;
+
+		snprintf(name, sizeof(name), "layer.%u", i);
+		fd = open_into(f, k->dirfd, name, O_RDONLY, err);
+		if (fd < 0) {
+			json_decref(layers);
+			json_decref(o);
+			return fd;
+		}
+		json_array_append_new(layers, file_json(fd, k->rec.disk_size));
+	}
 	json_object_set_new(o, "layers", layers);
 	json_object_set_new(o, "top", file_json(top, k->rec.disk_size));
 	rj_put_bool(o, "read_only", false);

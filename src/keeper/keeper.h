@@ -45,6 +45,8 @@ struct keeper_args {
 	const char *dir, *socket, *vmm;
 	bool owner;
 	const char *restore; /* the directory of a snapshot to start from; NULL: boot */
+	bool adopt;	     /* restore: a guest with its container and command, which goes on */
+	bool booted;	     /* restore: its devices are those of a VM that has booted, not of a base */
 	bool base;	     /* boot, save the idle guest into the VM's directory as files `state` and `memory`, end */
 	uint64_t window;     /* base, restore: the size of the image window, which the image need not be in; 0: none */
 	uint64_t prepare_ns;
@@ -64,7 +66,7 @@ struct monitor {
 	size_t tail_len;
 	struct vm_log console_log;
 	int workingset; /* a file that the monitor writes it to, -1 */
-	int saved[2];	/* a base's state and memory files while they are written, -1 */
+	int saved[2];	/* the state and memory files of a snapshot while they are written, -1 */
 };
 
 struct client;
@@ -76,6 +78,16 @@ struct pause {
 	struct client *client; /* who waits for that answer, NULL: nobody */
 	uint32_t ch;
 	uint64_t time_left; /* of the command's time limit, when it was paused; 0: none */
+};
+
+/* A snapshot of a running VM on its way (snapshot.c). */
+struct saving {
+	enum { SAVING_NOTHING, SAVING_HOLD, SAVING_MEMORY } stage;
+	uint32_t hold_ch;
+	int dirfd;	       /* where it goes */
+	unsigned layers;       /* that the disk has below the top which is frozen */
+	struct client *client; /* who waits, NULL: nobody any more */
+	uint32_t ch;
 };
 
 struct keeper {
@@ -107,6 +119,7 @@ struct keeper {
 	struct keeper_attach attach;
 	bool owner_seen;
 	struct pause pause;
+	struct saving saving;
 	/* vm.c */
 	uint64_t time_limit_at; /* when time_limit fires; 0: it does not */
 	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *linger;
@@ -140,6 +153,18 @@ enum sm_vm_state keeper_state(const struct keeper *k);
 int pause_request(struct keeper *k, bool pause) MUST_CHECK;
 void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
 
+/* snapshot.c */
+/* Saves the VM into files of this directory; server_snapshot_done follows. 0 or -errno: it is no time for that. */
+int snapshot_request(struct keeper *k, const char *dir) MUST_CHECK;
+void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
+void snapshot_saved(struct keeper *k, const char *error, uint64_t pause_ns, uint64_t memory_bytes);
+/* disk.c: the layers of a VM's disk, in its directory (record.h) */
+unsigned disk_layers(int dirfd);
+/* Makes the top a layer and puts an empty one in its place, which it gives (a descriptor); what writes to the old one
+ * is to go on in it. And takes that back. */
+int disk_freeze(int dirfd, unsigned layers) MUST_CHECK;
+void disk_unfreeze(int dirfd, unsigned layers);
+
 /* outcome.c */
 void outcome_compute(struct keeper *k, int wait_status);
 int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
@@ -147,8 +172,9 @@ int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
 /* monitor.c */
 int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUST_CHECK;
 bool out_of_space(int error);
-/* Has the guest saved into new files `state` and `memory`; keeper_saved follows. */
-int monitor_snapshot(struct keeper *k, struct sm_error *err) MUST_CHECK;
+/* Has the guest saved into new files `state` and `memory`; keeper_saved or snapshot_saved follows. */
+/* dirfd: where; top: the new top of its writable disk, -1: the disk stays as it is. */
+int monitor_snapshot(struct keeper *k, int dirfd, int top, struct sm_error *err) MUST_CHECK;
 void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
 int monitor_pause(struct keeper *k, bool pause) MUST_CHECK; /* 0 or -errno; pause_done follows */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */
@@ -175,7 +201,8 @@ void workingset_noted(struct keeper *k, int64_t pages);
 
 /* agent.c */
 int agent_start(struct keeper *k, int fd, struct sm_error *err) MUST_CHECK; /* takes fd on success */
-int agent_exec_main(struct keeper *k);
+int agent_exec_main(struct keeper *k);					    /* or adopts the one that runs */
+int agent_hold(struct keeper *k, bool hold);				    /* snapshot_held follows a hold */
 int agent_signal(struct keeper *k, int signal);
 int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols);
 int agent_poweroff(struct keeper *k);
@@ -189,6 +216,7 @@ void server_tell_started(struct keeper *k);
 void server_tell_ended(struct keeper *k);
 void server_attach_pending(struct keeper *k); /* the command runs: let the waiting ATTACH in */
 void server_pause_done(struct keeper *k);     /* tells who asked */
+void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text);
 bool server_drained(struct keeper *k);
 void server_done(struct keeper *k);
 

@@ -100,26 +100,27 @@ static void keep_stats(struct keeper *k, const char *text, size_t len)
 		log_debug("keeper", "stats: %s", strerror(errno));
 }
 
-int monitor_snapshot(struct keeper *k, struct sm_error *err)
-{
-	static const char text[] = "{\"cmd\":\"snapshot\"}";
-	static const char *const names[] = {"state", "memory"};
-	struct monitor *m = &k->mon;
-	int r;
-
-	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
-		m->saved[i] = openat(k->dirfd, names[i], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (m->saved[i] < 0)
-			return error_sys(err, errno, "make %s/%s", k->args.dir, names[i]);
-	}
-	r = fd_send(m->control, text, sizeof(text) - 1, m->saved, ARRAY_SIZE(names));
-	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
-}
-
 static void close_saved(struct monitor *m)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(m->saved); i++)
 		m->saved[i] = fd_close(m->saved[i]);
+}
+
+int monitor_snapshot(struct keeper *k, int dirfd, int top, struct sm_error *err)
+{
+	static const char text[] = "{\"cmd\":\"snapshot\"}";
+	static const char *const names[] = {"state", "memory"};
+	struct monitor *m = &k->mon;
+	int fds[3] = {-1, -1, top}, r;
+
+	close_saved(m);
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		m->saved[i] = fds[i] = openat(dirfd, names[i], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (m->saved[i] < 0)
+			return error_sys(err, errno, "make the file %s", names[i]);
+	}
+	r = fd_send(m->control, text, sizeof(text) - 1, fds, top < 0 ? 2 : 3);
+	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
 }
 
 /* The files must be on the disk of the host before anybody calls them a snapshot. */
@@ -131,7 +132,11 @@ static void handle_saved(struct keeper *k, json_t *event)
 		if (fsync(k->mon.saved[i]) < 0)
 			error = strerror(errno);
 	close_saved(&k->mon);
-	keeper_saved(k, error);
+	if (k->args.base)
+		keeper_saved(k, error);
+	else
+		snapshot_saved(k, error, (uint64_t)json_integer_value(json_object_get(event, "pause_ns")),
+			       (uint64_t)json_integer_value(json_object_get(event, "memory_bytes")));
 }
 
 static void handle_event(struct keeper *k, const char *text, size_t len)

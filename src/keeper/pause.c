@@ -18,7 +18,7 @@ int pause_request(struct keeper *k, bool pause)
 		return -ESRCH;
 	if (!k->main_open)
 		return -EAGAIN;
-	if (p->under_way || k->forced != SM_REASON_NONE)
+	if (p->under_way || k->saving.stage != SAVING_NOTHING || k->forced != SM_REASON_NONE)
 		return -EBUSY;
 	if (p->on == pause)
 		return -EALREADY;

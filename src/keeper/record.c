@@ -142,6 +142,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	rj_put_bool(o, "root_blk", r->root_blk);
 	rj_put_str(o, "disk_template", r->disk_template);
 	rj_put_u64(o, "disk_size", r->disk_size);
+	if (r->layers)
+		rj_put_u64(o, "layers", r->layers);
 	json_object_set_new(o, "mounts", vm_mounts_to_json(r));
 	rj_put_str(o, "hostname", r->hostname);
 	rj_put_strv(o, "argv", r->argv);
@@ -216,6 +218,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->root_blk = rj_bool(j, "root_blk");
 	r->disk_template = rj_str(j, "disk_template", false);
 	r->disk_size = rj_u64(j, "disk_size", 0, INT64_MAX);
+	r->layers = (unsigned)rj_u64(j, "layers", 0, VM_MAX_LAYERS);
 	vm_mounts_from_json(j, r);
 	r->hostname = rj_str(j, "hostname", true);
 	r->argv = rj_strv(j, "argv", true);

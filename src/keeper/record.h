@@ -8,6 +8,7 @@
  *	exit.json	how its last run ended (struct vm_exit). The keeper writes it; the library where no
  *			keeper could. Absent while it runs: the library removes it before a start
  *	top		the private writable disk layer over the shared template; an empty file is a fresh one
+ *	layer.0 ...	what snapshots have frozen of it, lowest first, between template and top (disk.c)
  *	log, log.1	what the command printed (log.h)
  *	console, console.1	what the guest's kernel printed
  *	stats		the monitor's counters at its end, of a kept VM (vmm/stats.h)
@@ -29,6 +30,7 @@
 #define VM_ID_DIGITS 12
 #define VM_NAME_MAX 63
 #define VM_MAX_MOUNTS 64
+#define VM_MAX_LAYERS 63
 
 struct vm_part {
 	char *path;	       /* absolute */
@@ -66,6 +68,7 @@ struct vm_record {
 	bool root_blk;	     /* the image as a read-only disk instead of the pmem window */
 	char *disk_template; /* absolute path of the read-only lower layer; NULL: tmpfs */
 	uint64_t disk_size;
+	unsigned layers; /* that the disk had when the VM was made: of the snapshot that it goes on from */
 	struct vm_mount *mounts;
 	unsigned num_mounts;
 	/* the agent's part */

@@ -38,6 +38,8 @@ static void client_free(struct client *c)
 		c->k->attach_client = NULL;
 	if (c->k->pause.client == c)
 		c->k->pause.client = NULL;
+	if (c->k->saving.client == c)
+		c->k->saving.client = NULL;
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
@@ -161,6 +163,33 @@ static int serve_pause(struct client *c, uint32_t ch, struct cursor *request)
 	return 0;
 }
 
+static int serve_snapshot(struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper *k = c->k;
+	struct keeper_snapshot m;
+	int r = keeper_snapshot_decode(request, &m);
+
+	if (r == 0)
+		r = snapshot_request(k, m.dir);
+	if (r < 0)
+		return r;
+	k->saving.client = c;
+	k->saving.ch = ch;
+	return 0;
+}
+
+void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text)
+{
+	struct client *c = k->saving.client;
+	_cleanup_(buf_done) struct buf b = {0};
+
+	if (!c)
+		return;
+	if (m && keeper_snapshot_reply_encode(&b, m) == 0)
+		mux_opened(link_mux(c->link), k->saving.ch, &b);
+	mux_close(link_mux(c->link), k->saving.ch, m ? b.error : error ? error : -EIO, text);
+}
+
 void server_pause_done(struct keeper *k)
 {
 	struct client *c = k->pause.client;
@@ -223,6 +252,8 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_balloon(c, ch, request);
 	case PROTO_KEEPER_PAUSE:
 		return serve_pause(c, ch, request);
+	case PROTO_KEEPER_SNAPSHOT:
+		return serve_snapshot(c, ch, request);
 	case PROTO_KEEPER_ATTACH:
 		return serve_attach(c, ch, request);
 	case PROTO_EXEC:
@@ -241,6 +272,10 @@ static const char *refusal(uint16_t service, int r)
 {
 	if (service == PROTO_KEEPER_PAUSE && r == -EALREADY)
 		return "it is so already";
+	if (service == PROTO_KEEPER_SNAPSHOT && r == -EBUSY)
+		return "another snapshot is being taken, or it is being stopped";
+	if (service == PROTO_KEEPER_SNAPSHOT && r == -EOPNOTSUPP)
+		return "a VM with directories of the host (-v) cannot be saved";
 	if (service == PROTO_KEEPER_PAUSE && r == -EBUSY)
 		return "it is being stopped, paused or unpaused at this moment";
 	switch (r) {
@@ -296,6 +331,8 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		c->k->attach_client = NULL;
 	if (c->k->pause.client == c && c->k->pause.ch == ch)
 		c->k->pause.client = NULL;
+	if (c->k->saving.client == c && c->k->saving.ch == ch)
+		c->k->saving.client = NULL;
 	drop_waiter(c, ch);
 }
 

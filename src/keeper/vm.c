@@ -73,7 +73,7 @@ void keeper_prepared(struct keeper *k)
 	struct sm_error err = {0};
 
 	keeper_stage(k, "setup");
-	if (monitor_snapshot(k, &err) < 0)
+	if (monitor_snapshot(k, k->dirfd, -1, &err) < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
 }
 
@@ -390,6 +390,7 @@ static int start(struct keeper *k, struct sm_error *err)
 
 static void done(struct keeper *k)
 {
+	fd_close(k->saving.dirfd);
 	k->agent = link_free(k->agent);
 	server_done(k);
 	monitor_done(&k->mon, k->loop);
@@ -420,6 +421,7 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 	struct keeper k = {.args = *args,
 			   .dirfd = -1,
 			   .listen_fd = -1,
+			   .saving = {.dirfd = -1},
 			   .log = {.fd = -1},
 			   .mon = {.pidfd = -1,
 				   .control = -1,

@@ -3,6 +3,7 @@
 #include "keeper/wire.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/util.h"
 
@@ -157,6 +158,50 @@ int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret)
 	if (r == 0)
 		ret->pause = v[0];
 	return r;
+}
+
+int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m)
+{
+	tlv_put_str(b, 1, m->dir);
+	return b->error;
+}
+
+int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret)
+{
+	struct tlv t;
+	int r;
+
+	*ret = (struct keeper_snapshot){0};
+	while ((r = tlv_next(c, &t)) > 0) {
+		if (t.tag & 0x8000)
+			continue;
+		if (t.tag != 1 || ret->dir[0] || t.len >= sizeof(ret->dir) || (t.len && memchr(t.p, 0, t.len)))
+			return -EPROTO;
+		if (t.len)
+			memcpy(ret->dir, t.p, t.len);
+	}
+	return r < 0 || ret->dir[0] != '/' ? -EPROTO : 0;
+}
+
+int keeper_snapshot_reply_encode(struct buf *b, const struct keeper_snapshot_reply *m)
+{
+	uint64_t v[5] = {m->pause_ns, m->memory_bytes, m->window, m->layers, m->booted};
+
+	return write_numbers(b, v, 5);
+}
+
+int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 5);
+
+	if (r < 0)
+		return r;
+	if (v[3] > 64 || v[4] > 1)
+		return -EPROTO;
+	*ret = (struct keeper_snapshot_reply){
+		.pause_ns = v[0], .memory_bytes = v[1], .window = v[2], .layers = v[3], .booted = v[4]};
+	return 0;
 }
 
 int keeper_attach_encode(struct buf *b, const struct keeper_attach *a)

@@ -21,6 +21,11 @@
  * while it starts, -ESRCH when it ends. While it stands still the agent's services are refused with -EHOSTDOWN; a stop
  * lets it go on first. What limits its time is put off by as long.
  *
+ * PROTO_KEEPER_SNAPSHOT: OPENED with a keeper_snapshot_reply and CLOSE 0 when the VM is in the files `state` and
+ * `memory` of the directory, synced, and runs again; its disk as it was then is in the first `layers` layers of the
+ * VM's directory. CLOSE -EHOSTDOWN while it is paused, -EOPNOTSUPP for one with directories of the host, else as above,
+ * or what failed; the VM goes on.
+ *
  * A keeper started with --owner waits with the command for the first ATTACH.
  */
 #ifndef KEEPER_WIRE_H
@@ -79,6 +84,20 @@ struct keeper_pause {
 };
 int keeper_pause_encode(struct buf *b, const struct keeper_pause *m);
 int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret);
+
+struct keeper_snapshot {
+	char dir[1024]; /* absolute, empty */
+};
+int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m);
+int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret);
+struct keeper_snapshot_reply {
+	uint64_t pause_ns, memory_bytes; /* how long the VM stood still; what is in the memory file */
+	uint64_t window;		 /* of the image window that the machine has, if it is not as booted */
+	uint64_t layers;		 /* of its disk; 0: it has none */
+	bool booted;			 /* its devices are those of a VM that has booted */
+};
+int keeper_snapshot_reply_encode(struct buf *b, const struct keeper_snapshot_reply *m);
+int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply *ret);
 
 struct keeper_attach {
 	bool stdin_open;

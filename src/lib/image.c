@@ -7,7 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
-#include "lib/lib.h"
+#include "lib/vmsnap.h"
 
 struct sm_image {
 	struct image_info info;
@@ -204,17 +204,29 @@ int sm_image_export_erofs(struct sm_client *client, const char *ref, const char 
 
 /* ------------------------------------------------------------------------------- what VMs still hold */
 
-/* The image ids of all VM records; vms.lock is held. *ret: NULL-terminated. */
+/* The image ids of all VM records and of all snapshots of VMs; vms.lock is held. *ret: NULL-terminated. */
 static int held_images(struct sm_client *c, char ***ret, struct sm_error *err)
 {
+	_fd_ int snapshots = base_open_dir(c, err);
 	char(*ids)[VM_ID_DIGITS + 1] = NULL;
+	char **held, **names;
 	size_t count, n = 0;
-	char **held;
-	int r = vmdir_list(c, &ids, &count, err);
+	int r = snapshots < 0 ? snapshots : vmdir_list(c, &ids, &count, err);
 
 	if (r < 0)
 		return r;
-	held = calloc(count + 1, sizeof(*held));
+	names = vmsnap_names(snapshots);
+	held = names ? calloc(count + strv_len((const char *const *)names) + 1, sizeof(*held)) : NULL;
+	for (char **s = names; held && *s; s++) {
+		struct vmsnap m;
+		_fd_ int dir = vmsnap_open(snapshots, *s, &m, NULL);
+
+		if (dir < 0)
+			continue;
+		held[n++] = TAKE_PTR(m.image_id);
+		vmsnap_done(&m);
+	}
+	strv_free(names);
 	for (size_t i = 0; held && i < count; i++) {
 		_fd_ int dir = vmdir_open(c, ids[i], NULL);
 		struct vm_record rec;
@@ -242,7 +254,7 @@ static int refuse_if_held(struct sm_client *c, struct image_store *store, const 
 	for (char **h = held; r == 0 && h && *h; h++)
 		if (streq(*h, info.id))
 			r = error_set(err, SM_ERROR_STATE, EBUSY,
-				      "image %s is in use by a VM: remove that first, or force", ref);
+				      "image %s is in use by a VM or a snapshot: remove that first, or force", ref);
 	image_info_done(&info);
 	strv_free(held);
 	return r;

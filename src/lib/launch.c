@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
-#include "lib/base.h"
+#include "lib/vmsnap.h"
 
 #define ANSWER_TIMEOUT_NS (30 * SECOND_NS)
 /* A keeper that restores answers when its monitor has taken the snapshot: later, if many start at once. */
@@ -57,7 +57,7 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
 	char prepared[24], window[24];
-	const char *argv[16];
+	const char *argv[20];
 	unsigned n = 0;
 	int r = client_helper(c, "supermachine-keeper", &keeper, err);
 
@@ -77,6 +77,10 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	argv[n++] = prepared;
 	if (!s->detach)
 		argv[n++] = "--owner";
+	if (l->adopt)
+		argv[n++] = "--adopt";
+	if (l->booted)
+		argv[n++] = "--booted";
 	if (l->base || l->restore) {
 		snprintf(window, sizeof(window), "%llu", (unsigned long long)l->window);
 		argv[n++] = "--window";
@@ -237,6 +241,15 @@ static int launch_from_base(struct sm_client *c, struct launch *l, const struct 
 	return launch_cold(c, l, SM_LOG_NOTICE, why.message, err);
 }
 
+/* fd: the connection to its keeper. */
+static int launched(struct sm_vm *vm, int fd, bool detach, struct sm_error *err)
+{
+	if (!detach)
+		return become_owner(vm, fd, err);
+	fd_close(fd);
+	return 0;
+}
+
 int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, bool detach, uint64_t since_ns,
 	   const struct sm_progress *progress, struct sm_error *err)
 {
@@ -247,10 +260,23 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 	if (!path)
 		return error_sys(err, ENOMEM, "start");
 	r = rec->cold ? launch_keeper(c, &l, NULL, err) : launch_from_base(c, &l, rec, progress, err);
-	if (r < 0)
-		return r;
-	if (!detach)
-		return become_owner(vm, r, err);
-	fd_close(r);
-	return 0;
+	return r < 0 ? r : launched(vm, r, detach, err);
+}
+
+int launch_restored(struct sm_client *c, struct sm_vm *vm, const struct vmsnap_restore *from, bool detach,
+		    uint64_t since_ns, struct sm_error *err)
+{
+	_free_ char *path = vmdir_path(c, vm->id);
+	struct launch l = {.dir = path,
+			   .id = vm->id,
+			   .detach = detach,
+			   .since_ns = since_ns,
+			   .restore = from->dir,
+			   .adopt = true,
+			   .booted = from->meta.booted,
+			   .window = from->meta.window,
+			   .created_ns = from->meta.created_ns};
+	int r = path ? launch_keeper(c, &l, NULL, err) : error_sys(err, ENOMEM, "start");
+
+	return r < 0 ? r : launched(vm, r, detach, err);
 }

@@ -168,6 +168,7 @@ struct launch {
 	bool detach;
 	bool base;	     /* the VM is there to be saved (keeper.h) */
 	const char *restore; /* the directory of the snapshot to start from; NULL: boot */
+	bool adopt, booted;  /* restore: of a VM with its processes (keeper.h) */
 	int64_t created_ns;  /* of that snapshot */
 	uint64_t window;     /* base, restore: the size of the image window */
 	uint64_t since_ns;   /* when the work for it began */
@@ -182,6 +183,11 @@ int launch_join(int fd, const char *id, struct conn *conn, struct call *call, st
  * caller holds its start.lock. */
 int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, bool detach, uint64_t since_ns,
 	   const struct sm_progress *progress, struct sm_error *err) MUST_CHECK;
+
+/* The same from a snapshot of a VM. */
+struct vmsnap_restore;
+int launch_restored(struct sm_client *c, struct sm_vm *vm, const struct vmsnap_restore *from, bool detach,
+		    uint64_t since_ns, struct sm_error *err) MUST_CHECK;
 
 /* disk.c: the formatted, read-only template of a disk of this size. */
 int disk_template(struct sm_client *c, uint64_t size, const struct sm_progress *progress, char **ret,

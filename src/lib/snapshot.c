@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sm_snapshot_list and what else programs do with snapshots that are there. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/util.h"
-#include "lib/base.h"
+#include "lib/vmsnap.h"
 
 #define MIN_PREFIX 4
 
@@ -16,12 +18,14 @@
 struct snapshot_info {
 	struct sm_snapshot_info pub;
 	struct base_info base;
+	struct vmsnap vm;
 	char *name;
 };
 
 static void info_free(struct snapshot_info *s)
 {
 	base_info_done(&s->base);
+	vmsnap_done(&s->vm);
 	free(s->name);
 	free(s);
 }
@@ -47,7 +51,34 @@ static struct snapshot_info *info_new(struct sm_client *c, int snapshots, const 
 					   .created_ns = b->created_ns,
 					   .used_ns = b->used_ns,
 					   .kernel = b->kernel ? b->kernel : "",
+					   .image = "",
 					   .fits = base_fits(c, b)};
+	return s;
+}
+
+static struct snapshot_info *info_of_vm(int snapshots, const char *name)
+{
+	struct snapshot_info *s = calloc(1, sizeof(*s));
+	uint64_t allocated = 0;
+	_fd_ int dir = -1;
+	struct stat st;
+
+	if (!s || !(s->name = strdup(name))) {
+		free(s);
+		return NULL;
+	}
+	dir = vmsnap_open(snapshots, name, &s->vm, NULL);
+	s->pub = (struct sm_snapshot_info){.name = s->name,
+					   .kind = SM_SNAPSHOT_VM,
+					   .memory = s->vm.memory,
+					   .cpus = s->vm.cpus,
+					   .created_ns = s->vm.created_ns,
+					   .kernel = "",
+					   .image = s->vm.image ? s->vm.image : "",
+					   .fits = dir >= 0 && vmsnap_check(dir, name, &s->vm, &allocated, NULL) == 0};
+	s->pub.allocated_size = allocated;
+	if (fstatat(snapshots, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		s->pub.used_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	return s;
 }
 
@@ -63,13 +94,23 @@ int sm_snapshot_list(struct sm_client *client, struct sm_snapshot_info ***ret, s
 {
 	_fd_ int snapshots = base_open_dir(client, err);
 	struct sm_snapshot_info **list = NULL;
+	char **names, **vms;
 	size_t count = 0;
-	char **names;
 
 	if (snapshots < 0)
 		return snapshots;
 	names = base_names(snapshots);
-	list = names ? calloc(strv_len((const char *const *)names) + 1, sizeof(struct sm_snapshot_info *)) : NULL;
+	vms = vmsnap_names(snapshots);
+	if (names && vms)
+		list = calloc(strv_len((const char *const *)names) + strv_len((const char *const *)vms) + 1,
+			      sizeof(struct sm_snapshot_info *));
+	for (char **n = vms; list && *n; n++) {
+		struct snapshot_info *s = info_of_vm(snapshots, *n);
+
+		if (s)
+			list[count++] = &s->pub;
+	}
+	strv_free(vms);
 	for (char **n = names; list && *n; n++) {
 		struct snapshot_info *s = info_new(client, snapshots, *n);
 
@@ -95,8 +136,11 @@ void sm_snapshot_list_free(struct sm_snapshot_info **list, size_t count)
 /* The whole name of the one that is meant, malloc'ed. */
 static int resolve(int snapshots, const char *ref, char **ret, struct sm_error *err)
 {
-	char **names = base_names(snapshots);
+	char **names = vmsnap_name_valid(ref) && faccessat(snapshots, ref, F_OK, AT_SYMLINK_NOFOLLOW) == 0
+			       ? NULL
+			       : base_names(snapshots);
 	const char *key = str_starts(ref, "base-") ? ref + 5 : ref;
+	bool whole = !names && vmsnap_name_valid(ref);
 	bool usable = strlen(key) >= MIN_PREFIX && strspn(key, "0123456789abcdef") == strlen(key);
 	char *found = NULL;
 	unsigned count = 0;
@@ -108,6 +152,8 @@ static int resolve(int snapshots, const char *ref, char **ret, struct sm_error *
 			count++;
 		}
 	strv_free(names);
+	if (whole && (found = strdup(ref)))
+		count = 1;
 	if (count == 1 && found) {
 		*ret = found;
 		return 0;
@@ -150,7 +196,7 @@ int sm_snapshot_prune(struct sm_client *client, bool all, unsigned *ret_count, u
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < count && r == 0; i++) {
-		if (!all && list[i]->fits)
+		if (list[i]->kind != SM_SNAPSHOT_BASE || (!all && list[i]->fits))
 			continue;
 		r = base_remove_locked(snapshots, list[i]->name, err);
 		removed += r == 0;

@@ -10,7 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
-#include "lib/lib.h"
+#include "lib/vmsnap.h"
 
 #define DEFAULT_MEMORY GIB
 #define MIN_MEMORY (128 * MIB)
@@ -232,8 +232,23 @@ static int start_with_ports(struct sm_client *c, struct sm_vm *vm, const struct 
 	return e;
 }
 
-static int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o, uint64_t since,
-			struct sm_vm **ret, struct sm_error *err)
+/* The new VM's disk begins with the snapshot's layers. The lock is not needed any more: these links are its own. */
+static int launch_from(struct sm_client *c, struct sm_vm *vm, struct vmsnap_restore *from, bool detach, uint64_t since,
+		       struct sm_error *err)
+{
+	unsigned layers = (unsigned)strv_len((const char *const *)from->meta.layers);
+	_fd_ int dir = vmdir_open(c, vm->id, err);
+	int r = dir;
+
+	if (r >= 0)
+		r = vmsnap_link_layers(from->dirfd, dir, layers, err);
+	from->lock = fd_close(from->lock);
+	return r < 0 ? r : launch_restored(c, vm, from, detach, since, err);
+}
+
+/* from: the snapshot that it goes on from, NULL: none. */
+static int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o,
+			struct vmsnap_restore *from, uint64_t since, struct sm_vm **ret, struct sm_error *err)
 {
 	struct sm_vm *vm = NULL;
 	_fd_ int start = -1;
@@ -248,7 +263,8 @@ static int start_record(struct sm_client *c, const struct vm_record *r, const st
 	/* With nobody to come back for it, it is litter as soon as it has ended. */
 	if (o->detach)
 		vm->transient_fd = fd_close(vm->transient_fd);
-	e = start_with_ports(c, vm, r, o->detach, since, &o->progress, err);
+	e = from ? launch_from(c, vm, from, o->detach, since, err)
+		 : start_with_ports(c, vm, r, o->detach, since, &o->progress, err);
 	if (e < 0) {
 		vmdir_remove(c, r->id, NULL);
 		vm->transient_fd = fd_close(vm->transient_fd);
@@ -259,6 +275,68 @@ static int start_record(struct sm_client *c, const struct vm_record *r, const st
 	return 0;
 }
 
+static int check_restore(const struct sm_vm_options *o, struct sm_error *err)
+{
+	if (o->image || o->memory || o->cpus || o->disk_size || o->tmpfs_root || o->kernel || o->entrypoint ||
+	    o->argv || o->user || o->cwd || o->stop_signal || o->timeout_ns || o->num_mounts || o->num_ports ||
+	    o->dax_size || o->cold || (o->env && o->env[0]))
+		return error_set(
+			err, SM_ERROR_INVALID, EINVAL,
+			"a VM that goes on from a snapshot is what it was: its image, command, environment, sizes "
+			"and mounts cannot be chosen");
+	if (o->name && !vm_name_valid(o->name))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "\"%s\" is no name for a VM", o->name);
+	if (o->hostname && (!*o->hostname || strlen(o->hostname) > HOSTNAME_MAX))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "host name \"%s\": 1 to %d bytes", o->hostname,
+				 HOSTNAME_MAX);
+	return 0;
+}
+
+/* A copy of that VM's record under another identity. */
+static int become_new(struct vm_record *r, const struct sm_vm_options *o, unsigned layers, struct sm_error *err)
+{
+	struct timespec now;
+	int e = random_hex(r->id, VM_ID_DIGITS / 2);
+
+	if (e < 0)
+		return error_sys(err, -e, "random numbers");
+	clock_gettime(CLOCK_REALTIME, &now);
+	r->created_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	snprintf(r->name, sizeof(r->name), "%s", o->name ? o->name : "");
+	r->keep = o->keep;
+	r->layers = layers;
+	strv_free(r->ports); /* they lead into the first */
+	r->ports = NULL;
+	free(r->hostname);
+	r->hostname = strdup(o->hostname ? o->hostname : r->id);
+	strv_free(r->labels);
+	r->labels = strv_copy(o->labels);
+	return r->hostname ? 0 : error_sys(err, ENOMEM, "start");
+}
+
+static int start_restored(struct sm_client *c, const struct sm_vm_options *o, struct sm_vm **ret, struct sm_error *err)
+{
+	_cleanup_(vm_record_done) struct vm_record r = {0};
+	uint64_t since = time_now_ns();
+	struct vmsnap_restore from;
+	struct seat *seat;
+	int e = check_restore(o, err);
+
+	if (e == 0)
+		e = client_seat(c, &seat, err);
+	if (e < 0)
+		return e;
+	vmdir_sweep(c);
+	e = vmsnap_restore_begin(c, o->snapshot, &from, &r, err);
+	if (e < 0)
+		return e;
+	e = become_new(&r, o, (unsigned)strv_len((const char *const *)from.meta.layers), err);
+	if (e == 0)
+		e = start_record(c, &r, o, &from, since, ret, err);
+	vmsnap_restore_done(&from);
+	return e < 0 ? error_wrap(err, e, "snapshot %s", o->snapshot) : 0;
+}
+
 int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, struct sm_vm **ret, struct sm_error *err)
 {
 	struct sm_vm_options o = OPTIONS_GET(struct sm_vm_options, options);
@@ -267,8 +345,11 @@ int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, s
 	struct image_pin *pin = NULL;
 	struct vm_record r = {0};
 	struct seat *seat;
-	int e = check_options(&o, err);
+	int e;
 
+	if (o.snapshot)
+		return start_restored(client, &o, ret, err);
+	e = check_options(&o, err);
 	if (e == 0)
 		e = client_seat(client, &seat, err);
 	if (e < 0)
@@ -280,7 +361,7 @@ int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, s
 	e = make_record(client, &o, &img, &r, err);
 	image_info_done(&img);
 	if (e == 0)
-		e = start_record(client, &r, &o, since, ret, err);
+		e = start_record(client, &r, &o, NULL, since, ret, err);
 	image_unpin(pin);
 	vm_record_done(&r);
 	return e;

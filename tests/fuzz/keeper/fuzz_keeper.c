@@ -40,6 +40,13 @@ int pause_request(struct keeper *k, bool pause)
 	return k->main_open ? 0 : -EAGAIN;
 }
 
+int snapshot_request(struct keeper *k, const char *dir)
+{
+	if (dir[0] != '/')
+		abort();
+	return k->main_open ? 0 : -EAGAIN;
+}
+
 int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a)
 {
 	return mux_opened(near, ch, NULL);
@@ -93,6 +100,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		server_tell_started(&k);
 	if (data[0] & 0x40)
 		server_pause_done(&k);
+	if (data[0] & 0x40)
+		server_snapshot_done(&k, &(struct keeper_snapshot_reply){.layers = 1}, 0, "");
 	if (data[0] & 0x80)
 		server_tell_ended(&k);
 	close(pair[1]);

@@ -38,13 +38,15 @@ static void fuzz_exit(const char *p, size_t len)
 
 static void fuzz_messages(const uint8_t *p, size_t len)
 {
-	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a, h = a, i = a, j = a;
 	struct keeper_status status;
 	struct keeper_balloon balloon;
 	struct keeper_attach attach;
 	struct vm_log_header header;
 	struct keeper_wait wait;
 	struct keeper_pause pause;
+	struct keeper_snapshot snapshot;
+	struct keeper_snapshot_reply reply;
 	struct keeper_stop stop;
 	struct keeper_news news;
 
@@ -55,6 +57,11 @@ static void fuzz_messages(const uint8_t *p, size_t len)
 	if (keeper_news_decode(&c, &news) == 0 && news.record_len > len)
 		abort();
 	if (vm_log_header_decode(&d, &header) == 0 && header.len > VM_LOG_MAX_RECORD)
+		abort();
+	if (keeper_snapshot_decode(&i, &snapshot) == 0 &&
+	    (snapshot.dir[0] != '/' || strnlen(snapshot.dir, sizeof(snapshot.dir)) == sizeof(snapshot.dir)))
+		abort();
+	if (keeper_snapshot_reply_decode(&j, &reply) == 0 && reply.layers > 64)
 		abort();
 	if (keeper_attach_decode(&e, &attach) < 0 || keeper_wait_decode(&f, &wait) < 0 ||
 	    keeper_balloon_decode(&g, &balloon) < 0 || keeper_pause_decode(&h, &pause) < 0)

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/loop.h"
 #include "base/util.h"
@@ -28,7 +29,7 @@ struct fake {
 	uint32_t main_ch;
 	char *what;	  /* the command's argv[0] */
 	uint64_t to_send; /* flood */
-	bool echo, prepared;
+	bool echo, prepared, held;
 };
 
 static void control_send(struct fake *f, const char *json)
@@ -129,12 +130,48 @@ static void run_command(struct fake *f, const struct proto_exec *x)
 	}
 }
 
+/* The command has been there all the time, and says a line. */
+static void adopted(struct fake *f, uint32_t ch)
+{
+	struct buf reply = {0};
+
+	f->main_ch = ch;
+	f->what = strdup("cat");
+	f->echo = true;
+	proto_pid_encode(&reply, 77);
+	mux_opened(mux(f), ch, &reply);
+	buf_done(&reply);
+	mux_send(mux(f), ch, 1, "again\n", 6);
+}
+
 static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *request)
 {
 	struct fake *f = arg;
+	struct proto_resume resume;
+	struct proto_hold hold;
 	struct proto_exec x;
 
 	switch (service) {
+	case PROTO_HOLD:
+		if (proto_hold_decode(request, &hold) < 0)
+			_exit(10);
+		f->held = hold.hold;
+		mux_opened(mux(f), ch, NULL);
+		mux_close(mux(f), ch, 0, "");
+		return;
+	case PROTO_RESUME:
+		if (proto_resume_decode(request, &resume) < 0 || !resume.hostname || strlen(resume.machine_id) != 32)
+			_exit(11);
+		proto_resume_done(&resume);
+		f->prepared = true;
+		mux_opened(mux(f), ch, NULL);
+		mux_close(mux(f), ch, 0, "");
+		return;
+	case PROTO_ADOPT:
+		if (!f->prepared)
+			_exit(12);
+		adopted(f, ch);
+		return;
 	case PROTO_SETUP:
 		if (streq(f->script, "setup-fails")) {
 			mux_close(mux(f), ch, -EIO, "scripted failure");
@@ -228,7 +265,7 @@ static void on_end(struct link *l, int r, const char *why, void *arg)
 
 static void save(struct fake *f, const int fds[2])
 {
-	if (!f->prepared || write_full(fds[0], "state", 5) < 0 || write_full(fds[1], "memory", 6) < 0)
+	if (!(f->prepared || f->held) || write_full(fds[0], "state", 5) < 0 || write_full(fds[1], "memory", 6) < 0)
 		_exit(7);
 	close(fds[0]);
 	close(fds[1]);
@@ -250,8 +287,8 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 {
 	struct fake *f = arg;
 	char packet[256];
-	int fds[2] = {-1, -1};
-	size_t nfds = 2;
+	int fds[3] = {-1, -1, -1};
+	size_t nfds = 3;
 	ssize_t n = fd_recv(f->control, packet, sizeof(packet) - 1, fds, &nfds);
 
 	if (n <= 0)
@@ -259,6 +296,7 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 	packet[n] = '\0';
 	if (strstr(packet, "\"snapshot\""))
 		save(f, fds);
+	fd_close(fds[2]);
 	if (strstr(packet, "\"pause\""))
 		control_send(f, "{\"event\":\"paused\"}");
 	if (strstr(packet, "\"resume\""))

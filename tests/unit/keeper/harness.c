@@ -87,6 +87,7 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .vmm = o->vmm ? o->vmm : getenv("FAKE_VMM"),
 					   .owner = o->owner,
 					   .base = o->base,
+					   .adopt = o->adopt,
 					   .restore = o->state ? r->snapshot : NULL,
 					   .window = o->base || o->state ? GIB : 0,
 					   .limits = {.boot = or_long(o->limits.boot),

@@ -336,6 +336,127 @@ static void stop_ends_a_pause(void **state)
 	expect(&x, SM_REASON_STOPPED, 128 + SIGTERM);
 }
 
+/* Asks for a snapshot into the directory "out"; the answer's code. */
+static int ask_snapshot(struct rig *r, struct keeper_snapshot_reply *ret)
+{
+	struct keeper_snapshot m = {0};
+	struct buf b = {0};
+	struct cursor c;
+	struct call call;
+	int code;
+
+	snprintf(m.dir, sizeof(m.dir), "%s/out", r->dir);
+	remove_tree_at(r->dirfd, "out");
+	assert_int_equal(mkdirat(r->dirfd, "out", 0700), 0);
+	assert_int_equal(keeper_snapshot_encode(&b, &m), 0);
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_SNAPSHOT, &b, &call), 0);
+	buf_done(&b);
+	rig_until(r, &call.closed);
+	code = call.code;
+	if (call.opened) {
+		c = cursor_of(call.reply.data, call.reply.len);
+		assert_int_equal(keeper_snapshot_reply_decode(&c, ret), 0);
+	}
+	call_done(&call);
+	return code;
+}
+
+static uint64_t size_of(struct rig *r, const char *name)
+{
+	struct stat st;
+
+	return fstatat(r->dirfd, name, &st, 0) < 0 ? UINT64_MAX : (uint64_t)st.st_size;
+}
+
+/* Each freezes the disk's top, and leaves the VM running on an empty one. */
+static void snapshots_of_a_running_vm(void **state)
+{
+	struct keeper_snapshot_reply reply = {0};
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(write_file_atomic_at(r.dirfd, "top", "first", 5, 0600), 0);
+	assert_int_equal(ask_snapshot(&r, &reply), 0);
+	assert_true(reply.layers == 1 && reply.booted && reply.pause_ns == 1);
+	assert_true(size_of(&r, "out/state") == 5 && size_of(&r, "out/memory") == 6);
+	assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "top") == 0);
+	assert_int_equal(ask_snapshot(&r, &reply), 0);
+	assert_true(reply.layers == 2 && size_of(&r, "layer.0") == 5 && size_of(&r, "layer.1") == 0);
+	assert_int_equal(ask_pause(&r, true), 0);
+	assert_int_equal(ask_snapshot(&r, &reply), -EHOSTDOWN);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 137);
+}
+
+static void failed_snapshot_changes_nothing(void **state)
+{
+	struct keeper_snapshot_reply reply;
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = "snapshot-fails", .argv = {"sleep"}, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(write_file_atomic_at(r.dirfd, "top", "first", 5, 0600), 0);
+	assert_int_equal(ask_snapshot(&r, &reply), -EIO);
+	assert_true(size_of(&r, "layer.0") == UINT64_MAX && size_of(&r, "top") == 5);
+	assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 137);
+}
+
+/* A freeze that was not finished left the top as a layer too: it is the top all the same. */
+static void unfinished_freeze(void **state)
+{
+	char dir[] = "/tmp/test-keeper-disk.XXXXXX";
+	int fd, top;
+
+	assert_non_null(mkdtemp(dir));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(write_file_atomic_at(fd, "top", "one", 3, 0600), 0);
+	assert_int_equal(disk_layers(fd), 0);
+	assert_int_equal(linkat(fd, "top", fd, "layer.0", 0), 0);
+	assert_int_equal(disk_layers(fd), 0);
+	top = disk_freeze(fd, 0);
+	assert_true(top >= 0);
+	assert_int_equal(disk_layers(fd), 1);
+	assert_int_equal(write(top, "more", 4), 4);
+	close(top);
+	disk_unfreeze(fd, 0);
+	assert_int_equal(disk_layers(fd), 0);
+	assert_int_equal(disk_freeze(fd, VM_MAX_LAYERS), -E2BIG);
+	close(fd);
+	remove_tree_at(AT_FDCWD, dir);
+}
+
+/* A VM that goes on from a snapshot: its command is adopted, its output attached again. */
+static void adopted_command(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){
+			      .argv = {"cat"}, .state = "adopt", .adopt = true, .owner = true, .stdin_open = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_attach(&r);
+	rig_until(&r, &r.main.opened);
+	assert_int_equal(mux_send_eof(r.conn.mux, r.main.ch, 0), 0);
+	rig_until(&r, &r.wait.ended);
+	assert_string_equal(r.text, "again\n");
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 0);
+}
+
 static void missing_monitor(void **state)
 {
 	struct vm_exit x;
@@ -702,6 +823,10 @@ int main(void)
 		cmocka_unit_test(base_cannot_be_saved),
 		cmocka_unit_test(pause_puts_limits_off),
 		cmocka_unit_test(stop_ends_a_pause),
+		cmocka_unit_test(snapshots_of_a_running_vm),
+		cmocka_unit_test(failed_snapshot_changes_nothing),
+		cmocka_unit_test(unfinished_freeze),
+		cmocka_unit_test(adopted_command),
 		cmocka_unit_test(base_ends_with_its_maker),
 		cmocka_unit_test(restored_vm_runs),
 		cmocka_unit_test(given_up_before_it_answered),

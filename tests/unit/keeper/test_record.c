@@ -54,6 +54,7 @@ static void record_survives_a_round_trip(void **state)
 			       .root_blk = true,
 			       .disk_template = "/t",
 			       .disk_size = 1,
+			       .layers = 3,
 			       .hostname = "h",
 			       .argv = argv,
 			       .env = env,
@@ -256,6 +257,8 @@ static void messages_round_trip(void **state)
 	struct keeper_stop stop = {.mode = KEEPER_STOP_GRACE, .signal = 9, .grace_ns = UINT64_MAX}, stop2;
 	struct keeper_attach attach = {.stdin_open = true, .rows = 50, .cols = 65535}, attach2;
 	struct keeper_pause pause = {.pause = true}, pause2;
+	struct keeper_snapshot snapshot = {.dir = "/some/where"}, snapshot2;
+	struct keeper_snapshot_reply reply = {.pause_ns = 1, .window = 4, .layers = 3, .booted = true}, reply2;
 	struct keeper_balloon balloon = {.target = UINT64_MAX - 1}, balloon2;
 	struct keeper_news news = {.kind = KEEPER_ENDED, .record = (const uint8_t *)"{}", .record_len = 2}, news2;
 	struct buf b = {0};
@@ -289,6 +292,28 @@ static void messages_round_trip(void **state)
 	tlv_put_u64(&b, 1, 2);
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_pause_decode(&c, &pause2), -EPROTO);
+	b.len = 0;
+	assert_int_equal(keeper_snapshot_encode(&b, &snapshot), 0);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), 0);
+	assert_string_equal(snapshot2.dir, "/some/where");
+	tlv_put_str(&b, 1, "/twice");
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), -EPROTO);
+	b.len = 0;
+	tlv_put_str(&b, 1, "relative");
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), -EPROTO);
+	b.len = 0;
+	assert_int_equal(keeper_snapshot_reply_encode(&b, &reply), 0);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_snapshot_reply_decode(&c, &reply2), 0);
+	assert_true(reply2.layers == 3 && reply2.booted && reply2.pause_ns == 1 && reply2.window == 4);
+	reply.layers = 65;
+	b.len = 0;
+	assert_int_equal(keeper_snapshot_reply_encode(&b, &reply), 0);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_snapshot_reply_decode(&c, &reply2), -EPROTO);
 	b.len = 0;
 	assert_int_equal(keeper_news_encode(&b, &news), 0);
 	c = cursor_of(b.data, b.len);

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapshot: saves a running VM, which goes on. */
+#include "base/util.h"
+#include "cli/cli.h"
+
+static int verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	struct sm_vm *vm = cli_open_vm(cli, operands[0]);
+	struct sm_error err = {0};
+	uint64_t pause_ns = 0;
+	int r;
+
+	if (!vm)
+		return CLI_FAILED;
+	r = sm_vm_snapshot(vm, operands[1], &pause_ns, &err);
+	sm_vm_close(vm);
+	if (r < 0)
+		return cli_fail(cli, &err, err.kind == SM_ERROR_EXISTS ? "supermachine snapshot rm removes it" : NULL);
+	puts(operands[1]);
+	if (cli->verbosity >= 0)
+		cli_say(cli, "the VM stood still for %.0f ms", (double)pause_ns / 1e6);
+	return 0;
+}
+
+static const char *const examples[] = {"snapshot web warm", "web as it is now, under the name warm", "restore -d warm",
+				       "another VM that goes on from there", NULL};
+
+const struct verb verb_snapshot = {
+	.name = "snapshot",
+	.operands = "VM NAME",
+	.summary = "Save a running VM, which goes on",
+	.details =
+		"Its processes, memory, open files and disk, under a name from which supermachine restore starts other "
+		"VMs. The image stays in the store as long as the snapshot is there. A VM with directories of the host "
+		"(-v) cannot be saved.",
+	.examples = examples,
+	.min_operands = 2,
+	.max_operands = 2,
+	.completes = OPERAND_VM,
+	.group = GROUP_VMS,
+	.run = verb,
+};

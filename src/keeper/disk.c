@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A VM's writable disk as files of its directory: `layer.0`, `layer.1`, ... that never change again, lowest first, and
+ * `top`. A snapshot freezes the top, which becomes the next layer. Each step leaves a disk whose content is right:
+ *
+ *	link top to layer.N	both are one file: that is still the top (disk_layers)
+ *	rename a new top over it	layer.N has all that was written, also what is written to it until the monitor
+ *				goes on in the new top
+ */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+static void name_of(unsigned layer, char name[static 24])
+{
+	snprintf(name, 24, "layer.%u", layer);
+}
+
+/* One that is the top too comes from a freeze that was not finished. */
+static bool is_top(int dirfd, const char *name)
+{
+	struct stat a, b;
+
+	return fstatat(dirfd, name, &a, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       fstatat(dirfd, "top", &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev;
+}
+
+unsigned disk_layers(int dirfd)
+{
+	unsigned n = 0;
+	char name[24];
+
+	for (name_of(n, name); n <= VM_MAX_LAYERS && faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	     name_of(++n, name))
+		continue;
+	if (!n)
+		return 0;
+	name_of(n - 1, name);
+	return is_top(dirfd, name) ? n - 1 : n;
+}
+
+int disk_freeze(int dirfd, unsigned layers)
+{
+	char name[24];
+	_fd_ int top = -1;
+	int r;
+
+	name_of(layers, name);
+	if (layers >= VM_MAX_LAYERS)
+		return -E2BIG;
+	unlinkat(dirfd, name, 0); /* what a freeze that was not finished left */
+	unlinkat(dirfd, "top.new", 0);
+	top = openat(dirfd, "top.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (top < 0)
+		return -errno;
+	if (linkat(dirfd, "top", dirfd, name, 0) < 0)
+		r = -errno;
+	else if (renameat(dirfd, "top.new", dirfd, "top") < 0)
+		r = -errno;
+	else
+		return TAKE_FD(top);
+	unlinkat(dirfd, "top.new", 0);
+	return r;
+}
+
+void disk_unfreeze(int dirfd, unsigned layers)
+{
+	char name[24];
+
+	name_of(layers, name);
+	if (renameat(dirfd, name, dirfd, "top") < 0)
+		return; /* the layer has it all, and the top is empty: that is as good */
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Snapshots of VMs: finding and checking them. See vmsnap.h; vmsnap_meta.c has the description, vmsnap_take.c makes
+ * them. */
+#include "lib/vmsnap.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/util.h"
+#include "keeper/recordjson.h"
+
+#define METADATA_MAX 65536
+
+/* -------------------------------------------------------------------------------------------- files */
+
+int vmsnap_identity(int dir, const char *name, bool links, char ret[static 128], uint64_t *allocated)
+{
+	struct stat st;
+	int n;
+
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	*allocated += (uint64_t)st.st_blocks * 512;
+	n = snprintf(ret, 128, "%llx %llx %lld.%ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+		     (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	if (!links)
+		snprintf(ret + n, 128 - (size_t)n, " %lld.%ld", (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+	return 0;
+}
+
+static int check_file(int dir, const char *file, bool links, const char *want, const char *name, uint64_t *allocated,
+		      struct sm_error *err)
+{
+	char now[128];
+	int r = vmsnap_identity(dir, file, links, now, allocated);
+
+	if (r == -ENOENT)
+		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "snapshot %s: its file %s is missing", name, file);
+	if (r < 0)
+		return error_sys(err, -r, "snapshot %s: its file %s", name, file);
+	if (!streq(now, want))
+		return error_set(err, SM_ERROR_CORRUPT, EBADMSG,
+				 "snapshot %s: its file %s is not the one that was saved", name, file);
+	return 0;
+}
+
+int vmsnap_check(int dir, const char *name, const struct vmsnap *m, uint64_t *allocated, struct sm_error *err)
+{
+	uint64_t sum = 0;
+	int r = check_file(dir, "state", false, m->state_file, name, &sum, err);
+
+	r = r < 0 ? r : check_file(dir, "memory", false, m->memory_file, name, &sum, err);
+	for (unsigned i = 0; r == 0 && m->layers && m->layers[i]; i++) {
+		char layer[24];
+
+		snprintf(layer, sizeof(layer), "layer.%u", i);
+		r = check_file(dir, layer, true, m->layers[i], name, &sum, err);
+	}
+	if (allocated)
+		*allocated = sum;
+	return r;
+}
+
+int vmsnap_link_layers(int from, int to, unsigned layers, struct sm_error *err)
+{
+	for (unsigned i = 0; i < layers; i++) {
+		char name[24];
+
+		snprintf(name, sizeof(name), "layer.%u", i);
+		if (linkat(from, name, to, name, 0) < 0)
+			return error_sys(err, errno, "share the disk's %s", name);
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------------------ finding */
+
+bool vmsnap_name_valid(const char *name)
+{
+	return vm_name_valid(name) && !str_starts(name, "base-") && !str_starts(name, "failed-") &&
+	       !streq(name, "lock");
+}
+
+char **vmsnap_names(int snapshots)
+{
+	int fd = openat(snapshots, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	char **v = calloc(1, sizeof(*v));
+	struct dirent *e;
+	size_t n = 0;
+
+	while (d && v && (e = readdir(d))) {
+		char **more = vmsnap_name_valid(e->d_name) ? realloc(v, (n + 2) * sizeof(*v)) : NULL;
+
+		if (!more)
+			continue;
+		v = more;
+		v[n] = strdup(e->d_name);
+		v[++n] = NULL;
+		if (!v[n - 1])
+			break;
+	}
+	if (d)
+		closedir(d);
+	else
+		fd_close(fd);
+	return v;
+}
+
+int vmsnap_open(int snapshots, const char *name, struct vmsnap *ret, struct sm_error *err)
+{
+	_free_ char *text = NULL;
+	_fd_ int dir = -1;
+	size_t len;
+	int r;
+
+	if (!vmsnap_name_valid(name))
+		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no such snapshot of a VM: %s", name);
+	dir = openat(snapshots, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dir < 0)
+		return errno == ENOENT ? error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no such snapshot: %s", name)
+				       : error_sys(err, errno, "snapshot %s", name);
+	r = read_file_at(dir, "metadata.json", METADATA_MAX, &text, &len);
+	if (r < 0)
+		return error_sys(err, -r, "snapshot %s: metadata.json", name);
+	r = vmsnap_parse(text, len, ret, err);
+	return r < 0 ? error_wrap(err, r, "snapshot %s", name) : TAKE_FD(dir);
+}
+
+static int load_record(int dir, const char *name, struct vm_record *rec, struct sm_error *err)
+{
+	_free_ char *text = NULL;
+	size_t len;
+	int r = read_file_at(dir, "config.json", VM_RECORD_MAX, &text, &len);
+
+	if (r < 0)
+		return error_sys(err, -r, "snapshot %s: config.json", name);
+	r = vm_record_parse(text, len, rec, err);
+	return r < 0 ? error_wrap(err, r, "snapshot %s", name) : 0;
+}
+
+int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_restore *ret, struct vm_record *rec,
+			 struct sm_error *err)
+{
+	struct vmsnap_restore x = {.dirfd = -1, .lock = -1};
+	_fd_ int snapshots = base_open_dir(c, err);
+	int r = snapshots < 0 ? snapshots : 0;
+
+	if (r == 0 && asprintf(&x.dir, "%s/snapshots/%s", c->data_dir, name) < 0)
+		r = error_sys(err, ENOMEM, "snapshot %s", name);
+	if (r == 0) {
+		x.lock = base_lock(snapshots, NULL, err);
+		r = MIN(x.lock, 0);
+	}
+	if (r == 0) {
+		x.dirfd = vmsnap_open(snapshots, name, &x.meta, err);
+		r = MIN(x.dirfd, 0);
+	}
+	if (r == 0)
+		r = vmsnap_check(x.dirfd, name, &x.meta, NULL, err);
+	if (r == 0)
+		r = load_record(x.dirfd, name, rec, err);
+	if (r == 0 && (rec->memory != x.meta.memory || rec->cpus != x.meta.cpus || rec->num_mounts))
+		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "snapshot %s: its two descriptions differ", name);
+	if (r == 0)
+		utimensat(snapshots, name, NULL, 0);
+	if (r < 0)
+		vmsnap_restore_done(&x);
+	else
+		*ret = x;
+	return r;
+}
+
+void vmsnap_restore_done(struct vmsnap_restore *r)
+{
+	vmsnap_done(&r->meta);
+	free(r->dir);
+	r->dir = NULL;
+	r->dirfd = fd_close(r->dirfd);
+	r->lock = fd_close(r->lock);
+}
+
+int sm_snapshot_inspect(struct sm_client *client, const char *name, char **ret_json, struct sm_error *err)
+{
+	_fd_ int snapshots = base_open_dir(client, err), dir = -1;
+	_free_ char *meta = NULL, *config = NULL;
+	struct vmsnap m = {0};
+	uint64_t allocated = 0;
+	json_t *o;
+	int r;
+
+	if (snapshots < 0)
+		return snapshots;
+	dir = vmsnap_open(snapshots, name, &m, err);
+	if (dir < 0)
+		return dir;
+	r = vmsnap_format(&m, &meta, err);
+	o = r < 0 ? NULL : json_loads(meta, 0, NULL);
+	rj_put_str(o, "name", name);
+	rj_put_bool(o, "whole", vmsnap_check(dir, name, &m, &allocated, NULL) == 0);
+	rj_put_u64(o, "size", allocated);
+	if (o && read_file_at(dir, "config.json", VM_RECORD_MAX, &config, NULL) == 0)
+		json_object_set_new(o, "config", json_loads(config, 0, NULL));
+	vmsnap_done(&m);
+	return o ? rj_dump(o, ret_json, err) : r < 0 ? r : error_sys(err, ENOMEM, "snapshot %s", name);
+}

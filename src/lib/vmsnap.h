@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Snapshots of VMs:
+ *
+ *	data_dir/snapshots/NAME/	whole as soon as it has this name; beside the bases (base.h), under their lock
+ *		metadata.json	struct vmsnap
+ *		config.json	the record of the VM that it was taken of (keeper/record.h)
+ *		state, memory	vmm/snapshot.h
+ *		layer.0 ...	its disk above the template, lowest first: hard links to files that nobody changes any
+ *more
+ *
+ * A VM's directory, a snapshot and each VM restored from it have links of their own to the layers that they share, so
+ * whichever is removed, the others have theirs. Files are believed as long as they are the very ones that were saved.
+ */
+#ifndef LIB_VMSNAP_H
+#define LIB_VMSNAP_H
+
+#include "lib/base.h"
+
+struct vmsnap {
+	char vm[VM_ID_DIGITS + 1]; /* that it was taken of */
+	char *image, *image_id;
+	uint64_t memory, window, memory_bytes, pause_ns;
+	unsigned cpus;
+	bool booted; /* keeper.h */
+	int64_t created_ns;
+	char state_file[128], memory_file[128]; /* which files these are (vmsnap_identity) */
+	char **layers;
+};
+/* JSON text, malloc'ed through *ret. */
+int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err) MUST_CHECK;
+/* json is untrusted. On failure there is nothing to free. */
+int vmsnap_parse(const char *json, size_t len, struct vmsnap *ret, struct sm_error *err) MUST_CHECK;
+void vmsnap_done(struct vmsnap *m);
+
+/* Which file this is, as text; links: it may get more names, which changes its ctime. Adds to *allocated. 0 or -errno.
+ */
+int vmsnap_identity(int dir, const char *name, bool links, char ret[static 128], uint64_t *allocated) MUST_CHECK;
+/* Opens one (a descriptor of its directory) and reads its description. -ENOENT: there is none. */
+int vmsnap_open(int snapshots, const char *name, struct vmsnap *ret, struct sm_error *err) MUST_CHECK;
+/* That its files are those that were saved; *allocated (may be NULL): bytes on disk. */
+int vmsnap_check(int dir, const char *name, const struct vmsnap *m, uint64_t *allocated,
+		 struct sm_error *err) MUST_CHECK;
+
+/* Names of all; a list to strv_free. NULL: no memory. */
+char **vmsnap_names(int snapshots);
+bool vmsnap_name_valid(const char *name);
+/* Links the layers of one directory into another. */
+int vmsnap_link_layers(int from, int to, unsigned layers, struct sm_error *err) MUST_CHECK;
+
+/* For start.c: the record of a VM that goes on from one; the handle keeps the layers until vmsnap_restore_done. */
+struct vmsnap_restore {
+	struct vmsnap meta;
+	char *dir;
+	int dirfd, lock;
+};
+int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_restore *ret, struct vm_record *rec,
+			 struct sm_error *err) MUST_CHECK;
+void vmsnap_restore_done(struct vmsnap_restore *r);
+
+#endif
