@@ -3,8 +3,12 @@
 #include "vmm/dax_window.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -13,10 +17,12 @@
 #include "vmm/ram.h"
 
 #define PAGE 4096ULL
+#define MEND_MS 100
+#define STACK_SIZE (64 * KIB)
 
 int dax_window_open(struct dax_window *w, uint64_t size, struct sm_error *err)
 {
-	*w = (struct dax_window){.size = size};
+	*w = (struct dax_window){.size = size, .wake = -1};
 	w->places = calloc(size / DAX_WINDOW_PLACE, sizeof(w->places[0]));
 	/* One place more: nothing else lies where a mapping that begins in the window could end. */
 	w->host = w->places ? ram_reserve(size + DAX_WINDOW_PLACE, PROT_READ) : NULL;
@@ -32,6 +38,13 @@ void dax_window_close(struct dax_window *w)
 {
 	if (!w->host)
 		return;
+	if (w->started) {
+		__atomic_store_n(&w->stopping, true, __ATOMIC_RELEASE);
+		(void)eventfd_write(w->wake, 1);
+		pthread_join(w->thread, NULL);
+	}
+	if (w->wake >= 0)
+		close(w->wake);
 	munmap(w->host, w->size + DAX_WINDOW_PLACE);
 	free(w->places);
 	pthread_mutex_destroy(&w->lock);
@@ -64,6 +77,7 @@ static void unmap_locked(struct dax_window *w, uint64_t at)
 	struct dax_place *p = place_of(w, at);
 
 	set_left(w, p, p->pages);
+	w->used -= p->pages != 0;
 	*p = (struct dax_place){0};
 	/* Only without memory for another mapping in the kernel: then the file stays visible, to a guest that has it.
 	 */
@@ -92,7 +106,10 @@ int dax_window_map(struct dax_window *w, uint64_t at, uint64_t len, int fd, uint
 		r = -errno;
 		unmap_locked(w, at);
 	} else {
+		w->used += place_of(w, at)->pages == 0;
 		*place_of(w, at) = p;
+		if (w->used == 1 && w->started)
+			(void)eventfd_write(w->wake, 1);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return r;
@@ -188,4 +205,54 @@ int dax_window_repair(struct dax_window *w, unsigned thorough)
 	__atomic_fetch_add(&w->repairs, (unsigned)found, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&w->lock);
 	return found;
+}
+
+/* ------------------------------------------------------------------------------------------------- thread */
+
+static bool in_use(struct dax_window *w)
+{
+	bool used;
+
+	pthread_mutex_lock(&w->lock);
+	used = w->used;
+	pthread_mutex_unlock(&w->lock);
+	return used;
+}
+
+static void *watch(void *arg)
+{
+	struct dax_window *w = arg;
+	struct pollfd p = {.fd = w->wake, .events = POLLIN};
+	eventfd_t n;
+
+	prctl(PR_SET_NAME, "fs"); /* one of the threads that serve files */
+	w->begin(w->arg);
+	while (!__atomic_load_n(&w->stopping, __ATOMIC_ACQUIRE)) {
+		if (poll(&p, 1, in_use(w) ? MEND_MS : -1) > 0)
+			(void)eventfd_read(w->wake, &n);
+		(void)dax_window_repair(w, 0);
+	}
+	return NULL;
+}
+
+int dax_window_watch(struct dax_window *w, void (*begin)(void *arg), void *arg, struct sm_error *err)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	int r;
+
+	w->begin = begin;
+	w->arg = arg;
+	w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->wake < 0)
+		return error_sys(err, errno, "DAX window");
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&w->thread, &attr, watch, w);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	w->started = r == 0;
+	return r ? error_sys(err, r, "DAX window: thread") : 0;
 }

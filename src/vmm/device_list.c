@@ -200,6 +200,8 @@ static int add_fs(struct vm *vm, struct sm_error *err)
 	r = devices_add(vm, SLOT_FS, dev, err);
 	if (r == 0)
 		r = start_watch(vm, err);
+	if (r == 0 && vm->share && vm->dax.size)
+		r = dax_window_watch(&vm->dax, on_server_thread, vm, err);
 	if (r == 0 && vm->share && vm->cfg->seal) {
 		r = seal_capabilities(0);
 		if (r < 0)

@@ -118,6 +118,24 @@ static void test_truncation(void **state)
 	assert_int_equal(w->w.lost, 0);
 }
 
+static void nothing(void *arg)
+{
+}
+
+/* Without anybody asking. */
+static void test_losses_are_found(void **state)
+{
+	struct world *w = *state;
+
+	assert_int_equal(dax_window_watch(&w->w, nothing, NULL, NULL), 0);
+	assert_int_equal(dax_window_map(&w->w, 0, PLACE, w->fd, 0, PROT_READ), 0);
+	assert_int_equal(ftruncate(w->fd, PAGE), 0);
+	for (unsigned i = 0; i < 1000 && touch(w, PAGE, false) < 0; i++)
+		usleep(10000);
+	assert_int_equal(touch(w, PAGE, false), 0);
+	assert_int_equal(touch(w, 0, false), 'x');
+}
+
 static void test_ends_of_files_are_left_alone(void **state)
 {
 	struct world *w = *state;
@@ -140,6 +158,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_places, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_truncation, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_losses_are_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ends_of_files_are_left_alone, setup, teardown),
 	};
 
