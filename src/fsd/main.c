@@ -230,14 +230,16 @@ static int serve_front_end(const struct arguments *a, struct sm_fs_backend *be, 
 	return r;
 }
 
-/* Without the lock somebody is about to connect. It is kept until this process is gone. */
+/* Without the lock somebody is about to connect; where its directory is gone nobody can. It is kept until this process
+ * is gone. */
 static bool may_end(const struct arguments *a, int listener, struct share_server *s)
 {
 	struct pollfd p = {.fd = listener, .events = POLLIN};
 	int lock = a->lock ? open(a->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+	bool unreachable = a->lock && lock < 0 && errno == ENOENT;
 	struct share_server_stats stats;
 
-	if (a->lock && (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)) {
+	if (a->lock && !unreachable && (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)) {
 		fd_close(lock);
 		return false;
 	}

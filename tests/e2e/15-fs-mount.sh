@@ -243,6 +243,14 @@ test_shared_daemon() {
 	wait "$first" "$second"
 	all_gone() { [ -z "$(daemons)" ]; }
 	until_true 60 all_gone
+	# also when its home was removed meanwhile
+	SUPERMACHINE_HOME=$PWD/other $sm fs mount --backend daemon src a >a.log 2>&1 &
+	first=$!
+	until_true 20 grep -q "is mounted on" a.log
+	rm -r other
+	kill "$first"
+	wait "$first"
+	until_true 60 all_gone
 }
 
 test_own_backend() {
