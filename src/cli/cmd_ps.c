@@ -24,7 +24,8 @@ static const struct opt options[] = {
 	{0, "no-trunc", OPT_FLAG, V(no_trunc), NULL, "cut nothing to fit the terminal"},
 	{'f', "filter", OPT_LIST, V(filters), "KEY=VALUE",
 	 "label=NAME[=VALUE], name=PART, id=PART, status=STATE, ancestor=IMAGE"},
-	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE", "how to print; '{{.ID}} {{.Name}}': these fields"},
+	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE", "how to print; '{{.ID}} {{.Name}}': these fields",
+	 .choices = "table|json", .open = true},
 };
 #undef V
 

@@ -126,7 +126,7 @@ static int set_value(struct parser *p, const struct opt *o, const char *value)
 	case OPT_IGNORED:
 		return set_flag(p, o, value);
 	case OPT_TEXT:
-		if (o->choices && !is_choice(o->choices, value))
+		if (o->choices && !o->open && !is_choice(o->choices, value))
 			return wrong(p, "--%s wants one of %s, not '%s'", o->name, o->choices, value);
 		*(const char **)at = value;
 		return 0;

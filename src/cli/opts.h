@@ -39,6 +39,7 @@ struct opt {
 	const char *help;    /* one line; NULL: not listed */
 	uint64_t min, max;   /* of OPT_NUMBER and OPT_SIZE; max 0: no limit */
 	const char *choices; /* "table|json": the values OPT_TEXT may have; NULL: any */
+	bool open;	     /* other values than the choices may be given, too */
 };
 
 /* What was wrong with a command line and what to do about it; hint may be "". */

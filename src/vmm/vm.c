@@ -21,6 +21,7 @@
 #include "vmm/share_watch.h"
 #include "vmm/workingset.h"
 
+#define WINDOW_LOOK_NS 1000000000ull
 #define WINDOW_ALIGN GIB
 
 static int check_capabilities(struct vm *vm, struct sm_error *err)
@@ -189,6 +190,30 @@ static void guest_reset(void *arg)
 	vm_finish_locked(arg, VM_RESET, "the guest asked for a reset");
 }
 
+/* See window_shrunk. */
+static void on_window_timer(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct vm *vm = arg;
+
+	if (window_shrunk(&vm->window) && window_repair(&vm->window) < 0)
+		log_warn("vmm", "an image file has shrunk and its place could not be mended");
+	loop_timer_at(src, time_now_ns() + WINDOW_LOOK_NS);
+}
+
+static int watch_window(struct vm *vm, struct sm_error *err)
+{
+	struct loop_source *timer;
+	int r;
+
+	if (!vm->cfg->num_window)
+		return 0;
+	r = loop_add_timer(vm->loop, on_window_timer, vm, &timer);
+	if (r < 0)
+		return error_sys(err, -r, "event loop");
+	loop_timer_at(timer, time_now_ns() + WINDOW_LOOK_NS);
+	return 0;
+}
+
 /* Opens the shared directories and confines the process to them, as long as it has one thread. */
 static int open_share(struct vm *vm, struct sm_error *err)
 {
@@ -257,6 +282,7 @@ static int create(struct vm *vm, struct sm_error *err)
 	control_trace(vm, "kvm-vm");
 	r = r < 0 ? r : arch_vm_init(vm, err);
 	r = r < 0 ? r : map_memory(vm, err);
+	r = r < 0 ? r : watch_window(vm, err);
 	r = r < 0 ? r : open_share(vm, err);
 	r = r < 0 ? r : devices_create(vm, err);
 	/* A guest that was restored has looked already; should it look again, it gets its answers by exits. */

@@ -38,10 +38,27 @@ void window_unmap(struct window *w)
 	w->host = NULL;
 }
 
+static uint64_t missing(const struct window *w)
+{
+	uint64_t lost = 0;
+	struct stat st;
+
+	for (unsigned i = 0; i < w->num_parts; i++)
+		if (fstat(w->parts[i].fd, &st) == 0 && (uint64_t)st.st_size < w->parts[i].size)
+			lost += w->parts[i].size - (uint64_t)st.st_size;
+	return lost;
+}
+
+bool window_shrunk(const struct window *w)
+{
+	return missing(w) != w->missing;
+}
+
 int window_repair(struct window *w)
 {
 	int found = 0;
 
+	w->missing = missing(w);
 	for (unsigned i = 0; i < w->num_parts; i++) {
 		const struct vmm_file *p = &w->parts[i];
 		uint64_t have, end = align_up(p->size, PAGE);

@@ -6,6 +6,7 @@
 #ifndef VMM_WINDOW_H
 #define VMM_WINDOW_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -16,6 +17,7 @@ struct window {
 	uint64_t size;
 	const struct vmm_file *parts; /* of the configuration; their descriptors stay open */
 	unsigned num_parts;
+	uint64_t missing; /* bytes that the parts had lost when they were last mended */
 	uint64_t repairs; /* metric: parts found truncated and overlaid */
 };
 
@@ -28,5 +30,10 @@ void window_unmap(struct window *w);
  * short, 0 when none: then the fault has another cause; or -errno.
  */
 int window_repair(struct window *w) MUST_CHECK;
+/*
+ * True if parts have shrunk since they were last mended. To be asked from time to time: a guest that takes interrupts
+ * and touches what is lost gives no fault, KVM takes the page for one on its way from a disk and has the vCPU wait.
+ */
+bool window_shrunk(const struct window *w);
 
 #endif
