@@ -157,7 +157,8 @@ void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
 /* Saves the VM into files of this directory; server_snapshot_done follows. 0 or -errno: it is no time for that. */
 int snapshot_request(struct keeper *k, const char *dir) MUST_CHECK;
 void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
-void snapshot_saved(struct keeper *k, const char *error, uint64_t pause_ns, uint64_t memory_bytes);
+/* frozen: the monitor goes on in the new top, whatever else failed (error, NULL: nothing). */
+void snapshot_saved(struct keeper *k, bool frozen, const char *error, uint64_t pause_ns, uint64_t memory_bytes);
 /* disk.c: the layers of a VM's disk, in its directory (record.h) */
 unsigned disk_layers(int dirfd);
 /* Makes the top a layer and puts an empty one in its place, which it gives (a descriptor); what writes to the old one

@@ -126,7 +126,7 @@ int monitor_snapshot(struct keeper *k, int dirfd, int top, struct sm_error *err)
 /* The files must be on the disk of the host before anybody calls them a snapshot. */
 static void handle_saved(struct keeper *k, json_t *event)
 {
-	const char *error = json_string_value(json_object_get(event, "error"));
+	const char *refused = json_string_value(json_object_get(event, "error")), *error = refused;
 
 	for (unsigned i = 0; !error && i < ARRAY_SIZE(k->mon.saved); i++)
 		if (fsync(k->mon.saved[i]) < 0)
@@ -135,7 +135,7 @@ static void handle_saved(struct keeper *k, json_t *event)
 	if (k->args.base)
 		keeper_saved(k, error);
 	else
-		snapshot_saved(k, error, (uint64_t)json_integer_value(json_object_get(event, "pause_ns")),
+		snapshot_saved(k, !refused, error, (uint64_t)json_integer_value(json_object_get(event, "pause_ns")),
 			       (uint64_t)json_integer_value(json_object_get(event, "memory_bytes")));
 }
 

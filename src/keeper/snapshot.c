@@ -105,7 +105,7 @@ static int sync_file(int dirfd, const char *name)
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
-void snapshot_saved(struct keeper *k, const char *error, uint64_t pause_ns, uint64_t memory_bytes)
+void snapshot_saved(struct keeper *k, bool frozen, const char *error, uint64_t pause_ns, uint64_t memory_bytes)
 {
 	struct saving *s = &k->saving;
 	struct keeper_snapshot_reply m = {.pause_ns = pause_ns,
@@ -118,7 +118,7 @@ void snapshot_saved(struct keeper *k, const char *error, uint64_t pause_ns, uint
 
 	if (s->stage != SAVING_MEMORY)
 		return;
-	if (error && has_disk(k))
+	if (!frozen && has_disk(k))
 		disk_unfreeze(k->dirfd, s->layers);
 	if (agent_hold(k, false) < 0 && !error)
 		error = "the guest's agent is gone";
