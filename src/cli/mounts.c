@@ -109,25 +109,17 @@ int cli_mounts_parse(struct cli *cli, const struct opt_list *options, struct cli
 {
 	int status = 0;
 
-	*ret = (struct cli_mounts){.v = calloc(options->n + 1, sizeof(*ret->v)),
-				   .texts = calloc(options->n + 1, sizeof(*ret->texts))};
-	for (size_t i = 0; i < options->n && status == 0; i++) {
-		char *text = ret->v && ret->texts ? strdup(options->v[i]) : NULL;
-
-		if (!text)
-			return cli_usage(cli, NULL, "no memory");
-		ret->texts[i] = text;
-		status = parse_one(cli, &ret->v[i], text, options->v[i]);
-		ret->n = i + 1;
-	}
+	*ret = (struct cli_mounts){.v = calloc(options->n + 1, sizeof(*ret->v)), .texts = opt_list_copy(options)};
+	if (!ret->v || !ret->texts)
+		return cli_usage(cli, NULL, "no memory");
+	for (; ret->n < options->n && status == 0; ret->n++)
+		status = parse_one(cli, &ret->v[ret->n], ret->texts[ret->n], options->v[ret->n]);
 	return status;
 }
 
 void cli_mounts_free(struct cli_mounts *m)
 {
-	for (char **t = m->texts; t && *t; t++)
-		free(*t);
-	free(m->texts);
+	opt_list_copy_free(m->texts);
 	free(m->v);
 	*m = (struct cli_mounts){0};
 }

@@ -62,6 +62,27 @@ static int list_add(struct opt_list *list, const char *value)
 	return 0;
 }
 
+char **opt_list_copy(const struct opt_list *list)
+{
+	char **copy = calloc(list->n + 1, sizeof(*copy));
+
+	for (size_t i = 0; copy && i < list->n; i++) {
+		copy[i] = strdup(list->v[i]);
+		if (!copy[i]) {
+			opt_list_copy_free(copy);
+			return NULL;
+		}
+	}
+	return copy;
+}
+
+void opt_list_copy_free(char **copy)
+{
+	for (char **p = copy; p && *p; p++)
+		free(*p);
+	free(copy);
+}
+
 static bool is_choice(const char *choices, const char *value)
 {
 	size_t len = strlen(value);

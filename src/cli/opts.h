@@ -30,6 +30,10 @@ struct opt_list {
 	size_t n;
 };
 
+/* The values, to take apart; ends with a NULL. NULL: no memory. */
+char **opt_list_copy(const struct opt_list *list);
+void opt_list_copy_free(char **copy);
+
 struct opt {
 	char letter;	  /* 0: none */
 	const char *name; /* long name */

@@ -153,8 +153,7 @@ int base_remove_locked(int snapshots, const char *name, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "remove snapshot %s", name) : 0;
 }
 
-/* What begins so; NULL: no memory. */
-static char **names_with(int snapshots, const char *begin)
+char **snapshot_names(int snapshots, bool (*wanted)(const char *name, const char *arg), const char *arg)
 {
 	int fd = openat(snapshots, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -163,7 +162,7 @@ static char **names_with(int snapshots, const char *begin)
 	size_t n = 0;
 
 	while (d && v && (e = readdir(d))) {
-		char **more = str_starts(e->d_name, begin) ? realloc(v, (n + 2) * sizeof(*v)) : NULL;
+		char **more = wanted(e->d_name, arg) ? realloc(v, (n + 2) * sizeof(*v)) : NULL;
 
 		if (!more)
 			continue;
@@ -180,9 +179,14 @@ static char **names_with(int snapshots, const char *begin)
 	return v;
 }
 
+static bool begins(const char *name, const char *with)
+{
+	return str_starts(name, with);
+}
+
 char **base_names(int snapshots)
 {
-	return names_with(snapshots, prefix);
+	return snapshot_names(snapshots, begins, prefix);
 }
 
 void base_sweep_locked(int snapshots, bool failures)
@@ -190,7 +194,7 @@ void base_sweep_locked(int snapshots, bool failures)
 	static const char *const leftovers[] = {".new-", ".old-", "failed-"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(leftovers) - !failures; i++) {
-		char **v = names_with(snapshots, leftovers[i]);
+		char **v = snapshot_names(snapshots, begins, leftovers[i]);
 
 		for (char **p = v; p && *p; p++)
 			remove_tree_at(snapshots, *p);
@@ -200,16 +204,20 @@ void base_sweep_locked(int snapshots, bool failures)
 
 /* ---------------------------------------------------------------------------------------- metadata */
 
-/* The files of a base are written once: one that is still the same file of the same age has the same bytes. */
-static int file_identity(int dir, const char *name, char ret[static 128], uint64_t *allocated)
+int snapshot_identity(int dir, const char *name, bool links, char ret[static 128], uint64_t *allocated)
 {
 	struct stat st;
+	int n;
 
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
 	*allocated += (uint64_t)st.st_blocks * 512;
-	snprintf(ret, 128, "%llx %llx %lld.%ld %lld.%ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
-		 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+	n = snprintf(ret, 128, "%llx %llx %lld.%ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+		     (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	if (!links)
+		snprintf(ret + n, 128 - (size_t)n, " %lld.%ld", (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 	return 0;
 }
 
@@ -220,9 +228,9 @@ int base_metadata_write(int dir, const struct base *b, const struct vm_record *r
 	_free_ char *text = NULL;
 	uint64_t allocated = 0;
 	json_t *o;
-	int r = file_identity(dir, "state", state, &allocated);
+	int r = snapshot_identity(dir, "state", false, state, &allocated);
 
-	r = r < 0 ? r : file_identity(dir, "memory", memory, &allocated);
+	r = r < 0 ? r : snapshot_identity(dir, "memory", false, memory, &allocated);
 	if (r < 0)
 		return error_sys(err, -r, "files of the base snapshot");
 	o = json_object();
@@ -268,8 +276,8 @@ static int parse_metadata(const char *text, size_t len, int dir, struct base_inf
 	rj_str_into(&j, "memory_file", memory, sizeof(memory));
 	r = rj_finish(&j, "metadata.json", err);
 	if (r == 0)
-		i->whole = file_identity(dir, "state", now, &i->allocated) == 0 && streq(now, state) &&
-			   file_identity(dir, "memory", now, &i->allocated) == 0 && streq(now, memory);
+		i->whole = snapshot_identity(dir, "state", false, now, &i->allocated) == 0 && streq(now, state) &&
+			   snapshot_identity(dir, "memory", false, now, &i->allocated) == 0 && streq(now, memory);
 	return r;
 }
 

@@ -59,6 +59,13 @@ int base_lock(int snapshots, const struct sm_progress *progress, struct sm_error
 /* With the lock held. Sweeping removes what killed makers left; failures: also the notes of what could not be made. */
 int base_remove_locked(int snapshots, const char *name, struct sm_error *err);
 void base_sweep_locked(int snapshots, bool failures);
+/*
+ * Which file this is, as text: files of a snapshot are written once, so one that is still the same file of the same age
+ * has the same bytes. links: it may get more names, which changes its ctime. Adds to *allocated. 0 or -errno.
+ */
+int snapshot_identity(int dir, const char *name, bool links, char ret[static 128], uint64_t *allocated) MUST_CHECK;
+/* Names in the directory that are wanted; a list to strv_free. NULL: no memory. */
+char **snapshot_names(int snapshots, bool (*wanted)(const char *name, const char *arg), const char *arg);
 /* Names of all bases; a list to strv_free. NULL: no memory. */
 char **base_names(int snapshots);
 

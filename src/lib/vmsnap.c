@@ -3,7 +3,6 @@
  * them. */
 #include "lib/vmsnap.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,28 +20,11 @@
 
 /* -------------------------------------------------------------------------------------------- files */
 
-int vmsnap_identity(int dir, const char *name, bool links, char ret[static 128], uint64_t *allocated)
-{
-	struct stat st;
-	int n;
-
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -EINVAL;
-	*allocated += (uint64_t)st.st_blocks * 512;
-	n = snprintf(ret, 128, "%llx %llx %lld.%ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
-		     (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-	if (!links)
-		snprintf(ret + n, 128 - (size_t)n, " %lld.%ld", (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
-	return 0;
-}
-
 static int check_file(int dir, const char *file, bool links, const char *want, const char *name, uint64_t *allocated,
 		      struct sm_error *err)
 {
 	char now[128];
-	int r = vmsnap_identity(dir, file, links, now, allocated);
+	int r = snapshot_identity(dir, file, links, now, allocated);
 
 	if (r == -ENOENT)
 		return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "snapshot %s: its file %s is missing", name, file);
@@ -91,30 +73,14 @@ bool vmsnap_name_valid(const char *name)
 	       !streq(name, "lock");
 }
 
+static bool is_vmsnap(const char *name, const char *arg)
+{
+	return vmsnap_name_valid(name);
+}
+
 char **vmsnap_names(int snapshots)
 {
-	int fd = openat(snapshots, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	char **v = calloc(1, sizeof(*v));
-	struct dirent *e;
-	size_t n = 0;
-
-	while (d && v && (e = readdir(d))) {
-		char **more = vmsnap_name_valid(e->d_name) ? realloc(v, (n + 2) * sizeof(*v)) : NULL;
-
-		if (!more)
-			continue;
-		v = more;
-		v[n] = strdup(e->d_name);
-		v[++n] = NULL;
-		if (!v[n - 1])
-			break;
-	}
-	if (d)
-		closedir(d);
-	else
-		fd_close(fd);
-	return v;
+	return snapshot_names(snapshots, is_vmsnap, NULL);
 }
 
 int vmsnap_open(int snapshots, const char *name, struct vmsnap *ret, struct sm_error *err)

@@ -24,7 +24,7 @@ struct vmsnap {
 	unsigned cpus;
 	bool booted; /* keeper.h */
 	int64_t created_ns;
-	char state_file[128], memory_file[128]; /* which files these are (vmsnap_identity) */
+	char state_file[128], memory_file[128]; /* which files these are (snapshot_identity) */
 	char **layers;
 };
 /* JSON text, malloc'ed through *ret. */
@@ -33,9 +33,6 @@ int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err) MUST
 int vmsnap_parse(const char *json, size_t len, struct vmsnap *ret, struct sm_error *err) MUST_CHECK;
 void vmsnap_done(struct vmsnap *m);
 
-/* Which file this is, as text; links: it may get more names, which changes its ctime. Adds to *allocated. 0 or -errno.
- */
-int vmsnap_identity(int dir, const char *name, bool links, char ret[static 128], uint64_t *allocated) MUST_CHECK;
 /* Opens one (a descriptor of its directory) and reads its description. -ENOENT: there is none. */
 int vmsnap_open(int snapshots, const char *name, struct vmsnap *ret, struct sm_error *err) MUST_CHECK;
 /* That its files are those that were saved; *allocated (may be NULL): bytes on disk. */

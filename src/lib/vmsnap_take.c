@@ -105,14 +105,14 @@ static int describe(struct taking *t, struct sm_error *err)
 	_free_ char *text = NULL;
 	uint64_t allocated = 0;
 	struct timespec now;
-	int r = vmsnap_identity(t->dir, "state", false, m.state_file, &allocated);
+	int r = snapshot_identity(t->dir, "state", false, m.state_file, &allocated);
 
-	r = r < 0 ? r : vmsnap_identity(t->dir, "memory", false, m.memory_file, &allocated);
+	r = r < 0 ? r : snapshot_identity(t->dir, "memory", false, m.memory_file, &allocated);
 	for (unsigned i = 0; r == 0 && i < t->saved.layers; i++) {
 		char name[24];
 
 		snprintf(name, sizeof(name), "layer.%u", i);
-		r = vmsnap_identity(t->dir, name, true, ids[i], &allocated);
+		r = snapshot_identity(t->dir, name, true, ids[i], &allocated);
 		layers[i] = ids[i];
 	}
 	if (r < 0)

@@ -14,10 +14,8 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 
-#define PAGE 4096ULL
-#define PAGES (RAM_CHUNK / PAGE)
-/* Documentation/admin-guide/mm/pagemap.rst */
-#define PAGEMAP_TOUCHED (1ULL << 63 | 1ULL << 62) /* present, swapped */
+#define PAGE RAM_PAGE
+#define PAGES RAM_CHUNK_PAGES
 
 static size_t bitmap_size(const struct ram *ram)
 {
@@ -32,6 +30,17 @@ static bool has_bit(const uint8_t *bitmap, uint64_t i)
 bool ram_from_file(const struct ram *ram, uint64_t chunk)
 {
 	return has_bit(ram->chunks, chunk);
+}
+
+int ram_pagemap(const struct ram *ram, uint64_t chunk, uint64_t ret[PAGES])
+{
+	uintptr_t at = (uintptr_t)ram->host + chunk * RAM_CHUNK;
+	ssize_t n;
+
+	if (ram->pagemap < 0)
+		return -ENOSYS;
+	n = pread(ram->pagemap, ret, PAGES * sizeof(ret[0]), (off_t)(at / PAGE * sizeof(ret[0])));
+	return n < 0 ? -errno : n == (ssize_t)(PAGES * sizeof(ret[0])) ? 0 : -EIO;
 }
 
 uint8_t *ram_reserve(uint64_t size, int prot)
@@ -88,13 +97,11 @@ static int find_data(struct ram *ram, uint64_t chunk, bool data[PAGES])
 {
 	const uint8_t *p = ram->host + chunk * RAM_CHUNK;
 	uint64_t map[PAGES];
-	ssize_t n = -1;
+	bool known = !ram_from_file(ram, chunk) && ram_pagemap(ram, chunk, map) == 0;
 	int found = 0;
 
-	if (ram->pagemap >= 0 && !ram_from_file(ram, chunk))
-		n = pread(ram->pagemap, map, sizeof(map), (off_t)((uintptr_t)p / PAGE * sizeof(map[0])));
 	for (size_t i = 0; i < PAGES; i++) {
-		bool touched = n != (ssize_t)sizeof(map) || (map[i] & PAGEMAP_TOUCHED);
+		bool touched = !known || (map[i] & RAM_PAGE_TOUCHED);
 
 		data[i] = touched && !is_zero(p + i * PAGE);
 		found += data[i];

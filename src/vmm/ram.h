@@ -18,6 +18,11 @@
 #include "base/error.h"
 
 #define RAM_CHUNK (2ULL << 20)
+#define RAM_PAGE 4096ULL
+#define RAM_CHUNK_PAGES (RAM_CHUNK / RAM_PAGE)
+/* Of a page's entry in a pagemap (Documentation/admin-guide/mm/pagemap.rst). */
+#define RAM_PAGE_TOUCHED (1ULL << 63 | 1ULL << 62) /* present, swapped */
+#define RAM_PAGE_FILE (1ULL << 61)		   /* the file's own, no copy of it */
 
 struct ram {
 	uint8_t *host; /* RAM_CHUNK-aligned */
@@ -28,6 +33,9 @@ struct ram {
 
 /* True if this chunk came from a file. */
 bool ram_from_file(const struct ram *ram, uint64_t chunk);
+
+/* The pagemap's entries of a chunk's pages; -ENOSYS without a pagemap. */
+int ram_pagemap(const struct ram *ram, uint64_t chunk, uint64_t ret[RAM_CHUNK_PAGES]) MUST_CHECK;
 
 /* Private anonymous memory, aligned to RAM_CHUNK so that huge pages fit; NULL with errno. For munmap. */
 uint8_t *ram_reserve(uint64_t size, int prot);

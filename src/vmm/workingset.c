@@ -16,8 +16,8 @@
 #include "base/fileio.h"
 #include "base/util.h"
 
-#define PAGE 4096ULL
-#define PAGES (RAM_CHUNK / PAGE)
+#define PAGE RAM_PAGE
+#define PAGES RAM_CHUNK_PAGES
 #define VERSION 1u
 #define HEAD_SIZE 24u
 #define RUN_SIZE 8u
@@ -25,9 +25,6 @@
 #define FILE_MAX (HEAD_SIZE + WORKINGSET_MAX_PAGES * RUN_SIZE + CRC_SIZE)
 /* Runs this near to each other are one: a copy too many costs less than a call more. */
 #define GAP 1u
-/* Documentation/admin-guide/mm/pagemap.rst */
-#define PAGEMAP_THERE (1ULL << 63 | 1ULL << 62) /* present, swapped */
-#define PAGEMAP_FILE (1ULL << 61)
 
 #ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
 #define MADV_POPULATE_WRITE 23
@@ -64,16 +61,13 @@ static void add_page(struct runs *r, uint32_t page)
 /* A private mapping's page that is there and not the file's is a copy: it was written. */
 static int scan_chunk(const struct ram *ram, uint64_t chunk, struct runs *r)
 {
-	uintptr_t at = (uintptr_t)ram->host + chunk * RAM_CHUNK;
 	uint64_t map[PAGES];
-	ssize_t n = pread(ram->pagemap, map, sizeof(map), (off_t)(at / PAGE * sizeof(map[0])));
+	int error = ram_pagemap(ram, chunk, map);
 
-	if (n != (ssize_t)sizeof(map))
-		return n < 0 ? -errno : -EIO;
-	for (uint64_t i = 0; i < PAGES; i++)
-		if ((map[i] & PAGEMAP_THERE) && !(map[i] & PAGEMAP_FILE))
+	for (uint64_t i = 0; error == 0 && i < PAGES; i++)
+		if ((map[i] & RAM_PAGE_TOUCHED) && !(map[i] & RAM_PAGE_FILE))
 			add_page(r, (uint32_t)(chunk * PAGES + i));
-	return 0;
+	return error;
 }
 
 static int write_runs(const struct ram *ram, struct runs *r, int fd)
