@@ -89,29 +89,11 @@ void keeper_saved(struct keeper *k, const char *error)
 	keeper_end(k, SM_REASON_EXITED, 0, "%s", "");
 }
 
-/*
- * The program that started this VM may have been killed before anybody could connect to us. Whoever looked at the VM in
- * between took us for dead: wrote the record of its end (lib/vm.c), maybe removed its directory. Both sides write
- * first and look then, so at least one of them sees the other.
- */
-static bool given_up(struct keeper *k)
-{
-	_fd_ int fd = openat(k->dirfd, "exit.json", O_RDONLY | O_CLOEXEC);
-	struct stat st;
-
-	if (fd < 0 && fstat(k->dirfd, &st) == 0 && st.st_nlink > 0)
-		return false;
-	keeper_end(k, SM_REASON_STOPPED, 0, "given up before it answered: the program that started it was killed");
-	return true;
-}
-
 void keeper_try_main(struct keeper *k)
 {
 	int r;
 
 	if (k->phase != PHASE_READY || (k->args.owner && !k->attach_client))
-		return;
-	if (given_up(k))
 		return;
 	k->phase = PHASE_MAIN;
 	r = agent_exec_main(k);
@@ -331,6 +313,21 @@ static int add_timers(struct keeper *k)
 }
 
 /*
+ * The program that started this VM may have been killed before anybody could connect to us. Whoever looked at the VM in
+ * between took us for dead: wrote the record of its end (lib/vm.c), maybe removed its directory. Both sides write
+ * first and look then, so at least one of them sees the other.
+ */
+static void end_if_given_up(struct keeper *k)
+{
+	_fd_ int fd = openat(k->dirfd, "exit.json", O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 && fstat(k->dirfd, &st) == 0 && st.st_nlink > 0)
+		return;
+	keeper_end(k, SM_REASON_STOPPED, 0, "given up before it answered: the program that started it was killed");
+}
+
+/*
  * Whoever starts a VM from a snapshot takes a keeper that can be connected to for one whose snapshot was accepted; else
  * it finds the exit record that says so.
  */
@@ -343,7 +340,7 @@ void keeper_listen(struct keeper *k)
 	if (server_start(k, &err) < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
 	else
-		given_up(k);
+		end_if_given_up(k);
 }
 
 /* Nobody but its maker knows of a base's keeper: one whose maker was killed before it came has to notice by itself. */
@@ -382,7 +379,7 @@ static int start(struct keeper *k, struct sm_error *err)
 	k->boot_since = now;
 	loop_timer_at(k->deadline, now + start_limit(k));
 	if (!k->args.restore)
-		given_up(k);
+		end_if_given_up(k);
 	if (k->args.owner)
 		loop_timer_at(k->owner_timer, now + owner_limit(k));
 	return 0;
