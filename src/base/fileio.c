@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,8 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+
+#define GATHER_MIN 2048
 
 ssize_t read_full(int fd, void *p, size_t len)
 {
@@ -31,6 +34,20 @@ ssize_t read_full(int fd, void *p, size_t len)
 		done += (size_t)n;
 	}
 	return (ssize_t)done;
+}
+
+ssize_t read_gathered(int fd, void *p, size_t len)
+{
+	ssize_t n = read(fd, p, len), more = n;
+
+	if (n < GATHER_MIN)
+		return n;
+	while (more > 0 && (size_t)n < len) {
+		sched_yield();
+		more = read(fd, (char *)p + n, len - (size_t)n);
+		n += MAX(more, 0);
+	}
+	return n;
 }
 
 ssize_t pread_full(int fd, void *p, size_t len, off_t off)

@@ -13,6 +13,12 @@
 /* Read or write all of len unless an error or end of file comes first; retry EINTR. Return the count or -errno. */
 ssize_t read_full(int fd, void *p, size_t len);
 ssize_t pread_full(int fd, void *p, size_t len, off_t off);
+/*
+ * read(2) of a non-blocking stream, for throughput: after a piece of 2 KiB and more its writer is let go on, where it
+ * waits for this processor, and what it adds is read as well. Else a reader that wakes at each small write makes a
+ * message of each.
+ */
+ssize_t read_gathered(int fd, void *p, size_t len);
 int write_full(int fd, const void *p, size_t len);
 int pwrite_full(int fd, const void *p, size_t len, off_t off);
 

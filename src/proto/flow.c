@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fileio.h"
 #include "base/util.h"
 
 #define CHUNK 65536u
@@ -36,7 +37,7 @@ static int outflow_step(struct outflow *f)
 	room = MIN(room, f->left);
 	if (f->held || (!room && f->left))
 		return -1;
-	n = f->left ? read(f->fd, chunk, room) : 0;
+	n = f->left ? read_gathered(f->fd, chunk, room) : 0;
 	if (n < 0 && errno == EINTR)
 		return 1;
 	if (n < 0 && errno == EAGAIN)

@@ -142,7 +142,7 @@ void link_flush(struct link *l)
 static int read_in(struct link *l)
 {
 	const char *why = "";
-	ssize_t n = read(l->fd, l->room, READ_SIZE);
+	ssize_t n = read_gathered(l->fd, l->room, READ_SIZE);
 	int r;
 
 	if (n < 0) {

@@ -133,12 +133,34 @@ static void test_unix_sockets_with_long_paths_pass_descriptors(void **state)
 	assert_int_equal(unix_connect(inside(state, "nobody")), -ENOENT);
 }
 
+static void test_a_gathered_read_takes_what_is_there_and_never_waits(void **state)
+{
+	char in[5000], out[8192];
+	int pipes[2];
+
+	memset(in, 'x', sizeof(in));
+	assert_int_equal(pipe2(pipes, O_NONBLOCK), 0);
+	assert_int_equal(read_gathered(pipes[0], out, sizeof(out)), -1);
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(write(pipes[1], in, 10), 10);
+	assert_int_equal(read_gathered(pipes[0], out, sizeof(out)), 10);
+	assert_int_equal(write(pipes[1], in, sizeof(in)), sizeof(in));
+	assert_int_equal(read_gathered(pipes[0], out, 4096), 4096);
+	assert_int_equal(read_gathered(pipes[0], out, sizeof(out)), sizeof(in) - 4096);
+	assert_int_equal(write(pipes[1], in, sizeof(in)), sizeof(in));
+	close(pipes[1]);
+	assert_int_equal(read_gathered(pipes[0], out, sizeof(out)), sizeof(in));
+	assert_int_equal(read_gathered(pipes[0], out, sizeof(out)), 0);
+	close(pipes[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_atomic_write_replaces_and_leaves_no_temporary, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_write_text_only_into_what_is_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_remove_tree_does_not_follow_links, setup, teardown),
+		cmocka_unit_test(test_a_gathered_read_takes_what_is_there_and_never_waits),
 		cmocka_unit_test_setup_teardown(test_unix_sockets_with_long_paths_pass_descriptors, setup, teardown),
 	};
 
