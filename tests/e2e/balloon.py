@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """balloon.py LIBRARY VM BYTES: calls sm_vm_balloon through the shared library, as a program in another language would."""
 import ctypes

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Runs a command in a terminal of its own and plays a person: person.py [--size ROWSxCOLS] STEP... -- COMMAND...
 
