@@ -71,6 +71,8 @@ bool exec_reaped(struct agent *a, pid_t pid, bool was_init, int status, const st
 void exec_abandon_all(struct agent *a);
 /* The streams of all commands stand still, or go on. */
 void exec_hold_all(struct agent *a, bool hold);
+/* The image's command, which waits for a keeper to adopt it, may run for so long from now on. */
+int exec_limit_main(struct agent *a, uint64_t timeout_ns);
 void adopt_open(struct agent *a, uint32_t ch, struct cursor *request);
 
 /* hold.c */

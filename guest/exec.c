@@ -363,6 +363,22 @@ void exec_abandon_all(struct agent *a)
 		sink_free(a->sinks);
 }
 
+int exec_limit_main(struct agent *a, uint64_t timeout_ns)
+{
+	struct exec *e = a->execs;
+	int r = 0;
+
+	while (e && !e->orphan)
+		e = e->next;
+	if (!e || e->reaped)
+		return 0;
+	if (!e->timer)
+		r = loop_add_timer(a->loop, on_timeout, e, &e->timer);
+	if (r == 0)
+		loop_timer_at(e->timer, time_now_ns() + MIN(timeout_ns, (uint64_t)INT64_MAX / 2));
+	return r;
+}
+
 void exec_hold_all(struct agent *a, bool hold)
 {
 	for (struct exec *e = a->execs, *next; e; e = next) {

@@ -108,6 +108,17 @@ static int set_names(const struct proto_resume *m)
 	return 0;
 }
 
+/* What commands of exec find; the message has it no more. */
+static void take_environment(struct agent *a, struct proto_resume *m)
+{
+	char **old = a->setup.env;
+
+	if (!m->env)
+		return;
+	a->setup.env = m->env;
+	m->env = old;
+}
+
 static int renew(struct agent *a, const struct proto_resume *m, struct sm_error *err)
 {
 	static const uint8_t none[32];
@@ -121,6 +132,9 @@ static int renew(struct agent *a, const struct proto_resume *m, struct sm_error 
 	r = set_names(m);
 	if (r < 0)
 		return error_sys(err, -r, "set the host name");
+	r = m->timeout_ns ? exec_limit_main(a, m->timeout_ns) : 0;
+	if (r < 0)
+		return error_sys(err, -r, "limit its time");
 	r = cgroup_hold_all(a, false, 0);
 	return r < 0 ? error_sys(err, -r, "let its processes go on") : 0;
 }
@@ -141,6 +155,8 @@ void resume_open(struct agent *a, uint32_t ch, struct cursor *request)
 		return;
 	}
 	r = renew(a, &m, &err);
+	if (r == 0)
+		take_environment(a, &m);
 	proto_resume_done(&m);
 	if (r < 0) {
 		agent_refuse(a, ch, r, "%s", err.message);

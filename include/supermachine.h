@@ -220,6 +220,7 @@ enum sm_reason {
 	SM_REASON_NOT_FOUND = 15,      /**< No such command in the image; status 127. */
 	SM_REASON_NOT_EXECUTABLE = 16, /**< The command cannot be executed; status 126. */
 	SM_REASON_GUEST_SHUTDOWN = 17, /**< The guest powered itself off or rebooted while the command ran. */
+	SM_REASON_SUSPENDED = 18,      /**< It has not: it is on the disk (sm_vm_suspend). */
 };
 /** "exited", "disk-full", ... as --outcome writes it; "none" for what is unknown. A static string. */
 SM_PUBLIC const char *sm_reason_name(enum sm_reason reason);
@@ -389,9 +390,11 @@ struct sm_vm_options {
 		      none yet. */
 	/**
 	 * Instead of an image: go on from this snapshot of a VM (sm_vm_snapshot), its processes included. Of the other
-	 * members only name, hostname, keep, detach, labels and progress count then; the rest is the snapshot's, and
-	 * image must be NULL. Ports of the host stay the first VM's. The new VM has random numbers, a wall clock, a
-	 * host name and a disk of its own.
+	 * members only name, hostname, keep, detach, labels, progress, ports, env and timeout_ns count then; the rest
+	 * is the snapshot's, and image must be NULL. env is for commands of sm_vm_exec, and for its own when it is
+	 * started again. Time that was limited (timeout_ns, else the snapshot's) is counted anew. Ports of the host
+	 * stay the first VM's: it has those that are given here. The new VM has random numbers, a wall clock, a host
+	 * name and a disk of its own.
 	 */
 	const char *snapshot;
 };
@@ -422,13 +425,14 @@ SM_PUBLIC struct sm_vm *sm_vm_close(struct sm_vm *vm);
 SM_PUBLIC const char *sm_vm_id(const struct sm_vm *vm);
 
 enum sm_vm_state {
-	SM_VM_STARTING = 1, /**< The guest boots. */
-	SM_VM_RUNNING = 2,  /**< The command runs. */
-	SM_VM_STOPPING = 3, /**< The command has ended or was asked to; the guest goes down. */
-	SM_VM_EXITED = 4,   /**< Ended; the outcome says how. */
-	SM_VM_PAUSED = 5,   /**< The guest stands still (sm_vm_pause). */
+	SM_VM_STARTING = 1,  /**< The guest boots. */
+	SM_VM_RUNNING = 2,   /**< The command runs. */
+	SM_VM_STOPPING = 3,  /**< The command has ended or was asked to; the guest goes down. */
+	SM_VM_EXITED = 4,    /**< Ended; the outcome says how. */
+	SM_VM_PAUSED = 5,    /**< The guest stands still (sm_vm_pause). */
+	SM_VM_SUSPENDED = 6, /**< It is on the disk (sm_vm_suspend); no process and no memory is its own. */
 };
-/** "starting", "running", "stopping", "exited", "paused". A static string. */
+/** "starting", "running", "stopping", "exited", "paused", "suspended". A static string. */
 SM_PUBLIC const char *sm_vm_state_name(enum sm_vm_state state);
 
 /** A VM as it was at one moment. Made by sm_vm_query and sm_vm_list, freed by their counterparts. */
@@ -556,6 +560,27 @@ struct sm_snapshot_info {
  * sm_vm_options.snapshot.
  */
 SM_PUBLIC int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err);
+/**
+ * Makes count (1 to 1000) new VMs that go on from where a running VM is now; it goes on too, and all share its memory
+ * and disk until one of them writes. options as for sm_vm_start with a snapshot, which is not to be given; of several
+ * VMs, NAME-1 is the first one's name. *ret_pause_ns (may be NULL): how long the parent stood still. Memory that the
+ * parent has of its own is written to a file of the data directory, without a sync, which goes when the last child has
+ * it mapped. All or none: on failure those that had started are removed. ret has room for count handles.
+ */
+SM_PUBLIC int sm_vm_branch(struct sm_vm *vm, const struct sm_vm_options *options, size_t count, struct sm_vm **ret,
+			   uint64_t *ret_pause_ns, struct sm_error *err);
+/**
+ * Writes a running VM to the disk, its processes and memory included, and ends all that runs for it: it takes no memory
+ * and survives a restart of the host. Returns when that is durable; killed at any moment, there is the running VM or
+ * the suspended one. Clients that are attached lose their connection. Only a VM started with `detach`, without
+ * directories of the host; not a paused one. -E2BIG after 63 times, as each leaves a layer of its disk. On failure the
+ * VM goes on. sm_vm_exec, what copies files, and sm_vm_start_again wake it, too; sm_vm_stop ends it for good.
+ */
+SM_PUBLIC int sm_vm_suspend(struct sm_vm *vm, struct sm_error *err);
+/** Lets a suspended VM go on where it was, with its id, name, disk and ports, the right wall clock and new random
+ * numbers. Returns when its keeper runs, as sm_vm_start does. -EALREADY when it is not suspended. If it cannot go on it
+ * stays suspended. */
+SM_PUBLIC int sm_vm_resume(struct sm_vm *vm, struct sm_error *err);
 /** Everything about a snapshot of a VM, as JSON text to sm_free. */
 SM_PUBLIC int sm_snapshot_inspect(struct sm_client *client, const char *name, char **ret_json, struct sm_error *err);
 /** All snapshots, those used last first. */

@@ -71,6 +71,12 @@ static void close_others(const int *keep, size_t num_keep)
 	syscall(SYS_close_range, from, ~0U, 0);
 }
 
+void process_close_others(int *keep, size_t num_keep)
+{
+	qsort(keep, num_keep, sizeof(*keep), compare_int);
+	close_others(keep, num_keep);
+}
+
 static void reset_signals(void)
 {
 	struct sigaction sa = {.sa_handler = SIG_DFL};

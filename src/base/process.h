@@ -47,6 +47,9 @@ pid_t process_detach(const struct process_options *o, struct sm_error *err) MUST
  */
 pid_t process_fork(void);
 
+/* Closes all descriptors but the standard three and these, which it sorts: for a child of few that does not exec. */
+void process_close_others(int *keep, size_t num_keep);
+
 /* Runs to the end, at most timeout_ms (then it is killed: -ETIMEDOUT); appends up to max bytes of stdout and, if merge,
  * stderr to out (may be NULL). *ret_status is a wait status. fds[1] and fds[2] of the options are not used. */
 int process_run(const struct process_options *o, int timeout_ms, bool merge, size_t max, struct buf *out,

@@ -65,10 +65,11 @@ struct verb {
 #define VERB_OPTS(array, type) .opts = (array), .num_opts = ARRAY_SIZE(array), .values_size = sizeof(type)
 
 extern const struct verb verb_run, verb_exec, verb_ps, verb_start, verb_stop, verb_restart, verb_kill, verb_pause,
-	verb_unpause, verb_snapshot, verb_restore, verb_rm, verb_attach, verb_cp, verb_port, verb_stats, verb_logs,
-	verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune, verb_inspect, verb_fs_mount,
-	verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor, verb_version,
-	verb_completion, verb_help, verb_complete, verb_snapshots, verb_snapshot_rm, verb_snapshot_prune;
+	verb_unpause, verb_suspend, verb_resume, verb_snapshot, verb_restore, verb_branch, verb_rm, verb_attach,
+	verb_cp, verb_port, verb_stats, verb_logs, verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune,
+	verb_inspect, verb_fs_mount, verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec,
+	verb_doctor, verb_version, verb_completion, verb_help, verb_complete, verb_snapshots, verb_snapshot_rm,
+	verb_snapshot_prune;
 
 /* All verbs, in the order in which help lists them; ends with NULL. */
 const struct verb *const *cli_verbs(void);

@@ -39,7 +39,7 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	if (r < 0)
 		return cli_fail(cli, &err, NULL);
 	/* None is open while it does not run. */
-	for (size_t i = 0; info->state != SM_VM_EXITED && i < info->num_ports; i++) {
+	for (size_t i = 0; info->state != SM_VM_EXITED && info->state != SM_VM_SUSPENDED && i < info->num_ports; i++) {
 		if (wanted && info->ports[i].guest_port != wanted)
 			continue;
 		print(&info->ports[i], !wanted);

@@ -19,7 +19,7 @@ struct ps_values {
 
 #define V(m) offsetof(struct ps_values, m)
 static const struct opt options[] = {
-	{'a', "all", OPT_FLAG, V(all), NULL, "also those that have ended"},
+	{'a', "all", OPT_FLAG, V(all), NULL, "also those that have ended or are suspended"},
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only ids"},
 	{0, "no-trunc", OPT_FLAG, V(no_trunc), NULL, "cut nothing to fit the terminal"},
 	{'f', "filter", OPT_LIST, V(filters), "KEY=VALUE",
@@ -224,7 +224,7 @@ static void put_list(struct buf *b, const char *const *v)
 
 static void put_ports(struct buf *b, const struct sm_vm_info *vm)
 {
-	for (size_t i = 0; vm->state != SM_VM_EXITED && i < vm->num_ports; i++) {
+	for (size_t i = 0; vm->state != SM_VM_EXITED && vm->state != SM_VM_SUSPENDED && i < vm->num_ports; i++) {
 		const struct sm_port *p = &vm->ports[i];
 		bool v6 = p->address && strchr(p->address, ':');
 

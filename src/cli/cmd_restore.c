@@ -7,13 +7,20 @@
 
 #define V(m) offsetof(struct restore_values, m)
 static const struct opt options[] = {
+	{'n', "count", OPT_NUMBER, V(count), "N",
+	 "so many VMs; with -d, and --name NAME names them NAME-1, NAME-2, ...", 1, 1000},
 	{'i', "interactive", OPT_FLAG, V(interactive), NULL,
 	 "pass standard input on, if the saved VM's command has one"},
 	{'t', "tty", OPT_IGNORED, 0, NULL, NULL},
 	{'d', "detach", OPT_FLAG, V(detach), NULL, "leave it running; print the VM's id; implies --keep"},
-	{'n', "name", OPT_TEXT, V(name), "NAME", "name of the VM; implies --keep"},
+	{0, "name", OPT_TEXT, V(name), "NAME", "name of the VM; implies --keep"},
 	{0, "keep", OPT_FLAG, V(keep), NULL, "keep the VM and its disk when the command ends"},
 	{0, "rm", OPT_FLAG, V(rm), NULL, "remove the VM when it ends, also with --name or -d"},
+	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable for commands of exec"},
+	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
+	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
+	 "a TCP port of this host that leads to one in the VM; HOST 0: a free one, which supermachine port shows"},
+	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long from now on: status 124"},
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the VM (default: its id)"},
 	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the VM"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
@@ -25,24 +32,41 @@ struct restore {
 	struct cli *cli;
 	const struct restore_values *v;
 	const char *snapshot;
+	char **env;
+	struct cli_ports ports;
 	struct session session;
 	struct sm_vm *vm;
 	struct sm_exec *exec;
 	struct sm_outcome outcome;
 };
 
-static int start(struct restore *r, struct sm_error *err)
+struct sm_vm_options restore_options(const struct restore_values *v, char **env, const struct cli_ports *ports)
 {
-	const struct restore_values *v = r->v;
 	struct sm_vm_options o = SM_VM_OPTIONS_INIT;
-	int e;
 
-	o.snapshot = r->snapshot;
 	o.name = v->name;
 	o.hostname = v->hostname;
 	o.keep = !v->rm && (v->keep || v->name || v->detach);
 	o.detach = v->detach;
 	o.labels = v->labels.v;
+	o.env = (const char *const *)env;
+	o.ports = ports->v;
+	o.num_ports = ports->n;
+	o.timeout_ns = v->timeout;
+	return o;
+}
+
+/* number: of several, from 1; 0: the only one. */
+static int start(struct restore *r, unsigned number, struct sm_error *err)
+{
+	struct sm_vm_options o = restore_options(r->v, r->env, &r->ports);
+	char name[128];
+	int e;
+
+	snprintf(name, sizeof(name), "%.100s-%u", o.name ? o.name : "", number);
+	if (o.name && number)
+		o.name = name;
+	o.snapshot = r->snapshot;
 	o.progress = cli_progress(r->cli);
 	e = sm_vm_start(r->cli->client, &o, &r->vm, err);
 	cli_progress_clear(r->cli);
@@ -90,16 +114,38 @@ static int foreground(struct restore *r)
 	return cli_outcome(r->cli, &r->outcome, memory, disk);
 }
 
+/* Those that have started stay when a later one cannot. */
 static int run(struct restore *r)
 {
+	unsigned count = r->v->count > 1 ? (unsigned)r->v->count : 1;
 	struct sm_error err = {0};
+	int status = 0;
 
+	if (cli_env(&r->v->env_file, &r->v->env, false, &r->env, &err) < 0)
+		return cli_fail(r->cli, &err, NULL);
 	if (!cli_client(r->cli))
 		return CLI_FAILED;
-	if (start(r, &err) < 0)
-		return cli_fail(r->cli, &err,
-				err.kind == SM_ERROR_NOT_FOUND ? "supermachine snapshots lists them" : NULL);
-	return r->v->detach ? detached(r) : foreground(r);
+	for (unsigned i = 1; i <= count && status == 0; i++) {
+		r->vm = sm_vm_close(r->vm);
+		if (start(r, count > 1 ? i : 0, &err) < 0)
+			return cli_fail(r->cli, &err,
+					err.kind == SM_ERROR_NOT_FOUND ? "supermachine snapshots lists them" : NULL);
+		status = r->v->detach ? detached(r) : foreground(r);
+	}
+	return status;
+}
+
+int restore_check_count(struct cli *cli, const struct restore_values *v, const struct cli_ports *ports)
+{
+	if (v->count <= 1)
+		return 0;
+	if (v->hostname)
+		return cli_usage(cli, NULL, "several VMs cannot have one host name");
+	for (size_t i = 0; i < ports->n; i++)
+		if (ports->v[i].host_port)
+			return cli_usage(cli, "-p 0:GUEST takes a free one for each", "several VMs cannot have port %u",
+					 ports->v[i].host_port);
+	return 0;
 }
 
 int restore_vm(struct cli *cli, const struct restore_values *v, const char *snapshot)
@@ -112,12 +158,21 @@ int restore_vm(struct cli *cli, const struct restore_values *v, const char *snap
 		return cli_usage(cli, NULL, "--rm and --keep exclude each other");
 	if (v->detach && v->outcome)
 		return cli_usage(cli, "later: supermachine inspect VM", "--outcome needs a run that waits, not -d");
-	if (session_begin(&r.session, cli, &err) < 0)
-		return cli_fail(cli, &err, NULL);
-	status = run(&r);
-	session_end(&r.session);
+	if (v->count > 1 && !v->detach)
+		return cli_usage(cli, NULL, "several VMs run in the background: -n goes with -d");
+	status = cli_ports_parse(cli, &v->ports, &r.ports);
+	if (status == 0)
+		status = restore_check_count(cli, v, &r.ports);
+	if (status == 0 && session_begin(&r.session, cli, &err) < 0)
+		status = cli_fail(cli, &err, NULL);
+	if (status == 0) {
+		status = run(&r);
+		session_end(&r.session);
+	}
 	sm_exec_close(r.exec);
 	sm_vm_close(r.vm);
+	cli_env_free(r.env);
+	cli_ports_free(&r.ports);
 	return status;
 }
 
@@ -126,18 +181,23 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	return restore_vm(cli, values, operands[0]);
 }
 
-static const char *const examples[] = {"restore warm", "goes on here, with its output", "restore -d --name second warm",
-				       "in the background", NULL};
+static const char *const examples[] = {"restore warm",
+				       "goes on here, with its output",
+				       "restore -d --name second warm",
+				       "in the background",
+				       "restore -d -n 3 --name web -p 0:80 warm",
+				       "web-1, web-2 and web-3, each with a port of its own",
+				       NULL};
 
 const struct verb verb_restore = {
 	.name = "restore",
 	.operands = "SNAPSHOT",
-	.summary = "Start a new VM that goes on from a snapshot",
+	.summary = "Start new VMs that go on from a snapshot",
 	.details =
 		"Its command goes on where it was when supermachine snapshot saved it, and its output and exit status "
 		"come here. Random numbers, clock, host name and disk are its own. Commands that had been run by exec "
-		"and "
-		"whose client is not there are killed.",
+		"and whose client is not there are killed. A limit on the command's time, the saved VM's unless "
+		"--timeout is given, is counted anew. The ports of the saved VM stay its own.",
 	.examples = examples,
 	VERB_OPTS(options, struct restore_values),
 	.min_operands = 1,

@@ -285,14 +285,17 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, int operand
 				   .name = v->name,
 				   .hostname = v->hostname,
 				   .outcome = v->outcome,
-				   .labels = v->labels};
+				   .labels = v->labels,
+				   .env = v->env,
+				   .env_file = v->env_file,
+				   .ports = v->ports,
+				   .timeout = v->timeout};
 
 	if (operands || v->tmpfs_root || v->cold || v->workdir || v->user || v->entrypoint || v->kernel ||
-	    v->stop_signal || v->env.n || v->env_file.n || v->volumes.n || v->ports.n || v->memory || v->cpus ||
-	    v->disk || v->dax || v->timeout)
-		return cli_usage(cli, NULL,
-				 "--snapshot goes on with the image, command, environment and sizes of the saved VM, "
-				 "without mounts and ports");
+	    v->stop_signal || v->volumes.n || v->memory || v->cpus || v->disk || v->dax)
+		return cli_usage(
+			cli, NULL,
+			"--snapshot goes on with the image, command and sizes of the saved VM, without mounts");
 	return restore_vm(cli, &r, v->snapshot);
 }
 

@@ -95,13 +95,19 @@ static int send_setup(struct keeper *k)
 static int send_resume(struct keeper *k)
 {
 	char machine_id[33];
-	struct proto_resume m = {.hostname = k->rec.hostname, .machine_id = machine_id};
+	/* One that was suspended is the same as before. */
+	struct proto_resume m = {.hostname = k->rec.hostname};
 	_cleanup_(buf_done) struct buf b = {0};
 	struct timespec now;
 	int r = random_hex(machine_id, 16);
 
 	if (r < 0)
 		return r;
+	if (!k->args.resume) {
+		m.machine_id = machine_id;
+		m.env = k->rec.env;
+		m.timeout_ns = k->rec.timeout_ns;
+	}
 	if (getrandom(m.seed, sizeof(m.seed), 0) != sizeof(m.seed))
 		return -EIO;
 	clock_gettime(CLOCK_REALTIME, &now);

@@ -77,3 +77,21 @@ void disk_unfreeze(int dirfd, unsigned layers)
 	if (renameat(dirfd, name, dirfd, "top") < 0)
 		return; /* the layer has it all, and the top is empty: that is as good */
 }
+
+int disk_reset(int dirfd, unsigned layers)
+{
+	unsigned n = disk_layers(dirfd);
+	_fd_ int top = -1;
+	char name[24];
+
+	if (n < layers)
+		return -ENOENT;
+	while (n-- > layers) {
+		name_of(n, name);
+		if (unlinkat(dirfd, name, 0) < 0)
+			return -errno;
+	}
+	unlinkat(dirfd, "top.new", 0);
+	top = openat(dirfd, "top.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return top < 0 || renameat(dirfd, "top.new", dirfd, "top") < 0 ? -errno : 0;
+}

@@ -47,6 +47,7 @@ struct keeper_args {
 	const char *restore; /* the directory of a snapshot to start from; NULL: boot */
 	bool adopt;	     /* restore: a guest with its container and command, which goes on */
 	bool booted;	     /* restore: its devices are those of a VM that has booted, not of a base */
+	bool resume;	     /* the VM itself is suspended: it goes on, and the three above follow from that */
 	bool base;	     /* boot, save the idle guest into the VM's directory as files `state` and `memory`, end */
 	uint64_t window;     /* base, restore: the size of the image window, which the image need not be in; 0: none */
 	uint64_t prepare_ns;
@@ -66,7 +67,6 @@ struct monitor {
 	size_t tail_len;
 	struct vm_log console_log;
 	int workingset; /* a file that the monitor writes it to, -1 */
-	int saved[2];	/* the state and memory files of a snapshot while they are written, -1 */
 };
 
 struct client;
@@ -82,10 +82,13 @@ struct pause {
 
 /* A snapshot of a running VM on its way (snapshot.c). */
 struct saving {
-	enum { SAVING_NOTHING, SAVING_HOLD, SAVING_MEMORY } stage;
+	enum { SAVING_NOTHING, SAVING_HOLD, SAVING_FREEZE, SAVING_MEMORY } stage;
 	uint32_t hold_ch;
-	int dirfd;	       /* where it goes */
-	unsigned layers;       /* that the disk has below the top which is frozen */
+	int dirfd;	 /* where it goes */
+	unsigned layers; /* that the disk has below the top which is frozen */
+	uint64_t pause_ns;
+	bool suspend;	       /* into the VM's own directory, and it ends then */
+	bool unsynced;	       /* nobody is to find it after a power cut */
 	struct client *client; /* who waits, NULL: nobody any more */
 	uint32_t ch;
 };
@@ -120,6 +123,7 @@ struct keeper {
 	bool owner_seen;
 	struct pause pause;
 	struct saving saving;
+	char *suspended; /* the directory that it goes on from, until it does; NULL: none */
 	/* vm.c */
 	uint64_t time_limit_at; /* when time_limit fires; 0: it does not */
 	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *linger;
@@ -154,17 +158,27 @@ int pause_request(struct keeper *k, bool pause) MUST_CHECK;
 void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
 
 /* snapshot.c */
-/* Saves the VM into files of this directory; server_snapshot_done follows. 0 or -errno: it is no time for that. */
-int snapshot_request(struct keeper *k, const char *dir) MUST_CHECK;
+/* Saves the VM into files of this directory (NULL: suspends it); server_snapshot_done follows. 0 or -errno: it is no
+ * time for that. */
+int snapshot_request(struct keeper *k, const char *dir, bool unsynced) MUST_CHECK;
 void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
-/* frozen: the monitor goes on in the new top, whatever else failed (error, NULL: nothing). */
-void snapshot_saved(struct keeper *k, bool frozen, const char *error, uint64_t pause_ns, uint64_t memory_bytes);
+void snapshot_frozen(struct keeper *k, uint64_t pause_ns);	   /* the guest goes on, in the new top of its disk */
+void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes); /* error NULL: it is in its files */
+/* suspend.c: the VM as a snapshot in its own directory */
+int suspend_open(struct keeper *k) MUST_CHECK; /* a new directory for it: a descriptor, or -errno */
+int suspend_commit(struct keeper *k, const struct vm_suspended *s, struct sm_error *err) MUST_CHECK;
+void suspend_undo(struct keeper *k); /* the guest goes on */
+/* At the start of one that goes on: sets the arguments, and has the disk be what it was. */
+int resume_prepare(struct keeper *k, struct sm_error *err) MUST_CHECK;
+int resume_done(struct keeper *k) MUST_CHECK; /* it goes on: what it went on from is no more */
 /* disk.c: the layers of a VM's disk, in its directory (record.h) */
 unsigned disk_layers(int dirfd);
 /* Makes the top a layer and puts an empty one in its place, which it gives (a descriptor); what writes to the old one
  * is to go on in it. And takes that back. */
 int disk_freeze(int dirfd, unsigned layers) MUST_CHECK;
 void disk_unfreeze(int dirfd, unsigned layers);
+/* Goes back to these layers, under an empty top; nothing writes to it. */
+int disk_reset(int dirfd, unsigned layers) MUST_CHECK;
 
 /* outcome.c */
 void outcome_compute(struct keeper *k, int wait_status);
@@ -173,9 +187,15 @@ int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
 /* monitor.c */
 int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUST_CHECK;
 bool out_of_space(int error);
-/* Has the guest saved into new files `state` and `memory`; keeper_saved or snapshot_saved follows. */
-/* dirfd: where; top: the new top of its writable disk, -1: the disk stays as it is. */
-int monitor_snapshot(struct keeper *k, int dirfd, int top, struct sm_error *err) MUST_CHECK;
+/* Has the guest saved into new files `state` and `memory`; snapshot_frozen, then keeper_saved or snapshot_saved
+ * follows, or one of these alone with an error. */
+/* dirfd: where; top: the new top of its writable disk, -1: the disk stays as it is; stay: the guest stands still from
+ * then on, until monitor_pause lets it go on; unsynced: the files need not outlive a power cut. */
+struct monitor_saving {
+	int dirfd, top;
+	bool stay, unsynced;
+};
+int monitor_snapshot(struct keeper *k, const struct monitor_saving *how, struct sm_error *err) MUST_CHECK;
 void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
 int monitor_pause(struct keeper *k, bool pause) MUST_CHECK; /* 0 or -errno; pause_done follows */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */

@@ -20,7 +20,7 @@
 static int usage(void)
 {
 	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner] [--prepared NS]\n"
-	      "                           [--restore DIR [--adopt [--booted]]|--base] [--window BYTES] VMDIR\n"
+	      "                           [--restore DIR [--adopt [--booted]]|--base|--resume] [--window BYTES] VMDIR\n"
 	      "       supermachine-keeper --forward LINK-FD FD:PORT...\n",
 	      stderr);
 	return 2;
@@ -28,12 +28,17 @@ static int usage(void)
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'},  {"vmm", required_argument, NULL, 'm'},
-		{"owner", no_argument, NULL, 'o'},	   {"prepared", required_argument, NULL, 'p'},
-		{"restore", required_argument, NULL, 'r'}, {"base", no_argument, NULL, 'b'},
-		{"window", required_argument, NULL, 'w'},  {"adopt", no_argument, NULL, 'a'},
-		{"booted", no_argument, NULL, 'B'},	   {0}};
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"vmm", required_argument, NULL, 'm'},
+						{"owner", no_argument, NULL, 'o'},
+						{"prepared", required_argument, NULL, 'p'},
+						{"restore", required_argument, NULL, 'r'},
+						{"base", no_argument, NULL, 'b'},
+						{"window", required_argument, NULL, 'w'},
+						{"adopt", no_argument, NULL, 'a'},
+						{"booted", no_argument, NULL, 'B'},
+						{"resume", no_argument, NULL, 'R'},
+						{0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -51,12 +56,14 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->adopt = true;
 		else if (c == 'B')
 			a->booted = true;
+		else if (c == 'R')
+			a->resume = true;
 		else if ((c != 'p' && c != 'w') ||
 			 parse_u64(optarg, 0, INT64_MAX, c == 'p' ? &a->prepare_ns : &a->window) < 0)
 			return false;
 	}
 	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base) ||
-	    ((a->adopt || a->booted) && !a->restore))
+	    (a->resume && (a->restore || a->base)) || ((a->adopt || a->booted) && !a->restore))
 		return false;
 	a->dir = argv[optind];
 	return true;

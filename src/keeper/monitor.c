@@ -100,43 +100,29 @@ static void keep_stats(struct keeper *k, const char *text, size_t len)
 		log_debug("keeper", "stats: %s", strerror(errno));
 }
 
-static void close_saved(struct monitor *m)
+int monitor_snapshot(struct keeper *k, const struct monitor_saving *how, struct sm_error *err)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(m->saved); i++)
-		m->saved[i] = fd_close(m->saved[i]);
-}
+	_fd_ int state = openat(how->dirfd, "state", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	_fd_ int memory = state < 0 ? -1 : openat(how->dirfd, "memory", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int fds[3] = {state, memory, how->top}, n, r;
+	char text[80];
 
-int monitor_snapshot(struct keeper *k, int dirfd, int top, struct sm_error *err)
-{
-	static const char text[] = "{\"cmd\":\"snapshot\"}";
-	static const char *const names[] = {"state", "memory"};
-	struct monitor *m = &k->mon;
-	int fds[3] = {-1, -1, top}, r;
-
-	close_saved(m);
-	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
-		m->saved[i] = fds[i] = openat(dirfd, names[i], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (m->saved[i] < 0)
-			return error_sys(err, errno, "make the file %s", names[i]);
-	}
-	r = fd_send(m->control, text, sizeof(text) - 1, fds, top < 0 ? 2 : 3);
+	if (memory < 0)
+		return error_sys(err, errno, "make the snapshot's files");
+	n = snprintf(text, sizeof(text), "{\"cmd\":\"snapshot\"%s%s}", how->stay ? ",\"stay\":true" : "",
+		     how->unsynced ? ",\"unsynced\":true" : "");
+	r = fd_send(k->mon.control, text, (size_t)n, fds, how->top < 0 ? 2 : 3);
 	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
 }
 
-/* The files must be on the disk of the host before anybody calls them a snapshot. */
 static void handle_saved(struct keeper *k, json_t *event)
 {
-	const char *refused = json_string_value(json_object_get(event, "error")), *error = refused;
+	const char *error = json_string_value(json_object_get(event, "error"));
 
-	for (unsigned i = 0; !error && i < ARRAY_SIZE(k->mon.saved); i++)
-		if (fsync(k->mon.saved[i]) < 0)
-			error = strerror(errno);
-	close_saved(&k->mon);
 	if (k->args.base)
 		keeper_saved(k, error);
 	else
-		snapshot_saved(k, !refused, error, (uint64_t)json_integer_value(json_object_get(event, "pause_ns")),
-			       (uint64_t)json_integer_value(json_object_get(event, "memory_bytes")));
+		snapshot_saved(k, error, (uint64_t)json_integer_value(json_object_get(event, "memory_bytes")));
 }
 
 static void handle_event(struct keeper *k, const char *text, size_t len)
@@ -158,6 +144,8 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 		note_disk_error(&k->mon, o);
 	} else if (streq(event, "workingset")) {
 		workingset_noted(k, json_integer_value(json_object_get(o, "pages")));
+	} else if (streq(event, "frozen")) {
+		snapshot_frozen(k, (uint64_t)json_integer_value(json_object_get(o, "pause_ns")));
 	} else if (streq(event, "snapshot")) {
 		handle_saved(k, o);
 	} else if (streq(event, "paused") || streq(event, "resumed")) {
@@ -431,7 +419,6 @@ void monitor_done(struct monitor *m, struct loop *loop)
 	m->pidfd = fd_close(m->pidfd);
 	m->control = fd_close(m->control);
 	m->console = fd_close(m->console);
-	close_saved(m);
 	m->workingset = fd_close(m->workingset);
 	vm_log_close(&m->console_log);
 }

@@ -35,6 +35,7 @@ static const char *const reason_names[] = {
 	[SM_REASON_NOT_FOUND] = "not-found",
 	[SM_REASON_NOT_EXECUTABLE] = "not-executable",
 	[SM_REASON_GUEST_SHUTDOWN] = "guest-shutdown",
+	[SM_REASON_SUSPENDED] = "suspended",
 };
 
 const char *vm_reason_name(enum sm_reason reason)
@@ -304,6 +305,36 @@ void vm_record_done(struct vm_record *r)
 }
 
 /* ------------------------------------------------------------------------------------- start.json */
+
+int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_error *err)
+{
+	json_t *o = json_object();
+
+	rj_put_u64(o, "version", VM_RECORD_VERSION);
+	rj_put_u64(o, "window", s->window);
+	rj_put_u64(o, "layers", s->layers);
+	rj_put_bool(o, "booted", s->booted);
+	return rj_dump(o, ret, err);
+}
+
+int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err)
+{
+	struct vm_suspended s = {0};
+	struct rj j;
+	int e = rj_load(&j, json, len, "suspended.json", err);
+
+	if (e < 0)
+		return e;
+	if (rj_u64(&j, "version", 1, UINT32_MAX) > VM_RECORD_VERSION)
+		rj_fail(&j, "version", "is of a newer supermachine");
+	s.window = rj_u64(&j, "window", 0, INT64_MAX);
+	s.layers = (unsigned)rj_u64(&j, "layers", 0, VM_MAX_LAYERS);
+	s.booted = rj_bool(&j, "booted");
+	e = rj_finish(&j, "suspended.json", err);
+	if (e == 0)
+		*ret = s;
+	return e;
+}
 
 int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err)
 {

@@ -9,10 +9,11 @@
  *			keeper could. Absent while it runs: the library removes it before a start
  *	top		the private writable disk layer over the shared template; an empty file is a fresh one
  *	layer.0 ...	what snapshots have frozen of it, lowest first, between template and top (disk.c)
- *	log, log.1	what the command printed (log.h)
- *	console, console.1	what the guest's kernel printed
- *	stats		the monitor's counters at its end, of a kept VM (vmm/stats.h)
- *	vmm.log, keeper.log	what the programs had to complain about
+ *	suspended/	a VM that is suspended: state, memory (vmm/snapshot.h) and suspended.json (struct
+ *			vm_suspended), whole as soon as it has this name; the disk is its first `layers` layers then,
+ *and what is in the top does not count (suspend.c) log, log.1	what the command printed (log.h) console, console.1
+ *what the guest's kernel printed stats		the monitor's counters at its end, of a kept VM (vmm/stats.h) vmm.log,
+ *keeper.log	what the programs had to complain about
  *
  * All JSON files are replaced whole (temporary name, fsync, rename). A string that is not UTF-8 is stored as
  * {"hex":"..."}. Unknown members are ignored, a "version" above ours is refused.
@@ -105,6 +106,16 @@ struct vm_start {
 };
 int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err) MUST_CHECK;
 int vm_start_parse(const char *json, size_t len, struct vm_start *ret, struct sm_error *err) MUST_CHECK;
+
+/* What it takes to let a suspended VM go on: keeper_args has the meaning. */
+struct vm_suspended {
+	uint64_t window;
+	unsigned layers;
+	bool booted;
+};
+#define VM_SUSPENDED "suspended"
+int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_error *err) MUST_CHECK;
+int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err) MUST_CHECK;
 
 struct vm_exit {
 	struct sm_outcome outcome;

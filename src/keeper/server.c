@@ -170,11 +170,22 @@ static int serve_snapshot(struct client *c, uint32_t ch, struct cursor *request)
 	int r = keeper_snapshot_decode(request, &m);
 
 	if (r == 0)
-		r = snapshot_request(k, m.dir);
+		r = snapshot_request(k, m.dir, m.unsynced);
 	if (r < 0)
 		return r;
 	k->saving.client = c;
 	k->saving.ch = ch;
+	return 0;
+}
+
+static int serve_suspend(struct client *c, uint32_t ch, const struct cursor *request)
+{
+	int r = request->left ? -EPROTO : snapshot_request(c->k, NULL, false);
+
+	if (r < 0)
+		return r;
+	c->k->saving.client = c;
+	c->k->saving.ch = ch;
 	return 0;
 }
 
@@ -254,6 +265,8 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_pause(c, ch, request);
 	case PROTO_KEEPER_SNAPSHOT:
 		return serve_snapshot(c, ch, request);
+	case PROTO_KEEPER_SUSPEND:
+		return serve_suspend(c, ch, request);
 	case PROTO_KEEPER_ATTACH:
 		return serve_attach(c, ch, request);
 	case PROTO_EXEC:
@@ -270,12 +283,16 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 
 static const char *refusal(uint16_t service, int r)
 {
+	bool saves = service == PROTO_KEEPER_SNAPSHOT || service == PROTO_KEEPER_SUSPEND;
+
 	if (service == PROTO_KEEPER_PAUSE && r == -EALREADY)
 		return "it is so already";
-	if (service == PROTO_KEEPER_SNAPSHOT && r == -EBUSY)
+	if (saves && r == -EBUSY)
 		return "another snapshot is being taken, or it is being stopped";
-	if (service == PROTO_KEEPER_SNAPSHOT && r == -EOPNOTSUPP)
+	if (saves && r == -EOPNOTSUPP)
 		return "a VM with directories of the host (-v) cannot be saved";
+	if (saves && r == -EPERM)
+		return "it ends with the program that runs it in the foreground";
 	if (service == PROTO_KEEPER_PAUSE && r == -EBUSY)
 		return "it is being stopped, paused or unpaused at this moment";
 	switch (r) {

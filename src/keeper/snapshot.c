@@ -3,10 +3,12 @@
  * A snapshot of a running VM, which goes on:
  *
  *	HOLD	the agent stops all processes and has sent what they had written
- *	MEMORY	the disk's top is frozen (disk.c); the monitor stands still, saves, goes on in the new top
- *	done	the processes run again; the files are synced, and who asked is told
+ *	FREEZE	the disk's top is frozen (disk.c); the monitor stands still, and goes on in the new top
+ *	MEMORY	the processes run again; the monitor's copy writes and syncs the files
+ *	done	the frozen layer is synced too, and who asked is told
  *
- * The library has made the directory, and does the rest: links to the layers, the description, the name.
+ * The library has made the directory, and does the rest: links to the layers, the description, the name. A VM that is
+ *to be suspended (suspend.c) goes the same way, but for that it stands still from FREEZE on.
  */
 #include "keeper/keeper.h"
 
@@ -30,24 +32,33 @@ static void finish(struct keeper *k, const struct keeper_snapshot_reply *m, int 
 	s->client = NULL;
 }
 
-int snapshot_request(struct keeper *k, const char *dir)
+static int check(const struct keeper *k, bool suspend)
 {
-	struct saving *s = &k->saving;
-	int r;
-
 	if (k->phase >= PHASE_ENDING)
 		return -ESRCH;
 	if (!k->main_open || !k->agent)
 		return -EAGAIN;
+	if (suspend && k->args.owner)
+		return -EPERM;
 	if (k->pause.on || k->pause.under_way)
 		return -EHOSTDOWN;
-	if (s->stage != SAVING_NOTHING || k->forced != SM_REASON_NONE)
+	if (k->saving.stage != SAVING_NOTHING || k->forced != SM_REASON_NONE)
 		return -EBUSY;
-	if (k->rec.num_mounts)
-		return -EOPNOTSUPP;
-	s->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return k->rec.num_mounts ? -EOPNOTSUPP : 0;
+}
+
+int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
+{
+	struct saving *s = &k->saving;
+	int r = check(k, !dir);
+
+	if (r < 0)
+		return r;
+	s->suspend = !dir;
+	s->unsynced = unsynced;
+	s->dirfd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : suspend_open(k);
 	if (s->dirfd < 0)
-		return -errno;
+		return dir ? -errno : s->dirfd;
 	r = agent_hold(k, true);
 	if (r < 0) {
 		s->dirfd = fd_close(s->dirfd);
@@ -65,6 +76,7 @@ static bool has_disk(const struct keeper *k)
 static int save(struct keeper *k, struct sm_error *err)
 {
 	struct saving *s = &k->saving;
+	struct monitor_saving how = {.dirfd = s->dirfd, .stay = s->suspend, .unsynced = s->unsynced};
 	_fd_ int top = -1;
 	int r;
 
@@ -74,7 +86,8 @@ static int save(struct keeper *k, struct sm_error *err)
 		if (top < 0)
 			return error_sys(err, -top, "freeze the disk");
 	}
-	r = monitor_snapshot(k, s->dirfd, top, err);
+	how.top = top;
+	r = monitor_snapshot(k, &how, err);
 	if (r < 0 && has_disk(k))
 		disk_unfreeze(k->dirfd, s->layers);
 	return r;
@@ -91,7 +104,7 @@ void snapshot_held(struct keeper *k, int error, const char *text)
 		finish(k, NULL, error, text);
 		return;
 	}
-	k->saving.stage = SAVING_MEMORY;
+	k->saving.stage = SAVING_FREEZE;
 	if (save(k, &err) < 0) {
 		(void)!agent_hold(k, false);
 		finish(k, NULL, err.code ? -err.code : -EIO, err.message);
@@ -105,31 +118,81 @@ static int sync_file(int dirfd, const char *name)
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
-void snapshot_saved(struct keeper *k, bool frozen, const char *error, uint64_t pause_ns, uint64_t memory_bytes)
+void snapshot_frozen(struct keeper *k, uint64_t pause_ns)
 {
 	struct saving *s = &k->saving;
-	struct keeper_snapshot_reply m = {.pause_ns = pause_ns,
+
+	if (s->stage != SAVING_FREEZE)
+		return;
+	s->stage = SAVING_MEMORY;
+	s->pause_ns = pause_ns;
+	if (!s->suspend)
+		(void)!agent_hold(k, false); /* without its agent the VM ends */
+}
+
+/* The guest goes on as if nothing had been. */
+static void give_up(struct keeper *k, int error, const char *text)
+{
+	struct saving *s = &k->saving;
+	bool frozen = s->stage == SAVING_MEMORY;
+
+	if (!frozen && has_disk(k))
+		disk_unfreeze(k->dirfd, s->layers);
+	if (frozen && s->suspend)
+		suspend_undo(k);
+	if (!frozen || s->suspend)
+		(void)!agent_hold(k, false);
+	finish(k, NULL, error, text);
+}
+
+static int sync_layer(const struct keeper *k, struct sm_error *err)
+{
+	char layer[24];
+	int r;
+
+	if (!has_disk(k) || k->saving.unsynced)
+		return 0;
+	snprintf(layer, sizeof(layer), "layer.%u", k->saving.layers);
+	r = sync_file(k->dirfd, layer);
+	if (r == 0 && fsync(k->dirfd) < 0)
+		r = -errno;
+	return r < 0 ? error_sys(err, -r, "sync the disk") : 0;
+}
+
+/* Everything is in its place. A VM that was told to stop meanwhile is not suspended. */
+static int commit(struct keeper *k, const struct keeper_snapshot_reply *m, struct sm_error *err)
+{
+	struct vm_suspended s = {.window = m->window, .layers = (unsigned)m->layers, .booted = m->booted};
+	int r = sync_layer(k, err);
+
+	if (r < 0 || !k->saving.suspend)
+		return r;
+	if (k->phase >= PHASE_ENDING || k->forced != SM_REASON_NONE)
+		return error_set(err, SM_ERROR_STATE, ESRCH, "it is being stopped");
+	return suspend_commit(k, &s, err);
+}
+
+void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes)
+{
+	struct saving *s = &k->saving;
+	struct keeper_snapshot_reply m = {.pause_ns = s->pause_ns,
 					  .memory_bytes = memory_bytes,
 					  .window = k->args.window,
 					  .booted = k->args.booted || !k->args.restore,
 					  .layers = has_disk(k) ? s->layers + 1 : 0};
-	char layer[24];
-	int r = 0;
+	struct sm_error err = {0};
 
-	if (s->stage != SAVING_MEMORY)
+	if (s->stage < SAVING_FREEZE)
 		return;
-	if (!frozen && has_disk(k))
-		disk_unfreeze(k->dirfd, s->layers);
-	if (agent_hold(k, false) < 0 && !error)
-		error = "the guest's agent is gone";
+	if (!error && s->stage == SAVING_FREEZE)
+		error = "the monitor did not freeze the guest";
 	if (error) {
-		finish(k, NULL, -EIO, error);
-		return;
+		give_up(k, -EIO, error);
+	} else if (commit(k, &m, &err) < 0) {
+		give_up(k, err.code ? -err.code : -EIO, err.message);
+	} else {
+		finish(k, &m, 0, "");
+		if (s->suspend)
+			keeper_end(k, SM_REASON_SUSPENDED, 0, "suspended");
 	}
-	snprintf(layer, sizeof(layer), "layer.%u", s->layers);
-	if (has_disk(k))
-		r = sync_file(k->dirfd, layer);
-	if (r == 0 && has_disk(k) && fsync(k->dirfd) < 0)
-		r = -errno;
-	finish(k, r < 0 ? NULL : &m, r, r < 0 ? strerror(-r) : "");
 }

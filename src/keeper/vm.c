@@ -63,6 +63,12 @@ void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char 
 
 void keeper_setup_done(struct keeper *k)
 {
+	int r = k->args.resume ? resume_done(k) : 0;
+
+	if (r < 0) {
+		keeper_end(k, SM_REASON_START_FAILED, 0, "resume: %s", strerror(-r));
+		return;
+	}
 	keeper_stage(k, "setup");
 	k->phase = PHASE_READY;
 	keeper_try_main(k);
@@ -73,7 +79,7 @@ void keeper_prepared(struct keeper *k)
 	struct sm_error err = {0};
 
 	keeper_stage(k, "setup");
-	if (monitor_snapshot(k, k->dirfd, -1, &err) < 0)
+	if (monitor_snapshot(k, &(struct monitor_saving){.dirfd = k->dirfd, .top = -1}, &err) < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
 }
 
@@ -358,6 +364,8 @@ static int start(struct keeper *k, struct sm_error *err)
 	r = load_record(k, err);
 	if (r < 0)
 		return r;
+	if (k->args.resume && (r = resume_prepare(k, err)) < 0)
+		return r;
 	vm_outcome_stage(&k->exit.outcome, "prepare", k->args.prepare_ns);
 	r = add_timers(k);
 	if (r < 0)
@@ -388,6 +396,7 @@ static int start(struct keeper *k, struct sm_error *err)
 static void done(struct keeper *k)
 {
 	fd_close(k->saving.dirfd);
+	free(k->suspended);
 	k->agent = link_free(k->agent);
 	server_done(k);
 	monitor_done(&k->mon, k->loop);
@@ -415,17 +424,13 @@ static void record_failure(struct keeper *k, const struct sm_error *err)
 
 int keeper_run(const struct keeper_args *args, struct sm_error *err)
 {
-	struct keeper k = {.args = *args,
-			   .dirfd = -1,
-			   .listen_fd = -1,
-			   .saving = {.dirfd = -1},
-			   .log = {.fd = -1},
-			   .mon = {.pidfd = -1,
-				   .control = -1,
-				   .console = -1,
-				   .console_log = {.fd = -1},
-				   .workingset = -1,
-				   .saved = {-1, -1}}};
+	struct keeper k = {
+		.args = *args,
+		.dirfd = -1,
+		.listen_fd = -1,
+		.saving = {.dirfd = -1},
+		.log = {.fd = -1},
+		.mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}, .workingset = -1}};
 	struct sm_error own = {0};
 	int r = start(&k, &own);
 

@@ -163,6 +163,7 @@ int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret)
 int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m)
 {
 	tlv_put_str(b, 1, m->dir);
+	tlv_put_u64(b, 2, m->unsynced);
 	return b->error;
 }
 
@@ -173,8 +174,14 @@ int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret)
 
 	*ret = (struct keeper_snapshot){0};
 	while ((r = tlv_next(c, &t)) > 0) {
+		uint64_t v;
+
 		if (t.tag & 0x8000)
 			continue;
+		if (t.tag == 2 && tlv_u64(&t, &v) == 0 && v <= 1) {
+			ret->unsynced = v;
+			continue;
+		}
 		if (t.tag != 1 || ret->dir[0] || t.len >= sizeof(ret->dir) || (t.len && memchr(t.p, 0, t.len)))
 			return -EPROTO;
 		if (t.len)

@@ -26,6 +26,9 @@
  * VM's directory. CLOSE -EHOSTDOWN while it is paused, -EOPNOTSUPP for one with directories of the host, else as above,
  * or what failed; the VM goes on.
  *
+ * PROTO_KEEPER_SUSPEND: OPENED and CLOSE 0 when the VM is in its own directory (record.h), synced; the keeper ends
+ * then. CLOSE -EPERM for a VM with an owner, else as above; the VM goes on.
+ *
  * A keeper started with --owner waits with the command for the first ATTACH.
  */
 #ifndef KEEPER_WIRE_H
@@ -87,6 +90,7 @@ int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret);
 
 struct keeper_snapshot {
 	char dir[1024]; /* absolute, empty */
+	bool unsynced;	/* the files need not outlive a power cut */
 };
 int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m);
 int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -189,6 +190,20 @@ char **base_names(int snapshots)
 	return snapshot_names(snapshots, begins, prefix);
 }
 
+/* Whoever starts VMs from one holds its lock. */
+static void sweep_branches(int snapshots)
+{
+	char **v = snapshot_names(snapshots, begins, ".branch-");
+
+	for (char **p = v; p && *p; p++) {
+		_fd_ int dir = openat(snapshots, *p, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+		if (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) == 0)
+			remove_tree_at(snapshots, *p);
+	}
+	strv_free(v);
+}
+
 void base_sweep_locked(int snapshots, bool failures)
 {
 	static const char *const leftovers[] = {".new-", ".old-", "failed-"};
@@ -200,6 +215,7 @@ void base_sweep_locked(int snapshots, bool failures)
 			remove_tree_at(snapshots, *p);
 		strv_free(v);
 	}
+	sweep_branches(snapshots);
 }
 
 /* ---------------------------------------------------------------------------------------- metadata */

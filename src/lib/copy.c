@@ -35,7 +35,7 @@ int copy_run_open(struct copy_run *run, struct sm_vm *vm, const struct proto_cop
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	char what[64];
-	int r = sm_vm_wait_started(vm, 0, NULL, err);
+	int r = vm_wake(vm, err);
 
 	if (r == 0)
 		r = vm_connect(vm->client, vm->id, &run->conn, err);

@@ -135,7 +135,7 @@ int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct s
 	int r = check(&o, err);
 
 	if (r == 0)
-		r = sm_vm_wait_started(vm, 0, NULL, err);
+		r = vm_wake(vm, err);
 	if (r < 0)
 		return r;
 	if (o.detach)

@@ -36,7 +36,7 @@ static int open_file(struct bytes *x, struct sm_vm *vm, uint16_t service, const 
 		     struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
-	int r = sm_vm_wait_started(vm, 0, NULL, err);
+	int r = vm_wake(vm, err);
 
 	if (r == 0)
 		r = vm_connect(vm->client, vm->id, &x->conn, err);

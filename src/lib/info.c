@@ -99,7 +99,8 @@ static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, s
 	if (r == 0)
 		in->mounts = public_mounts(&in->rec);
 	if (r == 0)
-		r = ports_read(dir, &in->rec, v.state != SM_VM_EXITED, &in->ports, &in->pub.num_ports, &in->port_text);
+		r = ports_read(dir, &in->rec, v.state != SM_VM_EXITED && v.state != SM_VM_SUSPENDED, &in->ports,
+			       &in->pub.num_ports, &in->port_text);
 	if (r == 0 && (!in->directory || !in->mounts))
 		r = error_sys(err, ENOMEM, "VM %s", id);
 	if (r < 0) {
@@ -161,7 +162,7 @@ int sm_vm_list(struct sm_client *client, bool all, struct sm_vm_info ***ret, siz
 			if (r != -ENOENT)
 				client_say(client, SM_LOG_ERROR, "%s", own.message);
 			r = 0;
-		} else if (!all && list[n]->state == SM_VM_EXITED) {
+		} else if (!all && (list[n]->state == SM_VM_EXITED || list[n]->state == SM_VM_SUSPENDED)) {
 			list[n] = sm_vm_info_free(list[n]);
 		} else {
 			n++;

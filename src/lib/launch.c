@@ -81,6 +81,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 		argv[n++] = "--adopt";
 	if (l->booted)
 		argv[n++] = "--booted";
+	if (l->resume)
+		argv[n++] = "--resume";
 	if (l->base || l->restore) {
 		snprintf(window, sizeof(window), "%llu", (unsigned long long)l->window);
 		argv[n++] = "--window";
@@ -116,7 +118,7 @@ static int no_answer(int dir, const char *id, struct sm_error *err)
 static int await_keeper(struct sm_client *c, int dir, const struct launch *l, const struct vm_start *s,
 			bool *ret_broken, struct sm_error *err)
 {
-	uint64_t deadline = time_now_ns() + (l->restore ? RESTORE_TIMEOUT_NS : ANSWER_TIMEOUT_NS);
+	uint64_t deadline = time_now_ns() + (l->restore || l->resume ? RESTORE_TIMEOUT_NS : ANSWER_TIMEOUT_NS);
 
 	for (int pause_ms = 1;; pause_ms = MIN(pause_ms * 2, 16)) {
 		struct vm_exit x;
@@ -255,11 +257,13 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 {
 	_free_ char *path = vmdir_path(c, vm->id);
 	struct launch l = {.dir = path, .id = vm->id, .detach = detach, .since_ns = since_ns};
+	_fd_ int dir = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	int r;
 
 	if (!path)
 		return error_sys(err, ENOMEM, "start");
-	r = rec->cold ? launch_keeper(c, &l, NULL, err) : launch_from_base(c, &l, rec, progress, err);
+	l.resume = dir >= 0 && vm_is_suspended(dir);
+	r = l.resume || rec->cold ? launch_keeper(c, &l, NULL, err) : launch_from_base(c, &l, rec, progress, err);
 	return r < 0 ? r : launched(vm, r, detach, err);
 }
 

@@ -27,6 +27,8 @@
 		options_copy(&_o, sizeof(_o), _from, _from ? _from->size : 0);                                         \
 		_o;                                                                                                    \
 	})
+/* Element i of an array whose first element's size is its stride. */
+#define OPTIONS_AT(type, array, i) ((const type *)(const void *)((const char *)(array) + (i) * (array)[0].size))
 void options_copy(void *to, size_t to_size, const void *from, size_t from_size);
 
 /* ------------------------------------------------------------------------------------ client.c */
@@ -157,6 +159,11 @@ int vm_handle_new(struct sm_client *c, const char *id, struct sm_vm **ret, struc
 int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;
 /* Ends its monitor at once. -ESRCH when it does not run. */
 int vm_stop_now(struct sm_vm *vm, struct sm_error *err);
+/* Has the keeper do one thing, and waits until it has. b: the request, or NULL; what: for messages. */
+int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what,
+	       struct sm_error *err) MUST_CHECK;
+/* The record of its end. */
+int vm_write_exit(int dir, const struct vm_exit *x, struct sm_error *err) MUST_CHECK;
 void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from);
 
 /* -------------------------------------------------------------------------------------- others */
@@ -169,6 +176,7 @@ struct launch {
 	bool base;	     /* the VM is there to be saved (keeper.h) */
 	const char *restore; /* the directory of the snapshot to start from; NULL: boot */
 	bool adopt, booted;  /* restore: of a VM with its processes (keeper.h) */
+	bool resume;	     /* instead of restore: the VM itself is suspended */
 	int64_t created_ns;  /* of that snapshot */
 	uint64_t window;     /* base, restore: the size of the image window */
 	uint64_t since_ns;   /* when the work for it began */
@@ -188,6 +196,25 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 struct vmsnap_restore;
 int launch_restored(struct sm_client *c, struct sm_vm *vm, const struct vmsnap_restore *from, bool detach,
 		    uint64_t since_ns, struct sm_error *err) MUST_CHECK;
+
+/*
+ * suspend.c: VMs on the disk (keeper/suspend.c).
+ */
+bool vm_is_suspended(int vmdir); /* if no keeper runs it */
+/* sm_vm_wait_started, and a suspended VM goes on first. */
+int vm_wake(struct sm_vm *vm, struct sm_error *err) MUST_CHECK;
+/* Ends a suspended VM: 1; 0: it is not suspended. */
+int vm_drop_suspended(struct sm_vm *vm, struct sm_error *err) MUST_CHECK;
+
+/* start.c, for restore.c and back. */
+struct vmsnap_restore;
+/* What is a VM's own, wherever it starts from. */
+int start_check_own(const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
+/* Makes a VM with this record and starts it. from: the snapshot that it goes on from, NULL: none. */
+int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o,
+		 struct vmsnap_restore *from, uint64_t since, struct sm_vm **ret, struct sm_error *err) MUST_CHECK;
+int start_restored(struct sm_client *c, const struct sm_vm_options *o, struct sm_vm **ret,
+		   struct sm_error *err) MUST_CHECK;
 
 /* disk.c: the formatted, read-only template of a disk of this size. */
 int disk_template(struct sm_client *c, uint64_t size, const struct sm_progress *progress, char **ret,

@@ -67,9 +67,7 @@ int ports_from_options(struct vm_record *r, const struct sm_vm_options *o, struc
 	if (!r->ports)
 		return error_sys(err, ENOMEM, "ports");
 	for (size_t i = 0; i < o->num_ports; i++) {
-		const struct sm_port *from =
-			(const struct sm_port *)(const void *)((const char *)o->ports + i * o->ports[0].size);
-		struct sm_port p = OPTIONS_GET(struct sm_port, from);
+		struct sm_port p = OPTIONS_GET(struct sm_port, OPTIONS_AT(struct sm_port, o->ports, i));
 		const char *address = p.address ? p.address : ALL;
 
 		if (address_of(address, 0, &a, &len) < 0)

@@ -26,17 +26,28 @@
 #define DEFAULT_DAX (512 * MIB)
 #define MAX_DAX (1024 * GIB)
 
+int start_check_own(const struct sm_vm_options *o, struct sm_error *err)
+{
+	if (o->name && !vm_name_valid(o->name))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "\"%s\" is no name for a VM: letters, digits, _ . -, at most %d, beginning with a "
+				 "letter or digit",
+				 o->name, VM_NAME_MAX);
+	if (o->hostname && (!*o->hostname || strlen(o->hostname) > HOSTNAME_MAX))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "host name \"%s\": 1 to %d bytes", o->hostname,
+				 HOSTNAME_MAX);
+	for (const char *const *e = o->env; e && *e; e++)
+		if (!strchr(*e, '=') || **e == '=')
+			return error_set(err, SM_ERROR_INVALID, EINVAL, "environment \"%s\" is not NAME=VALUE", *e);
+	return 0;
+}
+
 static int check_options(const struct sm_vm_options *o, struct sm_error *err)
 {
 	char text[16];
 
 	if (!o->image || !*o->image)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no image given");
-	if (o->name && !vm_name_valid(o->name))
-		return error_set(err, SM_ERROR_INVALID, EINVAL,
-				 "\"%s\" is no name for a VM: letters, digits, _ . -, at most %d, beginning with a "
-				 "letter or digit",
-				 o->name, VM_NAME_MAX);
 	if (o->memory && o->memory < MIN_MEMORY)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "%s of memory is too little: at least 128 MiB",
 				 format_size(o->memory, text));
@@ -45,15 +56,9 @@ static int check_options(const struct sm_vm_options *o, struct sm_error *err)
 	if (o->disk_size && (o->disk_size < MIN_DISK || o->disk_size > MAX_DISK))
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a disk of %s: it must be from 16 MiB to 16 TiB",
 				 format_size(o->disk_size, text));
-	if (o->hostname && (!*o->hostname || strlen(o->hostname) > HOSTNAME_MAX))
-		return error_set(err, SM_ERROR_INVALID, EINVAL, "host name \"%s\": 1 to %d bytes", o->hostname,
-				 HOSTNAME_MAX);
 	if (o->cwd && o->cwd[0] != '/')
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "working directory \"%s\" is not absolute", o->cwd);
-	for (const char *const *e = o->env; e && *e; e++)
-		if (!strchr(*e, '=') || **e == '=')
-			return error_set(err, SM_ERROR_INVALID, EINVAL, "environment \"%s\" is not NAME=VALUE", *e);
-	return 0;
+	return start_check_own(o, err);
 }
 
 /* Entrypoint and Cmd as image-spec has them; a given entrypoint takes the image's Cmd with it, as docker does. */
@@ -213,25 +218,6 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 	return e;
 }
 
-/* The ports come first: one that is taken is told before anything starts. */
-static int start_with_ports(struct sm_client *c, struct sm_vm *vm, const struct vm_record *r, bool detach,
-			    uint64_t since, const struct sm_progress *progress, struct sm_error *err)
-{
-	_cleanup_(ports_done) struct ports ports = {0};
-	int e = ports_open(r, &ports, err);
-
-	if (e == 0)
-		e = launch(c, vm, r, detach, since, progress, err);
-	if (e < 0)
-		return e;
-	e = ports_serve(vm, &ports, err);
-	if (e < 0) {
-		vm_stop_now(vm, NULL);
-		sm_vm_wait(vm, 0, NULL, NULL);
-	}
-	return e;
-}
-
 /* The new VM's disk begins with the snapshot's layers. The lock is not needed any more: these links are its own. */
 static int launch_from(struct sm_client *c, struct sm_vm *vm, struct vmsnap_restore *from, bool detach, uint64_t since,
 		       struct sm_error *err)
@@ -246,9 +232,30 @@ static int launch_from(struct sm_client *c, struct sm_vm *vm, struct vmsnap_rest
 	return r < 0 ? r : launch_restored(c, vm, from, detach, since, err);
 }
 
-/* from: the snapshot that it goes on from, NULL: none. */
-static int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o,
-			struct vmsnap_restore *from, uint64_t since, struct sm_vm **ret, struct sm_error *err)
+/* from: the snapshot that it goes on from, NULL: none. The ports come first: one that is taken is told before anything
+ * starts. */
+static int start_with_ports(struct sm_client *c, struct sm_vm *vm, const struct vm_record *r,
+			    struct vmsnap_restore *from, bool detach, uint64_t since,
+			    const struct sm_progress *progress, struct sm_error *err)
+{
+	_cleanup_(ports_done) struct ports ports = {0};
+	int e = ports_open(r, &ports, err);
+
+	if (e == 0)
+		e = from ? launch_from(c, vm, from, detach, since, err)
+			 : launch(c, vm, r, detach, since, progress, err);
+	if (e < 0)
+		return e;
+	e = ports_serve(vm, &ports, err);
+	if (e < 0) {
+		vm_stop_now(vm, NULL);
+		sm_vm_wait(vm, 0, NULL, NULL);
+	}
+	return e;
+}
+
+int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o,
+		 struct vmsnap_restore *from, uint64_t since, struct sm_vm **ret, struct sm_error *err)
 {
 	struct sm_vm *vm = NULL;
 	_fd_ int start = -1;
@@ -263,8 +270,7 @@ static int start_record(struct sm_client *c, const struct vm_record *r, const st
 	/* With nobody to come back for it, it is litter as soon as it has ended. */
 	if (o->detach)
 		vm->transient_fd = fd_close(vm->transient_fd);
-	e = from ? launch_from(c, vm, from, o->detach, since, err)
-		 : start_with_ports(c, vm, r, o->detach, since, &o->progress, err);
+	e = start_with_ports(c, vm, r, from, o->detach, since, &o->progress, err);
 	if (e < 0) {
 		vmdir_remove(c, r->id, NULL);
 		vm->transient_fd = fd_close(vm->transient_fd);
@@ -273,68 +279,6 @@ static int start_record(struct sm_client *c, const struct vm_record *r, const st
 	}
 	*ret = vm;
 	return 0;
-}
-
-static int check_restore(const struct sm_vm_options *o, struct sm_error *err)
-{
-	if (o->image || o->memory || o->cpus || o->disk_size || o->tmpfs_root || o->kernel || o->entrypoint ||
-	    o->argv || o->user || o->cwd || o->stop_signal || o->timeout_ns || o->num_mounts || o->num_ports ||
-	    o->dax_size || o->cold || (o->env && o->env[0]))
-		return error_set(
-			err, SM_ERROR_INVALID, EINVAL,
-			"a VM that goes on from a snapshot is what it was: its image, command, environment, sizes "
-			"and mounts cannot be chosen");
-	if (o->name && !vm_name_valid(o->name))
-		return error_set(err, SM_ERROR_INVALID, EINVAL, "\"%s\" is no name for a VM", o->name);
-	if (o->hostname && (!*o->hostname || strlen(o->hostname) > HOSTNAME_MAX))
-		return error_set(err, SM_ERROR_INVALID, EINVAL, "host name \"%s\": 1 to %d bytes", o->hostname,
-				 HOSTNAME_MAX);
-	return 0;
-}
-
-/* A copy of that VM's record under another identity. */
-static int become_new(struct vm_record *r, const struct sm_vm_options *o, unsigned layers, struct sm_error *err)
-{
-	struct timespec now;
-	int e = random_hex(r->id, VM_ID_DIGITS / 2);
-
-	if (e < 0)
-		return error_sys(err, -e, "random numbers");
-	clock_gettime(CLOCK_REALTIME, &now);
-	r->created_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	snprintf(r->name, sizeof(r->name), "%s", o->name ? o->name : "");
-	r->keep = o->keep;
-	r->layers = layers;
-	strv_free(r->ports); /* they lead into the first */
-	r->ports = NULL;
-	free(r->hostname);
-	r->hostname = strdup(o->hostname ? o->hostname : r->id);
-	strv_free(r->labels);
-	r->labels = strv_copy(o->labels);
-	return r->hostname ? 0 : error_sys(err, ENOMEM, "start");
-}
-
-static int start_restored(struct sm_client *c, const struct sm_vm_options *o, struct sm_vm **ret, struct sm_error *err)
-{
-	_cleanup_(vm_record_done) struct vm_record r = {0};
-	uint64_t since = time_now_ns();
-	struct vmsnap_restore from;
-	struct seat *seat;
-	int e = check_restore(o, err);
-
-	if (e == 0)
-		e = client_seat(c, &seat, err);
-	if (e < 0)
-		return e;
-	vmdir_sweep(c);
-	e = vmsnap_restore_begin(c, o->snapshot, &from, &r, err);
-	if (e < 0)
-		return e;
-	e = become_new(&r, o, (unsigned)strv_len((const char *const *)from.meta.layers), err);
-	if (e == 0)
-		e = start_record(c, &r, o, &from, since, ret, err);
-	vmsnap_restore_done(&from);
-	return e < 0 ? error_wrap(err, e, "snapshot %s", o->snapshot) : 0;
 }
 
 int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, struct sm_vm **ret, struct sm_error *err)
@@ -388,9 +332,10 @@ int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
 		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is being started by another program", vm->id);
 	if (lock < 0)
 		return error_sys(err, -lock, "VM %s", vm->id);
-	if (v.state != SM_VM_EXITED || faccessat(dir, "exit.json", F_OK, 0) < 0)
+	if (!(v.state == SM_VM_SUSPENDED && vm_is_suspended(dir)) &&
+	    (v.state != SM_VM_EXITED || faccessat(dir, "exit.json", F_OK, 0) < 0))
 		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id,
 				 sm_vm_state_name(v.state == SM_VM_EXITED ? SM_VM_RUNNING : v.state));
 	r = vmdir_load(dir, vm->id, &rec, err);
-	return r < 0 ? r : start_with_ports(vm->client, vm, &rec, detach, since, &(struct sm_progress){0}, err);
+	return r < 0 ? r : start_with_ports(vm->client, vm, &rec, NULL, detach, since, &(struct sm_progress){0}, err);
 }

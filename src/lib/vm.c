@@ -28,7 +28,7 @@ const char *sm_vm_state_name(enum sm_vm_state state)
 {
 	static const char *const names[] = {
 		[SM_VM_STARTING] = "starting", [SM_VM_RUNNING] = "running", [SM_VM_STOPPING] = "stopping",
-		[SM_VM_EXITED] = "exited",     [SM_VM_PAUSED] = "paused",
+		[SM_VM_EXITED] = "exited",     [SM_VM_PAUSED] = "paused",   [SM_VM_SUSPENDED] = "suspended",
 	};
 
 	return (unsigned)state < ARRAY_SIZE(names) && names[state] ? names[state] : "unknown";
@@ -108,7 +108,8 @@ int vm_connect(struct sm_client *c, const char *id, struct conn *conn, struct sm
 		return error_wrap(err, r, "VM %s", id);
 	r = vm_socket(c, id, &start, err);
 	if (r == -ENOENT || r == -ECONNREFUSED)
-		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s is not running", id);
+		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s is %s", id,
+				 vm_is_suspended(dir) ? "suspended" : "not running");
 	return r < 0 ? r : conn_init(conn, r, err);
 }
 
@@ -141,7 +142,7 @@ static int ask_keeper(struct sm_client *c, const char *id, struct keeper_status 
 	return r < 0 ? error_set(err, SM_ERROR_STATE, -r, "VM %s: its keeper did not answer: %s", id, strerror(-r)) : 0;
 }
 
-static int write_exit(int dir, const struct vm_exit *x, struct sm_error *err)
+int vm_write_exit(int dir, const struct vm_exit *x, struct sm_error *err)
 {
 	_free_ char *json = NULL;
 	int r = vm_exit_format(x, &json, err);
@@ -187,7 +188,7 @@ static int derive_exit(struct sm_client *c, int dir, const struct vm_start *star
 		   seat_boot_id(seat, boot_id, NULL) == 0 && !streq(boot_id, start->boot_id)) {
 		snprintf(o->message, sizeof(o->message), "the machine that it ran in has ended");
 	}
-	return write_exit(dir, x, NULL);
+	return vm_write_exit(dir, x, NULL);
 }
 
 static int view_without_keeper(struct sm_client *c, int dir, const char *id, struct vm_view *v, struct sm_error *err)
@@ -248,6 +249,8 @@ int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_
 		if (r == -ESRCH || v.state == SM_VM_EXITED)
 			r = view_without_keeper(c, dir, id, &v, err);
 	}
+	if (r == 0 && v.state == SM_VM_EXITED && vm_is_suspended(dir))
+		v.state = SM_VM_SUSPENDED;
 	if (r == 0 && v.state == SM_VM_EXITED && v.exit.restore_failed)
 		base_blame(c, &start);
 	if (r == 0)
@@ -261,10 +264,13 @@ int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struc
 	struct vm_view v;
 	int r;
 
-	while ((r = vm_view(c, id, &v, err)) == 0 && v.state != SM_VM_EXITED && time_now_ns() < deadline)
+	while ((r = vm_view(c, id, &v, err)) == 0 && v.state != SM_VM_EXITED && v.state != SM_VM_SUSPENDED &&
+	       time_now_ns() < deadline)
 		poll(NULL, 0, 20);
 	if (r < 0)
 		return r;
+	if (v.state == SM_VM_SUSPENDED)
+		return error_set(err, SM_ERROR_STATE, EHOSTDOWN, "VM %s is suspended", id);
 	if (v.state != SM_VM_EXITED)
 		return error_set(err, SM_ERROR_STATE, ECONNRESET, "VM %s: lost the connection to its keeper", id);
 	*ret = v.exit;
@@ -315,7 +321,7 @@ static int wait_for(struct sm_client *c, const char *id, bool for_start, uint64_
 		if (r < 0)
 			break;
 	}
-	if (call.ended) {
+	if (call.ended && call.record.outcome.reason != SM_REASON_SUSPENDED) {
 		*x = call.record;
 		r = 0;
 	} else if (call.started && for_start) {
@@ -352,8 +358,7 @@ int sm_vm_wait_started(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome 
 			 x.outcome.message[0] ? x.outcome.message : vm_reason_name(x.outcome.reason));
 }
 
-/* Has the keeper do one thing that it answers at once. what: for messages. */
-static int request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what, struct sm_error *err)
+int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what, struct sm_error *err)
 {
 	struct conn conn;
 	struct call call;
@@ -378,7 +383,7 @@ static int request_stop(struct sm_vm *vm, const struct keeper_stop *s, struct sm
 	_cleanup_(buf_done) struct buf b = {0};
 	int r = keeper_stop_encode(&b, s);
 
-	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id) : request(vm, PROTO_KEEPER_STOP, &b, "stop", err);
+	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id) : vm_request(vm, PROTO_KEEPER_STOP, &b, "stop", err);
 	return r == -ECONNRESET ? 0 : r;
 }
 
@@ -389,7 +394,7 @@ int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *err)
 	int r = keeper_balloon_encode(&b, &m);
 
 	return r < 0 ? error_sys(err, -r, "VM %s", vm->id)
-		     : request(vm, PROTO_KEEPER_BALLOON, &b, "change its memory", err);
+		     : vm_request(vm, PROTO_KEEPER_BALLOON, &b, "change its memory", err);
 }
 
 static int request_pause(struct sm_vm *vm, bool pause, struct sm_error *err)
@@ -400,7 +405,7 @@ static int request_pause(struct sm_vm *vm, bool pause, struct sm_error *err)
 	int r = keeper_pause_encode(&b, &m);
 
 	snprintf(what, sizeof(what), "%s VM %s", pause ? "pause" : "unpause", vm->id);
-	return r < 0 ? error_sys(err, -r, "VM %s", vm->id) : request(vm, PROTO_KEEPER_PAUSE, &b, what, err);
+	return r < 0 ? error_sys(err, -r, "VM %s", vm->id) : vm_request(vm, PROTO_KEEPER_PAUSE, &b, what, err);
 }
 
 int sm_vm_pause(struct sm_vm *vm, struct sm_error *err)
@@ -416,8 +421,11 @@ int sm_vm_unpause(struct sm_vm *vm, struct sm_error *err)
 int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)
 {
 	struct keeper_stop s = {.mode = KEEPER_STOP_GRACE, .grace_ns = grace_ns ? grace_ns : DEFAULT_GRACE_NS};
-	int r = request_stop(vm, &s, err);
+	int r = vm_drop_suspended(vm, err);
 
+	if (r)
+		return MIN(r, 0);
+	r = request_stop(vm, &s, err);
 	if (r < 0 && r != -ESRCH)
 		return r;
 	return sm_vm_wait(vm, 0, NULL, err);
@@ -430,6 +438,9 @@ int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
 
 	if (signal < 1 || signal > 64)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no such signal: %d", signal);
+	r = signal == SIGKILL ? vm_drop_suspended(vm, err) : 0;
+	if (r)
+		return MIN(r, 0);
 	r = request_stop(vm, &s, err);
 	if (r < 0 || signal != SIGKILL)
 		return r;
@@ -454,7 +465,7 @@ int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
 	if (v.state != SM_VM_EXITED && !force)
 		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s: stop it first, or force", vm->id,
 				 sm_vm_state_name(v.state));
-	if (v.state != SM_VM_EXITED) {
+	if (v.state != SM_VM_EXITED && v.state != SM_VM_SUSPENDED) {
 		r = vm_stop_now(vm, err);
 		if (r == 0 || r == -ESRCH)
 			r = sm_vm_wait(vm, 0, NULL, err);

@@ -55,4 +55,16 @@ int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_re
 			 struct sm_error *err) MUST_CHECK;
 void vmsnap_restore_done(struct vmsnap_restore *r);
 
+/*
+ * A running VM as a snapshot without a name, for restore.c: in snapshots/.branch-*, held by a lock (flock) of the
+ * directory while somebody starts VMs from it, and swept away without.
+ */
+struct vmsnap_branch {
+	struct vmsnap_restore from;
+	int snapshots;
+	char name[32];
+};
+int vmsnap_branch_begin(struct sm_vm *vm, struct vmsnap_branch *ret, struct sm_error *err) MUST_CHECK;
+void vmsnap_branch_done(struct vmsnap_branch *b);
+
 #endif

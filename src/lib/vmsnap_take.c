@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@ struct taking {
 	char temporary[32];
 	struct vm_record rec;
 	struct keeper_snapshot_reply saved;
+	bool unsynced;
 };
 
 static int ask_keeper(struct taking *t, const char *path, struct sm_error *err)
@@ -36,6 +38,7 @@ static int ask_keeper(struct taking *t, const char *path, struct sm_error *err)
 	if (strlen(path) >= sizeof(m.dir))
 		return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "the data directory's name is too long");
 	memcpy(m.dir, path, strlen(path));
+	m.unsynced = t->unsynced;
 	r = vm_connect(t->vm->client, t->vm->id, &conn, err);
 	if (r < 0)
 		return r;
@@ -57,6 +60,7 @@ static int ask_keeper(struct taking *t, const char *path, struct sm_error *err)
 	return r;
 }
 
+/* Under the lock of the snapshots. */
 static int prepare(struct taking *t, struct sm_error *err)
 {
 	struct sm_client *c = t->vm->client;
@@ -71,13 +75,13 @@ static int prepare(struct taking *t, struct sm_error *err)
 	if (t->rec.num_mounts)
 		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
 				 "VM %s has directories of the host (-v): such a VM cannot be saved", t->vm->id);
-	strcpy(t->temporary, ".new-");
-	r = random_hex(t->temporary + 5, 8);
+	if (t->name && faccessat(t->snapshots, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return error_set(err, SM_ERROR_EXISTS, EEXIST, "there is a snapshot %s already", t->name);
+	strcpy(t->temporary, t->name ? ".new-" : ".branch-");
+	r = random_hex(t->temporary + strlen(t->temporary), 8);
 	if (r < 0)
 		return error_sys(err, -r, "random numbers");
 	base_sweep_locked(t->snapshots, false);
-	if (faccessat(t->snapshots, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return error_set(err, SM_ERROR_EXISTS, EEXIST, "there is a snapshot %s already", t->name);
 	if (mkdirat(t->snapshots, t->temporary, 0700) < 0)
 		return error_sys(err, errno, "make the snapshot's directory");
 	t->dir = openat(t->snapshots, t->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -161,15 +165,23 @@ static int finish(struct taking *t, struct sm_error *err)
 	return 0;
 }
 
-static int take(struct taking *t, struct sm_error *err)
+static int save(struct taking *t, struct sm_error *err)
 {
 	_free_ char *path = NULL;
-	int r = prepare(t, err);
 
-	if (r == 0 && asprintf(&path, "%s/snapshots/%s", t->vm->client->data_dir, t->temporary) < 0)
-		r = error_sys(err, ENOMEM, "snapshot");
-	r = r < 0 ? r : ask_keeper(t, path, err);
-	return r < 0 ? r : finish(t, err);
+	if (asprintf(&path, "%s/snapshots/%s", t->vm->client->data_dir, t->temporary) < 0)
+		return error_sys(err, ENOMEM, "snapshot");
+	return ask_keeper(t, path, err);
+}
+
+static void taking_done(struct taking *t)
+{
+	if (t->dir >= 0 && t->temporary[0])
+		remove_tree_at(t->snapshots, t->temporary);
+	vm_record_done(&t->rec);
+	fd_close(t->vmdir);
+	fd_close(t->dir);
+	fd_close(t->snapshots);
 }
 
 int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err)
@@ -186,14 +198,66 @@ int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, s
 	if (t.snapshots < 0)
 		return t.snapshots;
 	lock = base_lock(t.snapshots, NULL, err);
-	r = lock < 0 ? lock : take(&t, err);
-	if (r < 0 && t.dir >= 0 && t.temporary[0])
-		remove_tree_at(t.snapshots, t.temporary);
+	r = lock < 0 ? lock : prepare(&t, err);
+	r = r < 0 ? r : save(&t, err);
+	r = r < 0 ? r : finish(&t, err);
 	if (r == 0 && ret_pause_ns)
 		*ret_pause_ns = t.saved.pause_ns;
-	vm_record_done(&t.rec);
-	fd_close(t.vmdir);
-	fd_close(t.dir);
-	fd_close(t.snapshots);
+	taking_done(&t);
 	return r;
+}
+
+/* Nobody but us has seen it, so nothing of it is written down. */
+static int describe_branch(struct taking *t, struct vmsnap_branch *b, struct sm_error *err)
+{
+	struct vmsnap_restore *from = &b->from;
+
+	from->meta = (struct vmsnap){.window = t->saved.window,
+				     .booted = t->saved.booted,
+				     .pause_ns = t->saved.pause_ns,
+				     .layers = calloc(t->saved.layers + 1, sizeof(char *))};
+	for (unsigned i = 0; from->meta.layers && i < t->saved.layers; i++)
+		if (!(from->meta.layers[i] = strdup("")))
+			return error_sys(err, ENOMEM, "branch");
+	if (!from->meta.layers || asprintf(&from->dir, "%s/snapshots/%s", t->vm->client->data_dir, t->temporary) < 0) {
+		from->dir = NULL;
+		return error_sys(err, ENOMEM, "branch");
+	}
+	return vmsnap_link_layers(t->vmdir, t->dir, (unsigned)t->saved.layers, err);
+}
+
+int vmsnap_branch_begin(struct sm_vm *vm, struct vmsnap_branch *ret, struct sm_error *err)
+{
+	struct taking t = {.vm = vm, .vmdir = -1, .dir = -1, .unsynced = true};
+	struct vmsnap_branch b = {.from = {.dirfd = -1, .lock = -1}, .snapshots = -1};
+	int lock, r;
+
+	t.snapshots = base_open_dir(vm->client, err);
+	if (t.snapshots < 0)
+		return t.snapshots;
+	lock = base_lock(t.snapshots, NULL, err);
+	r = lock < 0 ? lock : prepare(&t, err);
+	if (r == 0 && flock(t.dir, LOCK_EX | LOCK_NB) < 0)
+		r = error_sys(err, errno, "lock the branch");
+	fd_close(lock);
+	r = r < 0 ? r : save(&t, err);
+	r = r < 0 ? r : describe_branch(&t, &b, err);
+	if (r < 0) {
+		vmsnap_restore_done(&b.from);
+	} else {
+		b.from.dirfd = TAKE_FD(t.dir);
+		b.snapshots = TAKE_FD(t.snapshots);
+		memcpy(b.name, t.temporary, sizeof(b.name));
+		*ret = b;
+	}
+	taking_done(&t);
+	return r;
+}
+
+/* What a first VM may still write beside it is for the next sweep. */
+void vmsnap_branch_done(struct vmsnap_branch *b)
+{
+	remove_tree_at(b->snapshots, b->name);
+	vmsnap_restore_done(&b->from);
+	b->snapshots = fd_close(b->snapshots);
 }

@@ -605,6 +605,8 @@ static const struct field resume_fields[] = {
 	R(proto_resume, 2, K_SEED, seed),
 	F(proto_resume, 3, K_STR, hostname),
 	F(proto_resume, 4, K_STR, machine_id),
+	F(proto_resume, TAG_OPTIONAL | 5, K_STRV, env), /* an agent in an old snapshot knows neither */
+	F(proto_resume, TAG_OPTIONAL | 6, K_U64, timeout_ns),
 };
 
 int proto_resume_encode(struct buf *b, const struct proto_resume *x)

@@ -35,6 +35,7 @@ enum proto_service {
 	PROTO_KEEPER_BALLOON = 36,  /* how much memory the guest should give up */
 	PROTO_KEEPER_PAUSE = 37,    /* the guest is to stand still, or to go on */
 	PROTO_KEEPER_SNAPSHOT = 38, /* save the running VM into a directory */
+	PROTO_KEEPER_SUSPEND = 39,  /* save it into its own directory, and end */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,
 	PROTO_MACHINE_STOP = 65,
@@ -211,8 +212,10 @@ int proto_hold_decode(struct cursor *c, struct proto_hold *ret);
 struct proto_resume {
 	uint64_t realtime_ns;
 	uint8_t seed[32];
-	char *hostname;	  /* NULL: it keeps its own */
-	char *machine_id; /* for /etc/machine-id, if the container has one; NULL: it keeps its own */
+	char *hostname;	     /* NULL: it keeps its own */
+	char *machine_id;    /* for /etc/machine-id, if the container has one; NULL: it keeps its own */
+	char **env;	     /* of commands that are run from now on; NULL: as it was */
+	uint64_t timeout_ns; /* for the image's command, from now on; 0: as it was */
 };
 int proto_resume_encode(struct buf *b, const struct proto_resume *x);
 int proto_resume_decode(struct cursor *c, struct proto_resume *ret);

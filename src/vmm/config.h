@@ -48,8 +48,10 @@
  *{"cmd":"balloon","target":BYTES}
  *			 {"cmd":"snapshot"} with two empty files (state, memory) and, if the writable disk is to go on
  *in a new top layer (what it has then belongs to the snapshot), a third, of a machine that shares no directories:
- *answered by {"event":"snapshot","pause_ns":N,"memory_bytes":N} or {"event":"snapshot","error":"..."}; the machine goes
- *on
+ *answered by {"event":"frozen","pause_ns":N} as soon as the machine goes on (with "stay":true it stands still, as if
+ *paused), then, when the files hold what it was and (but for "unsynced":true) are synced, by
+ *{"event":"snapshot","memory_bytes":N}; at any point by {"event":"snapshot","error":"..."} instead: without a "frozen"
+ *before, nothing has changed
  *			 {"cmd":"workingset"} with an empty file, of a restored machine: notes in it what the guest has
  *written so far; answered by {"event":"workingset","pages":N}, 0 if nothing was noted. A restore that does not fit ends
  *with reason "error" and a detail that begins with "restore: ". End of file on the control socket means the keeper

@@ -17,6 +17,7 @@
 #include "base/fileio.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "vmm/saver.h"
 #include "vmm/stats.h"
 #include "vmm/vm.h"
 #include "vmm/workingset.h"
@@ -81,6 +82,28 @@ void control_disk_error(struct vm *vm, const char *disk, int error)
 	send_event(vm->cfg->control, &b);
 }
 
+void control_frozen(struct vm *vm, uint64_t pause_ns)
+{
+	struct buf b = {0};
+
+	buf_printf(&b, "{\"event\":\"frozen\",\"pause_ns\":%llu}", (unsigned long long)pause_ns);
+	send_event(vm->cfg->control, &b);
+}
+
+void control_saved(struct vm *vm, const char *error, uint64_t bytes)
+{
+	struct buf b = {0};
+
+	if (error) {
+		buf_printf(&b, "{\"event\":\"snapshot\",\"error\":");
+		put_json_string(&b, error);
+		buf_put_u8(&b, '}');
+	} else {
+		buf_printf(&b, "{\"event\":\"snapshot\",\"memory_bytes\":%llu}", (unsigned long long)bytes);
+	}
+	send_event(vm->cfg->control, &b);
+}
+
 int control_vsock(struct vm *vm, uint32_t port, int fd)
 {
 	char text[64];
@@ -140,51 +163,12 @@ static void serve_balloon(struct vm *vm, json_t *packet)
 		devices_balloon(vm, (uint64_t)bytes);
 }
 
-/*
- * The machine stands still for as long as this takes. Threads that serve shared directories go on between the state of
- * a queue and that of the memory, so a machine that has them is not saved yet.
- */
-static int save(struct vm *vm, int fds[3], uint64_t *ret_bytes, struct sm_error *err)
+static void serve_snapshot(struct vm *vm, json_t *packet, int fds[3])
 {
-	int r;
+	struct saver_options o = {.stay = json_is_true(json_object_get(packet, "stay")),
+				  .unsynced = json_is_true(json_object_get(packet, "unsynced"))};
 
-	if (fds[0] < 0 || fds[1] < 0)
-		return error_set(err, SM_ERROR_INVALID, EINVAL, "a snapshot needs two files");
-	if (vm->share)
-		return error_set(err, SM_ERROR_UNSUPPORTED, ENOTSUP,
-				 "a machine that shares directories cannot be saved");
-	vm_pause_locked(vm);
-	if (vm->paused)
-		arch_clock_release(vm);
-	r = snapshot_save(vm, fds[0], fds[1], ret_bytes, err);
-	/* Last: from here on the disk's state is another than the one that was saved. */
-	if (r == 0 && fds[2] >= 0)
-		r = devices_push_top(vm, fds[2], err);
-	if (r == 0)
-		fds[2] = -1;
-	if (vm->paused)
-		arch_clock_hold(vm);
-	else
-		vm_resume_locked(vm);
-	return r;
-}
-
-static void serve_snapshot(struct vm *vm, int fds[3])
-{
-	uint64_t start = time_now_ns(), bytes = 0;
-	struct sm_error err = {0};
-	struct buf b = {0};
-	int r = save(vm, fds, &bytes, &err);
-
-	if (r < 0) {
-		buf_printf(&b, "{\"event\":\"snapshot\",\"error\":");
-		put_json_string(&b, err.message);
-		buf_put_u8(&b, '}');
-	} else {
-		buf_printf(&b, "{\"event\":\"snapshot\",\"pause_ns\":%llu,\"memory_bytes\":%llu}",
-			   (unsigned long long)(time_now_ns() - start), (unsigned long long)bytes);
-	}
-	send_event(vm->cfg->control, &b);
+	saver_start(vm, fds, &o);
 }
 
 /* A machine that a user paused; it stays so whatever else is asked of it. */
@@ -235,7 +219,7 @@ static void serve(struct vm *vm, json_t *packet, int fds[3])
 	else if (streq(cmd, "balloon"))
 		serve_balloon(vm, packet);
 	else if (streq(cmd, "snapshot"))
-		serve_snapshot(vm, fds);
+		serve_snapshot(vm, packet, fds);
 	else if (streq(cmd, "workingset"))
 		serve_workingset(vm, fds[0]);
 	else

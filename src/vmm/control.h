@@ -18,6 +18,9 @@ void control_trace(struct vm *vm, const char *stage); /* only if the configurati
 void control_stats(struct vm *vm);
 /* A request to a disk failed with this errno. */
 void control_disk_error(struct vm *vm, const char *disk, int error);
+/* A snapshot's two steps: the machine goes on (or stays, as asked), and its files are written (error NULL) or not. */
+void control_frozen(struct vm *vm, uint64_t pause_ns);
+void control_saved(struct vm *vm, const char *error, uint64_t bytes);
 /* The guest connected to a host port: passes the host's end (still the caller's) to the keeper. 0 or -errno. */
 int control_vsock(struct vm *vm, uint32_t port, int fd) MUST_CHECK;
 /* The last event: why the machine ended. */

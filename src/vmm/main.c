@@ -70,7 +70,8 @@ int main(int argc, char **argv)
 	if (argc != 3 || !streq(argv[1], "--config-fd") || parse_u64(argv[2], 0, INT32_MAX, &fd) < 0)
 		return usage();
 	signal(SIGPIPE, SIG_IGN);
-	json_object_seed(1); /* else jansson opens /dev/urandom; the keeper is no attacker */
+	signal(SIGCHLD, SIG_IGN); /* a copy that writes a snapshot leaves no remains (saver.h) */
+	json_object_seed(1);	  /* else jansson opens /dev/urandom; the keeper is no attacker */
 	r = read_config((int)fd, &cfg, &err);
 	close((int)fd);
 	vm = r < 0 ? NULL : malloc(sizeof(*vm));

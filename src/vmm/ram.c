@@ -89,21 +89,38 @@ static bool is_zero(const uint8_t *page)
 	return true;
 }
 
-/*
- * Which pages of an anonymous chunk hold anything: only those that were ever touched are looked at, since a look
- * would bring the others into being. Of a chunk that came from a file, untouched pages hold what the file holds.
- */
-static int find_data(struct ram *ram, uint64_t chunk, bool data[PAGES])
+/* Of a chunk that came from a file, untouched pages hold what the file holds. */
+static void note_touched(const struct ram *ram, uint64_t chunk, uint8_t bits[PAGES / 8])
+{
+	uint64_t map[PAGES];
+
+	if (ram_from_file(ram, chunk) || ram_pagemap(ram, chunk, map) < 0) {
+		memset(bits, 0xff, PAGES / 8);
+		return;
+	}
+	for (size_t i = 0; i < PAGES; i++)
+		if (map[i] & RAM_PAGE_TOUCHED)
+			bits[i / 8] |= (uint8_t)(1U << (i % 8));
+}
+
+uint8_t *ram_touched(const struct ram *ram)
+{
+	uint64_t chunks = ram->size / RAM_CHUNK;
+	uint8_t *bits = calloc(chunks, PAGES / 8);
+
+	for (uint64_t chunk = 0; bits && chunk < chunks; chunk++)
+		note_touched(ram, chunk, bits + chunk * (PAGES / 8));
+	return bits;
+}
+
+/* Only pages that were ever touched are looked at, since a look would bring the others into being. */
+static int find_data(const struct ram *ram, const uint8_t *touched, uint64_t chunk, bool data[PAGES])
 {
 	const uint8_t *p = ram->host + chunk * RAM_CHUNK;
-	uint64_t map[PAGES];
-	bool known = !ram_from_file(ram, chunk) && ram_pagemap(ram, chunk, map) == 0;
 	int found = 0;
 
 	for (size_t i = 0; i < PAGES; i++) {
-		bool touched = !known || (map[i] & RAM_PAGE_TOUCHED);
-
-		data[i] = touched && !is_zero(p + i * PAGE);
+		data[i] = has_bit(touched, chunk * PAGES + i) && !is_zero(p + i * PAGE);
 		found += data[i];
 	}
 	return found;
@@ -140,7 +157,8 @@ static int write_chunk(const struct ram *ram, int fd, uint64_t chunk, const bool
 	return r;
 }
 
-int ram_save(struct ram *ram, int fd, struct buf *out, uint64_t *ret_bytes, struct sm_error *err)
+int ram_save(const struct ram *ram, const uint8_t *touched, int fd, struct buf *out, uint64_t *ret_bytes,
+	     struct sm_error *err)
 {
 	_free_ uint8_t *bitmap = calloc(1, bitmap_size(ram));
 	bool data[PAGES];
@@ -152,7 +170,7 @@ int ram_save(struct ram *ram, int fd, struct buf *out, uint64_t *ret_bytes, stru
 	if (ftruncate(fd, (off_t)ram->size) < 0)
 		return error_sys(err, errno, "memory file");
 	for (uint64_t chunk = 0; chunk < ram->size / RAM_CHUNK && r == 0; chunk++) {
-		int found = find_data(ram, chunk, data);
+		int found = find_data(ram, touched, chunk, data);
 
 		if (!found)
 			continue;

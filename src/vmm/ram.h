@@ -44,8 +44,15 @@ uint8_t *ram_reserve(uint64_t size, int prot);
 int ram_map(struct ram *ram, uint64_t size, struct sm_error *err) MUST_CHECK;
 void ram_unmap(struct ram *ram);
 
+/*
+ * Which pages may hold anything but zeros: a bit a page, malloc'ed; NULL: no memory. It is true as long as nothing is
+ * touched, also of the memory of a copy of this process that is made then: a copy cannot ask for itself, since the
+ * pagemap shows the memory of the process that opened it.
+ */
+uint8_t *ram_touched(const struct ram *ram);
 /* Writes RAM as a memory file (empty, seekable) and appends to `out` what ram_load needs. *ret_bytes: data written. */
-int ram_save(struct ram *ram, int fd, struct buf *out, uint64_t *ret_bytes, struct sm_error *err) MUST_CHECK;
+int ram_save(const struct ram *ram, const uint8_t *touched, int fd, struct buf *out, uint64_t *ret_bytes,
+	     struct sm_error *err) MUST_CHECK;
 /* Maps a memory file under RAM, as `in` says; before anything has touched it. */
 int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err) MUST_CHECK;
 

@@ -11,6 +11,8 @@
 #include <linux/filter.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -127,6 +129,14 @@ static const struct seal_rule snapshot_rules[] = {
 	EQUAL(ioctl, 1, KVM_CHECK_EXTENSION),
 };
 
+/* A copy of the process, as the C library's fork makes it, to write them (saver.c): neither a thread nor a namespace.
+ */
+static const struct seal_rule copy_rules[] = {
+	EQUAL(clone, 0, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD),
+	EQUAL(prctl, 0, PR_SET_PDEATHSIG),
+	ANY(close_range),
+};
+
 /* And sets its clock back to when it was paused (arch_clock_release). */
 static const struct seal_rule pause_rules[] = {
 	EQUAL(ioctl, 1, KVM_HAS_DEVICE_ATTR), EQUAL(ioctl, 1, KVM_GET_DEVICE_ATTR),
@@ -220,6 +230,7 @@ static void emit_machine(struct program *p, enum seal_kind kind, const int *cons
 	if (kind != SEAL_VCPU) {
 		emit_rules(p, loop_rules, ARRAY_SIZE(loop_rules));
 		emit_rules(p, snapshot_rules, ARRAY_SIZE(snapshot_rules));
+		emit_rules(p, copy_rules, ARRAY_SIZE(copy_rules));
 		emit_rules(p, pause_rules, ARRAY_SIZE(pause_rules));
 	}
 	emit_lists(p, lists);

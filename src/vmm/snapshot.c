@@ -3,6 +3,7 @@
 #include "vmm/snapshot.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -13,19 +14,18 @@
 
 /* ------------------------------------------------------------------------------------------ saving */
 
-static void put_section(struct buf *out, enum snapshot_tag tag, struct buf *body)
+static void put_section(struct buf *out, enum snapshot_tag tag, const struct buf *body)
 {
 	buf_put_u32(out, tag);
 	buf_put_u32(out, (uint32_t)body->len);
 	buf_put(out, body->data, body->len);
 	if (body->error)
 		out->error = body->error;
-	buf_done(body);
 }
 
 static void save_vm(const struct vm *vm, struct buf *out)
 {
-	struct buf b = {0};
+	_cleanup_(buf_done) struct buf b = {0};
 
 	buf_put_u64(&b, vm->cfg->memory);
 	buf_put_u32(&b, vm->cfg->cpus);
@@ -38,7 +38,7 @@ static int save_devices(struct vm *vm, struct buf *out, struct sm_error *err)
 {
 	for (unsigned s = 0; s < NUM_SLOTS; s++) {
 		struct devices_function *f = vm->devices.functions[s];
-		struct buf b = {0};
+		_cleanup_(buf_done) struct buf b = {0};
 		int r;
 
 		if (!f)
@@ -53,34 +53,47 @@ static int save_devices(struct vm *vm, struct buf *out, struct sm_error *err)
 }
 
 /* The devices first: they may finish what they are at, which changes RAM. */
-static int save_state(struct vm *vm, int memory, struct buf *out, uint64_t *ret_bytes, struct sm_error *err)
+int snapshot_take(struct vm *vm, struct snapshot_image *ret, struct sm_error *err)
 {
-	_cleanup_(buf_done) struct buf devices = {0};
-	struct buf ram = {0}, arch = {0};
-	int r = save_devices(vm, &devices, err);
+	int r;
 
-	r = r < 0 ? r : arch_state_save(vm, &arch, err);
-	r = r < 0 ? r : ram_save(&vm->ram, memory, &ram, ret_bytes, err);
-	buf_put(out, snapshot_magic, sizeof(snapshot_magic));
-	buf_put_u32(out, SNAPSHOT_VERSION);
-	save_vm(vm, out);
-	put_section(out, SNAPSHOT_RAM, &ram);
-	put_section(out, SNAPSHOT_ARCH, &arch);
-	buf_put(out, devices.data, devices.len);
-	buf_put_u32(out, SNAPSHOT_END);
-	buf_put_u32(out, ~crc32c(UINT32_MAX, out->data, out->len));
-	if (r == 0 && (out->error || devices.error))
-		r = error_sys(err, ENOMEM, "state of the machine");
-	return r;
+	*ret = (struct snapshot_image){0};
+	r = save_devices(vm, &ret->devices, err);
+	r = r < 0 ? r : arch_state_save(vm, &ret->arch, err);
+	if (r < 0)
+		return r;
+	ret->touched = ram_touched(&vm->ram);
+	if (!ret->touched || ret->devices.error || ret->arch.error)
+		return error_sys(err, ENOMEM, "state of the machine");
+	return 0;
 }
 
-int snapshot_save(struct vm *vm, int state, int memory, uint64_t *ret_bytes, struct sm_error *err)
+void snapshot_image_done(struct snapshot_image *img)
 {
-	_cleanup_(buf_done) struct buf out = {0};
-	int r = save_state(vm, memory, &out, ret_bytes, err);
+	buf_done(&img->arch);
+	buf_done(&img->devices);
+	free(img->touched);
+	img->touched = NULL;
+}
+
+int snapshot_write(const struct vm *vm, const struct snapshot_image *img, int state, int memory, uint64_t *ret_bytes,
+		   struct sm_error *err)
+{
+	_cleanup_(buf_done) struct buf out = {0}, ram = {0};
+	int r = ram_save(&vm->ram, img->touched, memory, &ram, ret_bytes, err);
 
 	if (r < 0)
 		return r;
+	buf_put(&out, snapshot_magic, sizeof(snapshot_magic));
+	buf_put_u32(&out, SNAPSHOT_VERSION);
+	save_vm(vm, &out);
+	put_section(&out, SNAPSHOT_RAM, &ram);
+	put_section(&out, SNAPSHOT_ARCH, &img->arch);
+	buf_put(&out, img->devices.data, img->devices.len);
+	buf_put_u32(&out, SNAPSHOT_END);
+	buf_put_u32(&out, ~crc32c(UINT32_MAX, out.data, out.len));
+	if (out.error)
+		return error_sys(err, ENOMEM, "state of the machine");
 	r = pwrite_full(state, out.data, out.len, 0);
 	return r < 0 ? error_sys(err, -r, "state file") : 0;
 }

@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/cursor.h"
 #include "base/error.h"
 #include "vmm/config.h"
@@ -39,8 +40,21 @@ struct snapshot {
 	struct cursor devices; /* all DEV sections, their heads included */
 };
 
-/* Saves a paused machine into two empty files; with the lock held. *ret_bytes: what the memory file holds. */
-int snapshot_save(struct vm *vm, int state, int memory, uint64_t *ret_bytes, struct sm_error *err) MUST_CHECK;
+/* What of a machine can be had only while it stands still; its memory is not in it. */
+struct snapshot_image {
+	struct buf arch, devices;
+	uint8_t *touched; /* ram_touched */
+};
+
+/* Of a machine that stands still, with the lock held. snapshot_image_done also after a failure. */
+int snapshot_take(struct vm *vm, struct snapshot_image *ret, struct sm_error *err) MUST_CHECK;
+/*
+ * Writes two empty files. The memory must be as it was then: in a machine that stands still since, or in a copy of the
+ * process that was made then (fork). *ret_bytes: what the memory file holds.
+ */
+int snapshot_write(const struct vm *vm, const struct snapshot_image *img, int state, int memory, uint64_t *ret_bytes,
+		   struct sm_error *err) MUST_CHECK;
+void snapshot_image_done(struct snapshot_image *img);
 
 /* Reads a state file and checks that it is whole and was made of a machine of this shape. */
 int snapshot_open(struct snapshot *s, int fd, const struct vmm_config *cfg, struct sm_error *err) MUST_CHECK;

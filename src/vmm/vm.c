@@ -307,7 +307,7 @@ int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 	memset(vm, 0, sizeof(*vm));
 	vm->start_ns = time_now_ns();
 	vm->cfg = cfg;
-	vm->kvm = vm->fd = vm->finished = vm->share_watch_fd = -1;
+	vm->kvm = vm->fd = vm->finished = vm->share_watch_fd = vm->saver.report = -1;
 	for (unsigned i = 0; i < VMM_MAX_CPUS; i++)
 		vm->vcpus[i].fd = -1;
 	pthread_mutex_init(&vm->lock, NULL);

@@ -30,6 +30,7 @@
 #include "vmm/pci_host.h"
 #include "vmm/power.h"
 #include "vmm/ram.h"
+#include "vmm/saver.h"
 #include "vmm/serial.h"
 #include "vmm/share.h"
 #include "vmm/snapshot.h"
@@ -88,6 +89,7 @@ struct vm {
 	int share_watch_fd;	   /* the guest's end, until its vsock device has it; -1 */
 	struct snapshot *snapshot; /* while it is being restored */
 	bool restored;
+	struct saver saver;
 	struct arch_vm arch;
 	struct vcpu vcpus[VMM_MAX_CPUS];
 	uint64_t window_faults; /* metric: KVM_RUN failures that a repair of a window explained */

@@ -52,7 +52,19 @@ test_snapshot() {
 	$sm inspect warm | jq -e '.[0].kind == "vm" and .[0].whole and .[0].config.argv[0] == "sh"' >/dev/null || fail "$($sm inspect warm)"
 	out $sm exec first sh -c 'echo later >>/file; wc -l </file'
 	is "the first goes on" "$out" 2
-	out $sm restore -d --name second warm
+	out -125 $sm restore -d -n 2 -p 8080:80 warm
+	has "one port for two" "$err" 'several VMs cannot have port 8080'
+	out $sm restore -d -n 2 --name two -p 0:80 -e NEW=yes --label a=b warm
+	is "ids" "$(wc -l <<<"$out")" 2
+	a=$($sm port two-1 80 | sed -n '1s/.*://p') b=$($sm port two-2 80 | sed -n '1s/.*://p')
+	[ -n "$a" ] && [ -n "$b" ] && [ "$a" != "$b" ] || fail "ports $a and $b"
+	out $sm exec two-2 sh -c 'echo $NEW; cat /file'
+	is "its environment" "$out" $'yes\nshared'
+	is "labels" "$(field two-1 '.labels | join(",")')" a=b
+	out $sm exec -d two-1 sh -c 'while :; do echo through | nc -l -p 80; done'
+	until_true 30 bash -c "timeout 5 head -n 1 </dev/tcp/127.0.0.1/$a | grep -q through"
+	out $sm rm -f two-1 two-2
+	out $sm restore -d --name second --timeout 500s warm
 	out $sm run -d --name third --snapshot warm
 	out $sm exec second sh -c "$ask"
 	a=$out
@@ -138,4 +150,96 @@ test_snapshot_shapes() {
 	is "file" "$out" booted
 	out $sm rm -f cold copy
 	out $sm snapshot rm cold
+}
+
+limit_branch=400
+test_branch() {
+	# children of a running VM go on from where it is, each on its own, and so does it
+	local n
+	vm parent -- sh -c 'exec 3>/ticks; n=0; while :; do n=$((n+1)); echo $n >&3; sleep 0.2; done'
+	out $sm exec parent sh -c 'echo shared >/file; mkdir /dev/shm/x; echo memory >/dev/shm/x/y'
+	out -125 $sm branch -n 2 -p 8080:80 parent
+	has "one port for two" "$err" 'port 8080'
+	out $sm branch -n 3 --name child -p 0:80 -e NEW=yes parent
+	is "ids" "$(wc -l <<<"$out")" 3
+	has "the time it took" "$err" 'stood still for [0-9]+ ms'
+	lacks "leftovers" "$(ls -A "$SUPERMACHINE_HOME/data/snapshots")" branch
+	out $sm exec parent sh -c 'echo later >>/file; rm /dev/shm/x/y'
+	for n in 1 2 3; do
+		out $sm exec "child-$n" sh -c 'cat /file /dev/shm/x/y; echo $NEW; cat /proc/sys/kernel/random/uuid >/uuid; echo mine >/file'
+		is "child $n" "$out" $'shared\nmemory\nyes'
+		until_true 30 $sm exec "child-$n" sh -c '[ $(wc -l </ticks) -eq $(tail -n 1 /ticks) ]'
+	done
+	is "numbers" "$(for n in 1 2 3; do $sm exec "child-$n" cat /uuid; done | sort -u | wc -l)" 3
+	out $sm exec parent cat /file
+	is "the parent's file" "$out" $'shared\nlater'
+	out $sm branch --rm child-1 # of one that was branched, its parent gone
+	n=$out
+	out $sm rm -f parent child-1
+	out $sm exec "$n" cat /file /uuid
+	has "grandchild" "$out" mine
+	out $sm rm -f child-2 child-3 "$n"
+}
+
+limit_suspend=500
+test_suspend() {
+	# a VM goes to the disk and nothing of it runs; when it is wanted it goes on where it was
+	local m k i
+	vm sleeper -- sh -c 'exec 3>/ticks; n=0; while :; do n=$((n+1)); echo $n >&3; [ -e /stop ] && { rm /stop; exit 7; }; sleep 0.2; done'
+	out $sm exec sleeper sh -c 'echo kept >/file; hostname >/name; sync'
+	m=$(field sleeper .monitor_pid) k=$(field sleeper .keeper_pid)
+	out $sm suspend sleeper
+	is "state" "$(state sleeper)" suspended
+	lacks "ps" "$($sm ps)" sleeper
+	has "ps -a" "$($sm ps -a)" 'sleeper .*suspended'
+	out -1 beside test -d "/proc/$m" -o -d "/proc/$k"
+	out -125 $sm suspend sleeper
+	has "twice" "$err" 'is suspended'
+	out -125 $sm wait sleeper
+	has "wait" "$err" 'is suspended'
+	out -125 $sm rm sleeper
+	out $sm resume sleeper
+	is "state" "$(state sleeper)" running
+	out -125 $sm resume sleeper
+	has "twice" "$err" 'is not suspended'
+	out $sm exec sleeper sh -c 'cat /file; hostname | cmp - /name && date +%s'
+	has "disk" "$out" kept
+	[ "$(tail -n 1 <<<"$out")" -ge $(($(date +%s) - 5)) ] || fail "its clock says $out, ours $(date +%s)"
+	until_true 30 $sm exec sleeper sh -c '[ $(wc -l </ticks) -eq $(tail -n 1 /ticks) ]' # with the file that it had open
+	out $sm suspend sleeper
+	out $sm exec sleeper touch /stop # wakes it
+	out $sm wait sleeper
+	is "status" "$out" 7
+	# killed while it is saved: it is suspended, or has ended as any VM whose keeper or monitor is killed; its disk is right
+	out $sm start sleeper
+	for i in 'suspend keeper' 'snapshot monitor' 'snapshot keeper'; do
+		k=$(field sleeper ".${i#* }_pid")
+		case $i in
+		suspend*) $sm suspend sleeper >/dev/null 2>&1 & ;;
+		*) $sm snapshot sleeper killed >/dev/null 2>&1 & ;;
+		esac
+		sleep "0.$((RANDOM % 9))"
+		beside kill -9 "$k" 2>/dev/null || true
+		wait $! || true
+		until_true 20 bash -c "[ \"\$($sm ps -a --format json | jq -r '.[0].state')\" != running ]"
+		has "state" "$(state sleeper)" '^(suspended|exited)$'
+		out $sm start sleeper
+		out $sm exec sleeper cat /file
+		is "file" "$out" kept
+		$sm snapshot rm -f killed >/dev/null
+	done
+	out $sm suspend sleeper
+	out $sm stop sleeper
+	has "stopped" "$($sm ps -a)" 'sleeper .*exited \(137, stopped\)'
+	out $sm start sleeper
+	out $sm exec sleeper cat /file
+	is "file" "$out" kept
+	out $sm suspend sleeper
+	out $sm rm -f sleeper
+	$sm run --rm -m 256M --name front box sh -c 'echo up; sleep 100' >front.out 2>/dev/null &
+	until_true 60 grep -q up front.out
+	out -125 $sm suspend front
+	has "in the foreground" "$err" 'foreground'
+	out $sm rm -f front
+	wait
 }

@@ -70,6 +70,7 @@ static void fuzz_messages(const uint8_t *p, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	struct vm_suspended suspended;
 	struct vm_start s;
 
 	if (size < 1)
@@ -84,6 +85,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case 2:
 		if (vm_start_parse((const char *)data + 1, size - 1, &s, NULL) == 0 &&
 		    strlen(s.boot_id) >= sizeof(s.boot_id))
+			abort();
+		if (vm_suspended_parse((const char *)data + 1, size - 1, &suspended, NULL) == 0 &&
+		    suspended.layers > VM_MAX_LAYERS)
 			abort();
 		break;
 	default:

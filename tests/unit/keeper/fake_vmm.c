@@ -160,7 +160,8 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 		mux_close(mux(f), ch, 0, "");
 		return;
 	case PROTO_RESUME:
-		if (proto_resume_decode(request, &resume) < 0 || !resume.hostname || strlen(resume.machine_id) != 32)
+		if (proto_resume_decode(request, &resume) < 0 || !resume.hostname ||
+		    (resume.machine_id && strlen(resume.machine_id) != 32))
 			_exit(11);
 		proto_resume_done(&resume);
 		f->prepared = true;
@@ -272,7 +273,11 @@ static void save(struct fake *f, const int fds[2])
 	if (streq(f->script, "snapshot-fails"))
 		control_send(f, "{\"event\":\"snapshot\",\"error\":\"scripted\"}");
 	else
-		control_send(f, "{\"event\":\"snapshot\",\"pause_ns\":1,\"memory_bytes\":6}");
+		control_send(f, "{\"event\":\"frozen\",\"pause_ns\":1}");
+	if (streq(f->script, "snapshot-is-lost"))
+		control_send(f, "{\"event\":\"snapshot\",\"error\":\"scripted\"}");
+	else if (!streq(f->script, "snapshot-fails"))
+		control_send(f, "{\"event\":\"snapshot\",\"memory_bytes\":6}");
 }
 
 static void note_workingset(struct fake *f, int fd)

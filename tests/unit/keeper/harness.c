@@ -66,6 +66,24 @@ static void write_snapshot(struct rig *r, const char *state)
 	write_text(r, "snapshot/memory", "memory");
 }
 
+/* One layer was frozen; what was begun since does not count. */
+static void write_suspended(struct rig *r, const char *state)
+{
+	struct vm_suspended s = {.window = GIB, .layers = 1};
+	char *json, dir[128];
+
+	snprintf(dir, sizeof(dir), "%s/suspended", r->dir);
+	assert_int_equal(mkdir_p(dir, 0700), 0);
+	assert_int_equal(vm_suspended_format(&s, &json, NULL), 0);
+	write_text(r, "suspended/suspended.json", json);
+	free(json);
+	write_text(r, "suspended/state", state);
+	write_text(r, "suspended/memory", "memory");
+	write_text(r, "layer.0", "first");
+	write_text(r, "layer.1", "stray");
+	write_text(r, "top", "stray");
+}
+
 void rig_start(struct rig *r, const struct rig_options *o)
 {
 	*r = (struct rig){.conn = {.fd = -1}};
@@ -75,7 +93,9 @@ void rig_start(struct rig *r, const struct rig_options *o)
 	assert_true(r->dirfd >= 0);
 	snprintf(r->socket, sizeof(r->socket), "%s/socket", r->dir);
 	write_record(r, o);
-	if (o->state)
+	if (o->resume)
+		write_suspended(r, o->state ? o->state : "");
+	else if (o->state)
 		write_snapshot(r, o->state);
 	if (o->given_up)
 		write_text(r, "exit.json", "{}");
@@ -88,7 +108,8 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .owner = o->owner,
 					   .base = o->base,
 					   .adopt = o->adopt,
-					   .restore = o->state ? r->snapshot : NULL,
+					   .resume = o->resume,
+					   .restore = o->state && !o->resume ? r->snapshot : NULL,
 					   .window = o->base || o->state ? GIB : 0,
 					   .limits = {.boot = or_long(o->limits.boot),
 						      .restore = or_long(o->limits.boot),

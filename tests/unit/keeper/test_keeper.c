@@ -414,6 +414,126 @@ static void failed_snapshot_changes_nothing(void **state)
 	expect(&x, SM_REASON_STOPPED, 137);
 }
 
+/* The guest went on, on its new top, and nobody could write the files: it stays so. */
+static void lost_snapshot(void **state)
+{
+	struct keeper_snapshot_reply reply;
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = "snapshot-is-lost", .argv = {"sleep"}, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(write_file_atomic_at(r.dirfd, "top", "first", 5, 0600), 0);
+	assert_int_equal(ask_snapshot(&r, &reply), -EIO);
+	assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "top") == 0);
+	assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+	assert_int_equal(ask_pause(&r, true), 0);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 137);
+}
+
+static int ask_suspend(struct rig *r)
+{
+	struct call call;
+	int code;
+
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_SUSPEND, NULL, &call), 0);
+	rig_until(r, &call.closed);
+	code = call.code;
+	call_done(&call);
+	return code;
+}
+
+/* It is in its own directory, whole, and its keeper ends. */
+static void suspended(void **state)
+{
+	char *text = NULL;
+	struct vm_suspended s;
+	struct vm_exit x;
+	size_t len;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(write_file_atomic_at(r.dirfd, "top", "first", 5, 0600), 0);
+	assert_int_equal(ask_suspend(&r), 0);
+	rig_until(&r, &r.wait.ended);
+	assert_true(size_of(&r, "suspended/state") == 5 && size_of(&r, "suspended/memory") == 6);
+	assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "top") == 0);
+	assert_int_equal(read_file_at(r.dirfd, "suspended/suspended.json", 1000, &text, &len), 0);
+	assert_int_equal(vm_suspended_parse(text, len, &s, NULL), 0);
+	free(text);
+	assert_true(s.layers == 1 && s.booted);
+	x = rig_finish(&r);
+	assert_int_equal(x.outcome.reason, SM_REASON_SUSPENDED);
+}
+
+static void suspend_refused_or_failed(void **state)
+{
+	static const char *const scripts[] = {"snapshot-fails", "snapshot-is-lost"};
+	struct vm_exit x;
+	struct rig r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(scripts); i++) {
+		rig_start(&r, &(struct rig_options){.script = scripts[i], .argv = {"sleep"}, .keep = true});
+		rig_connect(&r);
+		rig_wait_channel(&r, false);
+		rig_until(&r, &r.wait.started);
+		assert_int_equal(ask_suspend(&r), -EIO);
+		assert_true(size_of(&r, "suspended") == UINT64_MAX);
+		assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+		rig_stop(&r, KEEPER_STOP_GRACE, 0, 0);
+		rig_until(&r, &r.wait.ended);
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_STOPPED, 143);
+	}
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .owner = true, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_attach(&r);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(ask_suspend(&r), -EPERM);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	rig_finish(&r);
+}
+
+/* Goes back to the layers that were frozen, and is suspended no more once the agent has let its processes go on. */
+static void resumed(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"cat"}, .resume = true, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_true(size_of(&r, "suspended") == UINT64_MAX && size_of(&r, "suspended.old") == UINT64_MAX);
+	assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "layer.1") == UINT64_MAX && size_of(&r, "top") == 0);
+	rig_stop(&r, KEEPER_STOP_GRACE, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 143);
+}
+
+/* A resume that fails leaves it suspended. */
+static void resume_failed(void **state)
+{
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"cat"}, .resume = true, .state = "refused", .keep = true});
+	for (int i = 0; size_of(&r, "exit.json") == UINT64_MAX && i < 1000; i++)
+		usleep(10000);
+	assert_true(size_of(&r, "suspended/state") != UINT64_MAX);
+	rig_finish(&r);
+}
+
 /* A freeze that was not finished left the top as a layer too: it is the top all the same. */
 static void unfinished_freeze(void **state)
 {
@@ -825,6 +945,11 @@ int main(void)
 		cmocka_unit_test(stop_ends_a_pause),
 		cmocka_unit_test(snapshots_of_a_running_vm),
 		cmocka_unit_test(failed_snapshot_changes_nothing),
+		cmocka_unit_test(lost_snapshot),
+		cmocka_unit_test(suspended),
+		cmocka_unit_test(suspend_refused_or_failed),
+		cmocka_unit_test(resumed),
+		cmocka_unit_test(resume_failed),
 		cmocka_unit_test(unfinished_freeze),
 		cmocka_unit_test(adopted_command),
 		cmocka_unit_test(base_ends_with_its_maker),

@@ -160,7 +160,7 @@ static void exits_survive_a_round_trip(void **state)
 	struct vm_exit in = {.outcome = SM_OUTCOME_INIT, .started_ns = 1, .finished_ns = 2}, out;
 	char *json = NULL;
 
-	for (int reason = SM_REASON_EXITED; reason <= SM_REASON_GUEST_SHUTDOWN; reason++) {
+	for (int reason = SM_REASON_EXITED; reason <= SM_REASON_SUSPENDED; reason++) {
 		in.outcome.reason = (enum sm_reason)reason;
 		in.outcome.status = 255;
 		in.outcome.num_stages = 0;
@@ -252,12 +252,31 @@ static void log_headers_are_checked(void **state)
 	assert_int_equal(vm_log_header_decode(&c, &h), -EBADMSG);
 }
 
+static void suspended_round_trip(void **state)
+{
+	struct vm_suspended a = {.window = GIB, .layers = VM_MAX_LAYERS, .booted = true}, b;
+	static const char *const bad[] = {"",
+					  "{}",
+					  "{\"version\":2}",
+					  "{\"version\":1,\"layers\":64}",
+					  "{\"version\":1,\"window\":-1}",
+					  "{\"version\":1,\"booted\":1}"};
+	char *json;
+
+	assert_int_equal(vm_suspended_format(&a, &json, NULL), 0);
+	assert_int_equal(vm_suspended_parse(json, strlen(json), &b, NULL), 0);
+	assert_true(b.window == GIB && b.layers == VM_MAX_LAYERS && b.booted);
+	free(json);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_true(vm_suspended_parse(bad[i], strlen(bad[i]), &b, NULL) < 0);
+}
+
 static void messages_round_trip(void **state)
 {
 	struct keeper_stop stop = {.mode = KEEPER_STOP_GRACE, .signal = 9, .grace_ns = UINT64_MAX}, stop2;
 	struct keeper_attach attach = {.stdin_open = true, .rows = 50, .cols = 65535}, attach2;
 	struct keeper_pause pause = {.pause = true}, pause2;
-	struct keeper_snapshot snapshot = {.dir = "/some/where"}, snapshot2;
+	struct keeper_snapshot snapshot = {.dir = "/some/where", .unsynced = true}, snapshot2;
 	struct keeper_snapshot_reply reply = {.pause_ns = 1, .window = 4, .layers = 3, .booted = true}, reply2;
 	struct keeper_balloon balloon = {.target = UINT64_MAX - 1}, balloon2;
 	struct keeper_news news = {.kind = KEEPER_ENDED, .record = (const uint8_t *)"{}", .record_len = 2}, news2;
@@ -297,6 +316,7 @@ static void messages_round_trip(void **state)
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), 0);
 	assert_string_equal(snapshot2.dir, "/some/where");
+	assert_true(snapshot2.unsynced);
 	tlv_put_str(&b, 1, "/twice");
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), -EPROTO);
@@ -336,7 +356,7 @@ int main(void)
 		cmocka_unit_test(record_survives_a_round_trip), cmocka_unit_test(bad_records_are_refused),
 		cmocka_unit_test(exits_survive_a_round_trip),	cmocka_unit_test(names_and_ids),
 		cmocka_unit_test(log_rotates_on_whole_records), cmocka_unit_test(log_headers_are_checked),
-		cmocka_unit_test(messages_round_trip),
+		cmocka_unit_test(suspended_round_trip),		cmocka_unit_test(messages_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

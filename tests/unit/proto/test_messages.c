@@ -306,6 +306,7 @@ static void test_others(void **state)
 
 static void test_resume(void **state)
 {
+	char *env[] = {s("A=1"), s("B=2"), NULL};
 	struct proto_resume x = {.realtime_ns = 5, .seed = {7}, .hostname = s("copy"), .machine_id = s("0123")}, y;
 	struct proto_hold hx = {.hold = false}, hy;
 	struct buf b = {0};
@@ -317,7 +318,20 @@ static void test_resume(void **state)
 	assert_true(y.realtime_ns == 5 && y.seed[0] == 7);
 	assert_string_equal(y.hostname, "copy");
 	assert_string_equal(y.machine_id, "0123");
+	assert_true(!y.env && !y.timeout_ns);
 	proto_resume_done(&y);
+	b.len = 0;
+	x.env = env;
+	x.timeout_ns = 9;
+	assert_int_equal(proto_resume_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_resume_decode(&c, &y), 0);
+	assert_string_equal(y.env[1], "B=2");
+	assert_true(!y.env[2] && y.timeout_ns == 9);
+	proto_resume_done(&y);
+	x.env = NULL;
+	x.timeout_ns = 0;
+	b.len = 0;
 	/* A copy without a seed, or without the time, is no request. */
 	for (int without = 0; without < 2; without++) {
 		struct proto_resume bad = x;

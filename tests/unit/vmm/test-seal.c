@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <linux/kvm.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -88,6 +90,38 @@ static int do_clone(void)
 	return (int)syscall(__NR_clone, SIGCHLD, 0, 0, 0, 0);
 }
 
+static int do_clone_thread(void)
+{
+	return (int)syscall(__NR_clone, CLONE_VM | CLONE_THREAD | CLONE_SIGHAND, 0, 0, 0, 0);
+}
+
+static int do_clone_namespace(void)
+{
+	return (int)syscall(__NR_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0);
+}
+
+/* A copy of the process, to write a snapshot: sealed as well. */
+static int do_copy(void)
+{
+	int pair[2], status = 0;
+	char c = 0;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0)
+		return 1;
+	if (fork() == 0) {
+		syscall(__NR_close_range, 1000, ~0U, 0);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		free(malloc(1 << 20));
+		send(pair[1], "x", 1, 0);
+		do_open();
+		send(pair[1], "y", 1, 0);
+		_exit(0);
+	}
+	close(pair[1]);
+	status = recv(pair[0], &c, 1, 0) == 1 && c == 'x' ? 0 : 2;
+	return status ? status : recv(pair[0], &c, 1, 0) == 0 ? 7 : 3;
+}
+
 static int do_map_exec(void)
 {
 	return (int)syscall(__NR_mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -146,8 +180,9 @@ static int do_work(void)
 
 static void test_forbidden(void **state)
 {
-	static const deed deeds[] = {do_open,	  do_exec,	 do_socket,	do_connect,   do_ptrace,       do_clone,
-				     do_map_exec, do_kill_other, do_read_other, do_tty_ioctl, do_internet_pair};
+	static const deed deeds[] = {do_open,	    do_exec,	     do_socket,		 do_connect,  do_ptrace,
+				     do_clone,	    do_clone_thread, do_clone_namespace, do_map_exec, do_kill_other,
+				     do_read_other, do_tty_ioctl,    do_internet_pair};
 
 	for (size_t i = 0; i < sizeof(deeds) / sizeof(deeds[0]); i++)
 		if (sealed(SEAL_LOOP, deeds[i]) != -1 || sealed(SEAL_VCPU, deeds[i]) != -1)
@@ -169,6 +204,8 @@ static void test_allowed(void **state)
 	assert_int_equal(sealed(SEAL_LOOP, do_work), 7);
 	assert_int_equal(sealed(SEAL_VCPU, do_work), 7);
 	assert_int_equal(sealed(SEAL_LOOP, do_read_file), 7);
+	assert_int_equal(sealed(SEAL_LOOP, do_copy), 7);
+	assert_int_equal(sealed(SEAL_VCPU, do_copy), -1);
 }
 
 /* Read from outside, as a user would. */

@@ -5,9 +5,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -30,6 +32,16 @@ static int new_file(void)
 
 /* ------------------------------------------------------------------------------------------ RAM */
 
+static void save(const struct ram *ram, int fd, struct buf *record, uint64_t *ret_bytes)
+{
+	uint8_t *touched = ram_touched(ram);
+	struct sm_error err = {0};
+
+	assert_non_null(touched);
+	assert_int_equal(ram_save(ram, touched, fd, record, ret_bytes, &err), 0);
+	free(touched);
+}
+
 /* Saves what `fill` puts in; the file's descriptor. */
 static int save_ram(void (*fill)(uint8_t *p), struct buf *record, uint64_t *ret_bytes)
 {
@@ -39,7 +51,7 @@ static int save_ram(void (*fill)(uint8_t *p), struct buf *record, uint64_t *ret_
 
 	assert_int_equal(ram_map(&ram, SIZE, &err), 0);
 	fill(ram.host);
-	assert_int_equal(ram_save(&ram, fd, record, ret_bytes, &err), 0);
+	save(&ram, fd, record, ret_bytes);
 	ram_unmap(&ram);
 	return fd;
 }
@@ -68,7 +80,6 @@ static void test_ram_again(void **state)
 	struct buf record = {0}, second = {0};
 	struct ram a, b;
 	uint64_t bytes, more;
-	struct sm_error err = {0};
 	struct stat st;
 	int fd = save_ram(fill_some, &record, &bytes), copy = new_file();
 
@@ -89,7 +100,7 @@ static void test_ram_again(void **state)
 	assert_int_equal(b.host[0], 1);
 	assert_int_equal(b.host[8 * RAM_CHUNK], 0);
 	/* What was restored can be saved: also pages that nobody has touched since. */
-	assert_int_equal(ram_save(&a, copy, &second, &more, &err), 0);
+	save(&a, copy, &second, &more);
 	assert_int_equal(more, bytes + 4096);
 	ram_unmap(&a);
 	load_ram(&a, copy, &second);
@@ -102,6 +113,49 @@ static void test_ram_again(void **state)
 	buf_done(&second);
 	close(fd);
 	close(copy);
+}
+
+/* A copy of the process writes the memory of the moment when it was made, whatever the first one does with its own. */
+static void test_ram_of_a_moment(void **state)
+{
+	struct sm_error err = {0};
+	struct buf record = {0};
+	int fd = new_file(), status;
+	uint8_t *touched, go = 0;
+	int pipes[2];
+	struct ram ram;
+	uint64_t bytes;
+	pid_t pid;
+
+	assert_int_equal(ram_map(&ram, SIZE, &err), 0);
+	fill_some(ram.host);
+	touched = ram_touched(&ram);
+	assert_non_null(touched);
+	assert_int_equal(pipe(pipes), 0);
+	pid = fork();
+	if (pid == 0)
+		_exit(read(pipes[0], &go, 1) != 1 || ram_save(&ram, touched, fd, &record, &bytes, &err) < 0 ||
+		      bytes != 4096 * 3 + RAM_CHUNK);
+	ram.host[0] = 77;
+	ram.host[8 * RAM_CHUNK] = 78;
+	assert_int_equal(madvise(ram.host + 6 * RAM_CHUNK, RAM_CHUNK, MADV_DONTNEED), 0);
+	assert_int_equal(write(pipes[1], &go, 1), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	ram_unmap(&ram);
+	/* The record is the copy's; another of the same pages will do. */
+	close(save_ram(fill_some, &record, &bytes));
+	load_ram(&ram, fd, &record);
+	assert_int_equal(ram.host[0], 1);
+	assert_int_equal(ram.host[6 * RAM_CHUNK + 4242], 3);
+	assert_int_equal(ram.host[8 * RAM_CHUNK], 0);
+	assert_int_equal(ram.host[SIZE - 1], 4);
+	ram_unmap(&ram);
+	free(touched);
+	buf_done(&record);
+	close(fd);
+	close(pipes[0]);
+	close(pipes[1]);
 }
 
 static void fill_nothing(uint8_t *p)
@@ -265,9 +319,9 @@ static void test_state_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ram_again),     cmocka_unit_test(test_ram_empty),
-		cmocka_unit_test(test_ram_refused),   cmocka_unit_test(test_state_whole),
-		cmocka_unit_test(test_state_refused),
+		cmocka_unit_test(test_ram_again),   cmocka_unit_test(test_ram_of_a_moment),
+		cmocka_unit_test(test_ram_empty),   cmocka_unit_test(test_ram_refused),
+		cmocka_unit_test(test_state_whole), cmocka_unit_test(test_state_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

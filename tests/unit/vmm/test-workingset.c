@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -36,12 +37,16 @@ static int memory_file(struct buf *record)
 	uint64_t bytes;
 	struct ram ram;
 	int fd = new_file();
+	uint8_t *touched;
 
 	assert_int_equal(ram_map(&ram, SIZE, &err), 0);
 	for (uint64_t chunk = 0; chunk < SIZE / RAM_CHUNK; chunk++)
 		if (chunk != EMPTY)
 			memset(ram.host + chunk * RAM_CHUNK, (int)chunk + 1, RAM_CHUNK);
-	assert_int_equal(ram_save(&ram, fd, record, &bytes, &err), 0);
+	touched = ram_touched(&ram);
+	assert_non_null(touched);
+	assert_int_equal(ram_save(&ram, touched, fd, record, &bytes, &err), 0);
+	free(touched);
 	ram_unmap(&ram);
 	return fd;
 }

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A VM that is suspended is a snapshot in its own directory (record.h), and nothing else of it runs.
+ *
+ *	suspending/	while it is written, the guest standing still; of no meaning
+ *	suspended/	the same, whole: renaming it is what suspends the VM. The keeper and the monitor end then
+ *	suspended.old/	from the moment on in which the guest goes on; of no meaning
+ *
+ * A keeper with --resume goes on from it. Until the guest's agent has let the processes go on nothing has happened that
+ * anybody could miss, so whatever fails until then leaves the VM suspended: what the guest's kernel wrote to its disk
+ * meanwhile is in the top, which the next attempt throws away.
+ */
+#include "keeper/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fileio.h"
+#include "base/log.h"
+
+#define WRITING "suspending"
+#define OLD "suspended.old"
+
+int suspend_open(struct keeper *k)
+{
+	int fd;
+
+	remove_tree_at(k->dirfd, WRITING);
+	if (mkdirat(k->dirfd, WRITING, 0700) < 0)
+		return -errno;
+	fd = openat(k->dirfd, WRITING, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int suspend_commit(struct keeper *k, const struct vm_suspended *s, struct sm_error *err)
+{
+	_free_ char *text = NULL;
+	int r = vm_suspended_format(s, &text, err);
+
+	if (r < 0)
+		return r;
+	r = write_file_atomic_at(k->saving.dirfd, "suspended.json", text, strlen(text), 0400);
+	if (r == 0 && (fsync(k->saving.dirfd) < 0 || renameat(k->dirfd, WRITING, k->dirfd, VM_SUSPENDED) < 0))
+		r = -errno;
+	if (r == 0 && fsync(k->dirfd) < 0)
+		log_warn("keeper", "sync the VM's directory: %s", strerror(errno)); /* it has its name */
+	return r < 0 ? error_sys(err, -r, "suspend VM %s", k->rec.id) : 0;
+}
+
+void suspend_undo(struct keeper *k)
+{
+	if (monitor_pause(k, false) < 0)
+		keeper_end(k, SM_REASON_MONITOR_DIED, 0, "the monitor does not let the guest go on");
+	agent_sync_clock(k);
+	remove_tree_at(k->dirfd, WRITING);
+}
+
+static int load(struct keeper *k, struct vm_suspended *ret, struct sm_error *err)
+{
+	_free_ char *text = NULL;
+	size_t len;
+	int r = read_file_at(k->dirfd, VM_SUSPENDED "/suspended.json", VM_RECORD_MAX, &text, &len);
+
+	return r < 0 ? error_sys(err, -r, "VM %s is not suspended", k->rec.id)
+		     : vm_suspended_parse(text, len, ret, err);
+}
+
+int resume_prepare(struct keeper *k, struct sm_error *err)
+{
+	struct vm_suspended s = {0};
+	int r = load(k, &s, err);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&k->suspended, "%s/" VM_SUSPENDED, k->args.dir) < 0) {
+		k->suspended = NULL;
+		return error_sys(err, ENOMEM, "resume");
+	}
+	k->args.restore = k->suspended;
+	k->args.adopt = true;
+	k->args.booted = s.booted;
+	k->args.window = s.window;
+	r = k->rec.disk_template ? disk_reset(k->dirfd, s.layers) : 0;
+	return r < 0 ? error_sys(err, -r, "the disk of VM %s", k->rec.id) : 0;
+}
+
+int resume_done(struct keeper *k)
+{
+	k->learn = false;
+	remove_tree_at(k->dirfd, OLD);
+	if (renameat(k->dirfd, VM_SUSPENDED, k->dirfd, OLD) < 0)
+		return -errno;
+	remove_tree_at(k->dirfd, OLD);
+	return fsync(k->dirfd) < 0 ? -errno : 0; /* else, after a power cut, it would go on from there once more */
+}
