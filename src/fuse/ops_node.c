@@ -15,9 +15,7 @@
 #define MAX_LINK_TARGET 4095u
 #define MAX_XATTR 65536u /* XATTR_SIZE_MAX and XATTR_LIST_MAX */
 
-/* Gives back the reference of an entry whose reply could not be written, so that no node is held for ever. */
-static ssize_t reply_entry(struct fuse_request *rq, const struct watch_mark *mark, const char *name,
-			   struct sm_fs_entry *e)
+ssize_t reply_entry(struct fuse_request *rq, const struct watch_mark *mark, const char *name, struct sm_fs_entry *e)
 {
 	struct fuse_entry_out out;
 	ssize_t r;

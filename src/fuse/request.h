@@ -69,6 +69,15 @@ void attr_from_stat(struct fuse_session *s, uint64_t nodeid, const struct stat *
 void entry_out_from(struct fuse_session *s, const struct sm_fs_entry *e, struct fuse_entry_out *ret);
 void set_valid(uint64_t ns, uint64_t *ret_s, uint32_t *ret_ns);
 
+/*
+ * The answer to a look-up, or to what made a name. Gives back the reference of an entry whose reply could not be
+ * written, so that no node is held for ever.
+ */
+ssize_t reply_entry(struct fuse_request *rq, const struct watch_mark *mark, const char *name, struct sm_fs_entry *e);
+
+/* herald.c: true if the request is the herald's; then *ret is its answer, and nothing else may be done with it. */
+bool herald_serves(struct fuse_request *rq, bool changes, ssize_t *ret);
+
 /* ops_node.c */
 ssize_t op_lookup(struct fuse_request *rq);
 ssize_t op_forget(struct fuse_request *rq);

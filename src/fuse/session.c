@@ -424,6 +424,7 @@ static const struct operation operations[] = {
 static ssize_t dispatch(struct fuse_request *rq)
 {
 	const struct operation *op;
+	ssize_t r;
 
 	if (rq->h.opcode == FUSE_INIT)
 		return serve_init(rq);
@@ -432,6 +433,8 @@ static ssize_t dispatch(struct fuse_request *rq)
 	if (rq->h.opcode >= ARRAY_SIZE(operations) || !operations[rq->h.opcode].handler)
 		return -ENOSYS;
 	op = &operations[rq->h.opcode];
+	if (herald_serves(rq, op->changes, &r))
+		return r;
 	if (op->changes && rq->s->options.read_only)
 		return -EROFS;
 	return op->handler(rq);

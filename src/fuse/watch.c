@@ -25,6 +25,7 @@
 #define EVENTS (NAME_EVENTS | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ONLYDIR | IN_EXCL_UNLINK)
 
 #define SLOTS 4096u
+#define MOST_NEWS 256u /* names that the peer does not know, told of in one step: a flood is not for watchers */
 
 /* What became stale, collected under the lock, told outside of it; names are copies. */
 struct findings {
@@ -40,6 +41,7 @@ struct watch {
 	struct known known;
 	struct findings late; /* found by a hook: told by the next step */
 	bool paths;
+	unsigned news; /* told in this step */
 	uint64_t refused, events, stale;
 	uint64_t lost;	      /* the event at which everything was taken for changed */
 	uint64_t last[SLOTS]; /* by hash of a name or a node: the last event that touched it */
@@ -405,6 +407,20 @@ void watch_renamed(struct watch *w, uint64_t dir, const char *name, uint64_t new
 	pthread_mutex_unlock(&w->lock);
 }
 
+uint64_t watch_child(struct watch *w, uint64_t dir, const char *name)
+{
+	const struct known_node *node;
+	const struct known_name *n;
+	uint64_t id;
+
+	pthread_mutex_lock(&w->lock);
+	node = known_find(&w->known, dir);
+	n = node ? known_name_find(&w->known, node, name) : NULL;
+	id = n && n->node ? n->node->id : 0;
+	pthread_mutex_unlock(&w->lock);
+	return id;
+}
+
 void watch_forget(struct watch *w, uint64_t nodeid, uint64_t count)
 {
 	struct known_node *node;
@@ -425,9 +441,11 @@ void watch_forget(struct watch *w, uint64_t nodeid, uint64_t count)
 
 /* ------------------------------------------------------------------------------------------------- events */
 
-static void name_stale(struct watch *w, struct findings *f, struct known_name *n)
+static void name_stale(struct watch *w, struct findings *f, struct known_name *n, mode_t made, mode_t gone)
 {
-	found(w, f, (struct watch_stale){.what = WATCH_NAME, .parent = n->parent->id, .name = n->name});
+	found(w, f,
+	      (struct watch_stale){
+		      .what = WATCH_NAME, .parent = n->parent->id, .name = n->name, .made = made, .gone = gone});
 	known_name_remove(&w->known, n);
 }
 
@@ -497,14 +515,43 @@ static void look(struct watch *w, const struct known_node *dir, const char *name
 		w->ops->forget(w->be, ret->nodeid, 1);
 }
 
-static void check_name(struct watch *w, struct findings *f, struct known_name *n)
+/* What the peer's watchers may be told to have come: with its kernel's own means, none of which makes a mount. */
+static mode_t can_be_told(const struct sm_fs_entry *e)
+{
+	mode_t type = e->attr.st_mode & S_IFMT;
+
+	return e->nodeid && !e->submount && (S_ISREG(type) || S_ISDIR(type) || S_ISLNK(type)) ? type : 0;
+}
+
+bool watch_is_dead(struct watch *w, uint64_t nodeid)
+{
+	struct stat now = {0};
+	uint64_t valid;
+
+	return w->ops->getattr(w->be, nodeid, false, 0, &now, &valid) == 0 && now.st_nlink == 0;
+}
+
+/*
+ * A directory that is told to be gone is dead to the peer's kernel for good. One that was only moved would be dead
+ * under its new name, too: so only one that certainly is.
+ */
+static mode_t has_gone(struct watch *w, const struct known_node *node, uint32_t mask)
+{
+	if (!node || !(mask & (IN_DELETE | IN_MOVED_FROM)))
+		return 0;
+	if (!(mask & IN_ISDIR))
+		return S_IFREG;
+	return watch_is_dead(w, node->id) ? S_IFDIR : 0;
+}
+
+static void check_name(struct watch *w, struct findings *f, struct known_name *n, uint32_t mask)
 {
 	struct known_node *node = n->node;
 	struct sm_fs_entry e;
 
 	look(w, n->parent, n->name, &e);
 	if (e.nodeid != (node ? node->id : 0))
-		name_stale(w, f, n);
+		name_stale(w, f, n, can_be_told(&e), e.nodeid ? 0 : has_gone(w, node, mask));
 	else if (node)
 		check_attr(w, f, node, &e.attr);
 }
@@ -516,7 +563,7 @@ static void lose_directory(struct watch *w, struct findings *f, struct known_nod
 		next = n->dir_next;
 		if (n->node && n->node->attr_known)
 			attr_stale(w, f, n->node, true);
-		name_stale(w, f, n);
+		name_stale(w, f, n, 0, 0);
 	}
 	if (dir->attr_known)
 		attr_stale(w, f, dir, true);
@@ -529,16 +576,21 @@ static void lose_all(struct watch *w, struct findings *f)
 		lose_directory(w, f, node);
 }
 
-/* A name that the peer does not know has appeared: maybe one more of a file that it does. */
-static void check_link(struct watch *w, struct findings *f, const struct known_node *dir, const char *name)
+/*
+ * A name that the peer does not know has appeared: maybe one more of a file that it does, and news in any case. (Where
+ * no more names are recorded, it may be the peer's own.)
+ */
+static void check_new(struct watch *w, struct findings *f, const struct known_node *dir, const char *name)
 {
 	struct known_node *node;
 	struct sm_fs_entry e;
 
 	look(w, dir, name, &e);
 	node = e.nodeid && e.attr.st_nlink > 1 ? known_find(&w->known, e.nodeid) : NULL;
-	if (node)
+	if (node && !S_ISDIR(e.attr.st_mode))
 		check_attr(w, f, node, &e.attr);
+	if (w->paths && can_be_told(&e) && w->known.num_names < w->known.max_names && w->news++ < MOST_NEWS)
+		found(w, f, (struct watch_stale){.parent = dir->id, .name = name, .made = can_be_told(&e)});
 }
 
 /* mask: of this event and of those before it that were about the same name. */
@@ -571,11 +623,11 @@ static void handle(struct watch *w, struct findings *f, const struct inotify_eve
 	if (n && n->node)
 		*slot(w, n->node->id, "") = w->events;
 	if (n && mask & NAME_EVENTS)
-		check_name(w, f, n);
+		check_name(w, f, n, mask);
 	else if (n && n->node)
 		check_node(w, f, n->node);
-	else if (!n && mask & IN_CREATE && !(mask & IN_ISDIR))
-		check_link(w, f, dir, ev->name);
+	else if (!n && mask & (IN_CREATE | IN_MOVED_TO) && (w->paths || !(mask & IN_ISDIR)))
+		check_new(w, f, dir, ev->name);
 }
 
 /*
@@ -604,6 +656,7 @@ int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stal
 	char buf[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
 	ssize_t n;
 
+	w->news = 0;
 	do {
 		struct findings f;
 
@@ -617,7 +670,7 @@ int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stal
 			handle_all(w, &f, buf, (size_t)n);
 		pthread_mutex_unlock(&w->lock);
 		for (size_t i = 0; i < f.count; i++)
-			if (f.list[i].what != WATCH_NAME || f.list[i].name)
+			if (f.list[i].nodeid || f.list[i].name)
 				stale(arg, &f.list[i]);
 		findings_done(&f);
 	} while (n > 0);

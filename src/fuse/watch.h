@@ -29,9 +29,10 @@ enum watch_what {
 };
 
 struct watch_stale {
-	enum watch_what what;
-	uint64_t parent, nodeid; /* NAME: parent; else nodeid */
-	const char *name;	 /* NAME */
+	enum watch_what what;	 /* 0: nothing that the peer has, only news for its watchers (where there are paths) */
+	uint64_t parent, nodeid; /* NAME and 0: parent; else nodeid */
+	const char *name;	 /* NAME and 0 */
+	mode_t made, gone; /* types (S_IFMT) of what has come and of what went under the name; 0: not to be told */
 	/* One path to it from the session's root, without a leading slash; NULL: none is known, or watch_paths was not
 	 * asked for. */
 	const char *path;
@@ -44,7 +45,13 @@ struct watch_stale {
  *   -EEXIST, and nothing is made.
  * - utimensat with this modification time: success, nothing is set. The peer's own watchers (inotify) see it:
  * IN_MODIFY, or IN_ATTRIB when the access time is given too.
+ *
+ * And what has come or gone is told to the peer's watchers by requests of a user that nobody else is, the herald
+ * (herald.c): whatever it asks for, its requests change nothing on the host. To its mknod, mkdir or symlink of a name
+ * the answer is what has that name already, so that the peer's kernel raises IN_CREATE for it; to its unlink or rmdir
+ * of one that is gone, success: IN_DELETE.
  */
+#define WATCH_HERALD_UID 4294859518U
 #define WATCH_PROBE_RDEV UINT32_MAX
 #define WATCH_EVENT_SEC (-0x5afe736dLL)
 #define WATCH_EVENT_NSEC 736764637U
@@ -94,5 +101,9 @@ void watch_removed(struct watch *w, uint64_t dir, const char *name);
 void watch_renamed(struct watch *w, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,
 		   bool exchange);
 void watch_forget(struct watch *w, uint64_t nodeid, uint64_t count);
+/* What the peer holds under a name, as far as is recorded; 0: nothing, or unknown. */
+uint64_t watch_child(struct watch *w, uint64_t dir, const char *name);
+/* True if the file has no name any more, for certain. Takes no lock. */
+bool watch_is_dead(struct watch *w, uint64_t nodeid);
 
 #endif

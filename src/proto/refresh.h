@@ -17,6 +17,12 @@ enum refresh_what {
 	REFRESH_ATTR = 2,     /* its attributes */
 	REFRESH_CONTENTS = 4, /* those and its data */
 	REFRESH_ALL = 8,      /* anything may have changed; no path */
+	/* As NAME, and news for those who watch the directory it is in: */
+	REFRESH_MADE_FILE = 16,
+	REFRESH_MADE_DIRECTORY = 17,
+	REFRESH_MADE_LINK = 18,
+	REFRESH_GONE = 32,
+	REFRESH_GONE_DIRECTORY = 33,
 };
 
 #endif

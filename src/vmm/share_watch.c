@@ -23,7 +23,9 @@
 
 #define STACK_SIZE (256 * KIB)
 #define PENDING_MAX (256 * KIB)
+/* Events are gathered for this long; for longer while they are about what the guest does itself. */
 #define GATHER_MS 8
+#define GATHER_OWN_MS 32
 
 /* What the watch finds is what the guest is told. */
 _Static_assert(WATCH_NAME == (int)REFRESH_NAME && WATCH_ATTR == (int)REFRESH_ATTR &&
@@ -39,6 +41,7 @@ struct share_watch {
 	struct buf pending; /* records on their way; the first may be sent in part */
 	size_t sent;
 	bool lost; /* more than fits: everything is to be taken for changed */
+	bool news; /* this step has found something that the guest did not do itself */
 };
 
 const int share_watch_syscalls[] = {
@@ -59,13 +62,25 @@ static void put_record(struct share_watch *s, uint8_t what, const char *path)
 	buf_put(&s->pending, path, len);
 }
 
+static enum refresh_what record_of(const struct watch_stale *stale)
+{
+	if (stale->made)
+		return S_ISDIR(stale->made)   ? REFRESH_MADE_DIRECTORY
+		       : S_ISLNK(stale->made) ? REFRESH_MADE_LINK
+					      : REFRESH_MADE_FILE;
+	if (stale->gone)
+		return S_ISDIR(stale->gone) ? REFRESH_GONE_DIRECTORY : REFRESH_GONE;
+	return (enum refresh_what)stale->what;
+}
+
 static void on_stale(void *arg, const struct watch_stale *stale)
 {
 	struct share_watch *s = arg;
 
+	s->news = true;
 	if (stale->path)
-		put_record(s, (uint8_t)stale->what, stale->path);
-	else
+		put_record(s, (uint8_t)record_of(stale), stale->path);
+	else if (stale->what)
 		s->lost = true; /* nobody knows where it is: a name that was moved meanwhile, say */
 }
 
@@ -94,6 +109,7 @@ static bool flush(struct share_watch *s)
 static void *run(void *arg)
 {
 	struct share_watch *s = arg;
+	int gather = GATHER_MS;
 	struct pollfd p[3] = {
 		{.fd = s->stop_fd, .events = POLLIN}, {.fd = watch_fd(s->watch), .events = POLLIN}, {.fd = s->fd}};
 
@@ -101,12 +117,17 @@ static void *run(void *arg)
 	vm_seal_server(s->vm);
 	/* The time limit is for what the guest's own requests made stale. */
 	while (poll(p, 3, 1000) >= 0 || errno == EINTR) {
+		bool event = p[1].revents;
+
 		/* Events come in flocks, of the guest's own changes too: one awakening for all of a few milliseconds.
 		 * What the guest changed itself has been recorded by then and agrees with what is found. */
-		if (p[1].revents && poll(p, 1, GATHER_MS) > 0)
+		if (event && poll(p, 1, gather) > 0)
 			break;
+		s->news = false;
 		if (p[0].revents || watch_step(s->watch, on_stale, s) < 0 || !flush(s))
 			break;
+		if (event)
+			gather = s->news ? GATHER_MS : GATHER_OWN_MS;
 		p[2].events = s->pending.len ? POLLOUT : 0;
 	}
 	return NULL;

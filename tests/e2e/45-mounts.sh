@@ -53,6 +53,30 @@ test_host_edits_are_seen_at_once() {
 	$sm rm -f watched >/dev/null
 }
 
+test_watchers_in_the_guest() {
+	# a program in the guest that watches a directory (inotify) is told what the host makes, moves, changes and removes in it
+	local program=$SM_TOP/build/tests/conformance/watcher
+	[ -x "$program" ] || skip "the program that watches is not built"
+	share=/dev/shm/sm-e2e-events.$$ # on a file system of the side where VMs run: only that side sees its events
+	mkdir -p "$share" && beside mkdir -p "$share"
+	beside sh -c "cd $share; echo 1 >known; echo 1 >old; mkdir old-dir"
+	vm events -v "$share:/data" -v "$program:/watcher:ro" -- sh -c 'ls -l /data >/dev/null; exec /watcher /data'
+	until_true 60 bash -c "$sm logs events | grep -q ^ready"
+	beside sh -c "cd $share; echo 1 >new; mkdir new-dir; ln -s new new-link; echo 22 >>known; rm old; rmdir old-dir; sleep 1; mv new moved"
+	local line
+	for line in 'made new' 'made new-dir/' 'made new-link' 'modified known' 'gone old' 'gone old-dir/' 'made moved'; do
+		until_true 20 bash -c "$sm logs events | grep -qx '$line'"
+	done
+	# The host has what the host made, and no more.
+	is "host" "$(beside sh -c "cd $share; ls -A | xargs; cat moved known")" "known moved new-dir new-link
+1
+1
+22"
+	$sm rm -f events >/dev/null
+	beside rm -rf "$share"
+	rmdir "$share" 2>/dev/null || true
+}
+
 test_read_only() {
 	# :ro holds against the VM's root, and against a remount
 	share s

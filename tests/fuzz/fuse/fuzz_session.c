@@ -4,7 +4,8 @@
  * u16 length, u8 flags (how the request is split into iovecs, how much room its reply has), bytes. Its first byte: bit
  * 0: no valid INIT comes first; bit 1: over the posix backend on a scratch directory (bit 2: FUSE_POSIX_SAME), beside
  * which nothing may change, instead of the memory backend. Bit 6: with a DAX window of four places, outside of which
- * nothing may be mapped.
+ * nothing may be mapped. Bit 3: with a watch. A request with bit 4 of its flags is the herald's, and with bit 7 of the
+ * first byte all of them are, watch or not, which must leave the directory empty.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -23,6 +24,7 @@
 #include "fuse/memory.h"
 #include "fuse/posix.h"
 #include "fuse/session.h"
+#include "fuse/watch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -101,6 +103,15 @@ static const char *scratch(void)
 	if (write_file_atomic_at(AT_FDCWD, path, "untouched", 9, 0644) < 0)
 		abort();
 	return dir;
+}
+
+static void check_empty(const char *dir)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/tree", dir);
+	if (rmdir(path) < 0 || mkdir(path, 0755) < 0)
+		abort();
 }
 
 static void check_scratch(const char *dir)
@@ -186,6 +197,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			memcpy(copy, bytes, len);
 			if (!(flags & 8)) /* mostly a right length, to get past the first check */
 				((struct fuse_in_header *)copy)->len = (uint32_t)len;
+			if (flags & 16 || kind & 128)
+				((struct fuse_in_header *)copy)->uid = WATCH_HERALD_UID;
 			serve(s, copy, len, flags, reply);
 			free(copy);
 		}
@@ -196,6 +209,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 	if (dir) {
 		fuse_posix_free(be);
+		if (kind & 128)
+			check_empty(dir);
 		check_scratch(dir);
 	} else {
 		fuse_memory_free(be);

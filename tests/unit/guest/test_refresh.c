@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -129,6 +130,17 @@ static const char *get(int dir, const char *name, char buf[static 64])
 	return buf;
 }
 
+static enum refresh_what record_of(const struct watch_stale *s)
+{
+	if (s->made)
+		return S_ISDIR(s->made)	  ? REFRESH_MADE_DIRECTORY
+		       : S_ISLNK(s->made) ? REFRESH_MADE_LINK
+					  : REFRESH_MADE_FILE;
+	if (s->gone)
+		return S_ISDIR(s->gone) ? REFRESH_GONE_DIRECTORY : REFRESH_GONE;
+	return (enum refresh_what)s->what;
+}
+
 /* One record of the wire format into the connection. */
 static void on_stale(void *arg, const struct watch_stale *s)
 {
@@ -138,7 +150,7 @@ static void on_stale(void *arg, const struct watch_stale *s)
 
 	assert_non_null(s->path);
 	memcpy(head, &len, 4);
-	head[4] = (uint8_t)s->what;
+	head[4] = (uint8_t)record_of(s);
 	assert_int_equal(write_full(fd, head, 5), 0);
 	assert_int_equal(write_full(fd, s->path, len - 1), 0);
 }
@@ -243,6 +255,142 @@ static void test_watchers_in_the_guest_see_changes(void **state)
 	close(events);
 }
 
+/* All that is there, as "mask:name " in hexadecimal; waits for the first. */
+static const char *events_of(int fd, char out[static 1024])
+{
+	char buf[4096] __attribute__((aligned(8)));
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	size_t len = 0;
+
+	out[0] = '\0';
+	for (int wait = 1000; poll(&p, 1, wait) == 1; wait = 0) {
+		ssize_t n = read(fd, buf, sizeof(buf));
+
+		for (ssize_t at = 0; at < n;) {
+			const struct inotify_event *ev = (const struct inotify_event *)(buf + at);
+
+			len += (size_t)snprintf(out + len, 1024 - len, "%s%s:%s ", ev->mask & IN_ISDIR ? "dir-" : "",
+						ev->mask & IN_CREATE   ? "made"
+						: ev->mask & IN_DELETE ? "gone"
+								       : "other",
+						ev->len ? ev->name : "");
+			assert_true(len < 1024);
+			at += (ssize_t)sizeof(*ev) + ev->len;
+		}
+	}
+	return out;
+}
+
+static int watch_directory(struct fixture *f, const char *name)
+{
+	int events = inotify_init1(IN_CLOEXEC);
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", f->dir, name);
+	assert_true(inotify_add_watch(events, path, IN_CREATE | IN_DELETE | IN_MOVE) > 0);
+	return events;
+}
+
+static void test_watchers_in_the_guest_see_what_comes_and_goes(void **state)
+{
+	struct fixture *f = *state;
+	char buf[64], seen[1024];
+	struct stat before, after;
+	int events;
+
+	put(f->host, "old", "1");
+	put(f->host, "over", "1");
+	assert_int_equal(mkdirat(f->host, "old-dir", 0755), 0);
+	assert_string_equal(get(f->base, "0/old", buf), "1");
+	assert_string_equal(get(f->base, "0/over", buf), "1");
+	assert_string_equal(get(f->base, "0/nothing-yet", buf), "absent");
+	assert_string_equal(get(f->base, "0/old-dir/x", buf), "absent");
+	events = watch_directory(f, "0");
+	/* The peer's own doings are events already. */
+	put(f->base, "0/own", "own");
+	assert_int_equal(unlinkat(f->base, "0/own", 0), 0);
+	assert_string_equal(events_of(events, seen), "made:own gone:own ");
+	refresh(f);
+	assert_string_equal(events_of(events, seen), "");
+	put(f->host, "new", "2");
+	put(f->host, "nothing-yet", "3");
+	assert_int_equal(mkdirat(f->host, "dir", 0755), 0);
+	assert_int_equal(symlinkat("new", f->host, "link"), 0);
+	assert_int_equal(fstatat(f->host, "new", &before, 0), 0);
+	refresh(f);
+	assert_string_equal(events_of(events, seen), "made:new made:nothing-yet dir-made:dir made:link ");
+	assert_string_equal(get(f->base, "0/new", buf), "2");
+	assert_string_equal(get(f->base, "0/link", buf), "2");
+	assert_string_equal(get(f->base, "0/nothing-yet", buf), "3");
+	assert_int_equal(unlinkat(f->host, "old", 0), 0);
+	assert_int_equal(unlinkat(f->host, "old-dir", AT_REMOVEDIR), 0);
+	refresh(f);
+	assert_string_equal(events_of(events, seen), "gone:old dir-gone:old-dir ");
+	assert_string_equal(get(f->base, "0/old", buf), "absent");
+	assert_int_equal(renameat(f->host, "new", f->host, "over"), 0);
+	refresh(f);
+	assert_string_equal(events_of(events, seen), "gone:new made:over ");
+	assert_string_equal(get(f->base, "0/over", buf), "2");
+	/* It went through all that unchanged but for its name. */
+	assert_int_equal(fstatat(f->host, "over", &after, 0), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	assert_memory_equal(&before.st_mtim, &after.st_mtim, sizeof(before.st_mtim));
+	close(events);
+}
+
+static void test_a_moved_directory_lives_on(void **state)
+{
+	struct fixture *f = *state;
+	char buf[64];
+
+	assert_int_equal(mkdirat(f->host, "dir", 0755), 0);
+	put(f->host, "dir/a", "1");
+	assert_string_equal(get(f->base, "0/dir/a", buf), "1");
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(renameat(f->host, i ? "moved" : "dir", f->host, i ? "dir" : "moved"), 0);
+		refresh(f);
+		assert_string_equal(get(f->base, i ? "0/moved/a" : "0/dir/a", buf), "absent");
+		assert_string_equal(get(f->base, i ? "0/dir/a" : "0/moved/a", buf), "1");
+		put(f->base, i ? "0/dir/b" : "0/moved/b", "2");
+	}
+}
+
+/* Whoever takes the herald's number gets nothing done. */
+static void test_the_herald_changes_nothing_on_the_host(void **state)
+{
+	struct fixture *f = *state;
+	struct stat before, after, dir, dir_after;
+	int fd;
+
+	put(f->host, "file", "text");
+	assert_int_equal(mkdirat(f->host, "dir", 0755), 0);
+	assert_int_equal(fchmodat(f->host, "file", 0666, 0), 0);
+	assert_int_equal(fchmodat(f->host, ".", 0777, 0), 0);
+	assert_int_equal(fstatat(f->host, "file", &before, 0), 0);
+	assert_int_equal(fstatat(f->host, ".", &dir, 0), 0);
+	fd = openat(f->base, "0/file", O_WRONLY);
+	assert_true(fd >= 0);
+	setfsuid(WATCH_HERALD_UID);
+	assert_int_equal(openat(f->base, "0/new", O_WRONLY | O_CREAT, 0644), -1);
+	assert_int_equal(openat(f->base, "0/file", O_WRONLY | O_TRUNC), -1);
+	assert_int_equal(unlinkat(f->base, "0/file", 0), -1);
+	assert_int_equal(unlinkat(f->base, "0/dir", AT_REMOVEDIR), -1);
+	assert_int_equal(mkdirat(f->base, "0/new", 0755), -1);
+	assert_int_equal(mknodat(f->base, "0/new", S_IFREG | 0600, 0), -1);
+	assert_int_equal(symlinkat("x", f->base, "0/new"), -1);
+	assert_int_equal(linkat(f->base, "0/file", f->base, "0/new", 0), -1);
+	assert_int_equal(renameat(f->base, "0/file", f->base, "0/new"), -1);
+	assert_int_equal(fchmodat(f->base, "0/file", 0600, 0), -1);
+	assert_int_equal(utimensat(f->base, "0/file", NULL, 0), -1);
+	assert_int_equal(pwrite(fd, "X", 1, 0), -1);
+	setfsuid(0);
+	close(fd);
+	assert_int_equal(fstatat(f->host, "file", &after, 0), 0);
+	assert_int_equal(fstatat(f->host, ".", &dir_after, 0), 0);
+	assert_memory_equal(&before.st_ctim, &after.st_ctim, sizeof(before.st_ctim));
+	assert_memory_equal(&dir.st_ctim, &dir_after.st_ctim, sizeof(dir.st_ctim));
+}
+
 static void test_nonsense_ends_the_connection(void **state)
 {
 	static const char *const bad[] = {"\0\0\0\0", "\xff\xff\0\0x", "\2\0\0\0\1/", "\3\0\0\0\1\0x", "\4\0\0\0\1"};
@@ -266,6 +414,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_the_host_changed_is_seen_after_a_refresh, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_refresh_changes_nothing_on_the_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_watchers_in_the_guest_see_changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_watchers_in_the_guest_see_what_comes_and_goes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_moved_directory_lives_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_the_herald_changes_nothing_on_the_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nonsense_ends_the_connection, setup, teardown),
 	};
 
