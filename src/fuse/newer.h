@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 /* INIT flags */
+#define NEWER_CREATE_SUPP_GROUP (1ULL << 34)	/* 7.38, but not in every copy of its header */
 #define NEWER_DIRECT_IO_ALLOW_MMAP (1ULL << 36) /* 7.39 */
 #define NEWER_PASSTHROUGH (1ULL << 37)		/* 7.40 */
 

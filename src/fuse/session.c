@@ -259,7 +259,13 @@ void entry_out_from(struct fuse_session *s, const struct sm_fs_entry *e, struct 
 
 /* ------------------------------------------------------------------------------------------------ INIT */
 
-/* Feature bits that we take when the peer offers them, and why. */
+/*
+ * Feature bits that we take when the peer offers them, and why. Left out on purpose: SECURITY_CTX, a label for what is
+ * made, since the host's security module labels its files itself; CREATE_SUPP_GROUP, the groups of who makes something,
+ * since owners are set by number and nobody is asked for permission by them; POSIX_ACL, since the
+ * host's ACLs act there and are not spoken of; WRITEBACK_CACHE unless asked for, with which the peer believes its own
+ * size and times for good.
+ */
 static uint64_t wanted_features(const struct fuse_session *s)
 {
 	uint64_t want = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_PARALLEL_DIROPS |

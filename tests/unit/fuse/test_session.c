@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "fuse/memory.h"
+#include "fuse/newer.h"
 #include "fuse/session.h"
 
 struct peer {
@@ -107,6 +108,24 @@ static void test_init_never_agrees_to_what_was_not_offered(void **state)
 	assert_int_equal(init(p, 7, 38, ~0u, ~0u), 0); /* a new mount over the same door */
 	assert_true(out->flags & FUSE_DO_READDIRPLUS);
 	assert_false(out->flags & FUSE_WRITEBACK_CACHE);
+	/* What is not acted upon is not agreed to: labels at creation, the caller's other groups, ACLs. */
+	assert_false((uint64_t)out->flags2 << 32 & (FUSE_SECURITY_CTX | NEWER_CREATE_SUPP_GROUP));
+	assert_false(out->flags & FUSE_POSIX_ACL);
+}
+
+/* Behind the arguments a peer may send extensions (total_extlen), though nothing that would need them was agreed to. */
+static void test_extensions_are_passed_over(void **state)
+{
+	struct fuse_create_in in = {.flags = O_RDWR, .mode = 0644};
+	struct fuse_entry_out *e = (void *)((struct peer *)*state)->payload;
+	static const char name_and_more[] = "file\0\0\0\0\x18\0\0\0\x20\0\0\0\1\0\0\0\5\0\0\0\0\0\0\0";
+	struct peer *p = *state;
+
+	assert_int_equal(call_parts(p, FUSE_CREATE, 1, &in, sizeof(in), name_and_more, sizeof(name_and_more), NULL, 0),
+			 0);
+	assert_true(e->nodeid > 1);
+	assert_int_equal(call(p, FUSE_LOOKUP, 1, NULL, 0, "file"), 0);
+	assert_true(e->nodeid > 1);
 }
 
 static void test_names_that_leave_the_directory_are_refused(void **state)
@@ -302,6 +321,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_init_never_agrees_to_what_was_not_offered, setup_bare, teardown),
+		cmocka_unit_test_setup_teardown(test_extensions_are_passed_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names_that_leave_the_directory_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_handles_are_ebadf_and_the_right_one_still_works, setup,
 						teardown),
