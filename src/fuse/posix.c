@@ -276,7 +276,7 @@ static int set_all(struct posix_fs *fs, struct posix_node *node, int fd, bool ha
 	int r = 0;
 
 	/* What the peer changes itself leaves what it has cached as right as it was. */
-	if (S_ISREG(node->type) && node->shown && posix_see(fd, "", &seen) == 0)
+	if (S_ISREG(node->type) && posix_node_sure(fs, node) && posix_see(fd, "", &seen) == 0)
 		shown = posix_node_unchanged(fs, node->id, &seen.st);
 	if (set & SM_FS_SET_SIZE)
 		r = set_size(fs, node, fd, has_fh, fh, in->st_size);

@@ -372,6 +372,16 @@ static bool is_shown(const struct posix_node *node, const struct stat *st)
 	       posix_same_time(&was->ctime, &st->st_ctim);
 }
 
+bool posix_node_sure(struct posix_fs *fs, const struct posix_node *node)
+{
+	bool sure;
+
+	pthread_mutex_lock(&fs->lock);
+	sure = node->shown && node->shown->sure;
+	pthread_mutex_unlock(&fs->lock);
+	return sure;
+}
+
 bool posix_node_unchanged(struct posix_fs *fs, uint64_t id, const struct stat *st)
 {
 	bool same;

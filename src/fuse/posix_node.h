@@ -181,6 +181,8 @@ void posix_node_closed(struct posix_fs *fs, uint64_t id, struct posix_file *file
 bool posix_node_shown(struct posix_fs *fs, uint64_t id, const struct stat *st);
 /* The same without showing it anything. */
 bool posix_node_unchanged(struct posix_fs *fs, uint64_t id, const struct stat *st);
+/* True if a version that it was shown is known for certain: only then can there be an unchanged one. */
+bool posix_node_sure(struct posix_fs *fs, const struct posix_node *node);
 
 /* posix_stat.c: what the peer is shown of a host file, and the reverse. */
 /* The owner and mode kept with the file behind a descriptor (any kind). */
