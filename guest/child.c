@@ -225,9 +225,23 @@ static void prepare(const struct child_plan *p)
 	umask(0022);
 }
 
+/* For the first process of a PID namespace that has no command of its own: reaps until it is killed. */
+static void hold(void) __attribute__((noreturn));
+static void hold(void)
+{
+	/* The report's end tells the agent that /proc is there. */
+	syscall(SYS_close_range, 0u, ~0u, 0u);
+	prctl(PR_SET_NAME, "init");
+	signal(SIGCHLD, SIG_IGN); /* the kernel reaps what is orphaned to us */
+	for (;;)
+		pause();
+}
+
 void child_run(const struct child_plan *p)
 {
 	prepare(p);
+	if (p->hold)
+		hold();
 	take_descriptors(p);
 	close_others(p);
 	enter_cwd(p);
@@ -238,15 +252,4 @@ void child_run(const struct child_plan *p)
 	}
 	exec_in_path(p);
 	_exit(127);
-}
-
-void child_hold(const struct child_plan *p)
-{
-	prepare(p);
-	/* The report's end tells the agent that /proc is there. */
-	syscall(SYS_close_range, 0u, ~0u, 0u);
-	prctl(PR_SET_NAME, "init");
-	signal(SIGCHLD, SIG_IGN); /* the kernel reaps what is orphaned to us */
-	for (;;)
-		pause();
 }

@@ -18,6 +18,7 @@ struct child_plan {
 	bool console;	      /* and /dev/console */
 	bool mount_proc;      /* the first process of a PID namespace: gives the container its /proc */
 	bool own_cgroup_view; /* its cgroup is the root of what it sees */
+	bool hold;	      /* executes nothing: child_hold */
 	bool limits;	      /* sets a container's resource limits */
 	int proc_fd;	      /* the agent's /proc, or -1 */
 	int report_fd;	      /* close-on-exec: the child writes its pid, then, on failure, a child_failure */
@@ -28,9 +29,7 @@ struct child_failure {
 	char text[240];
 };
 
-/* In the child. Never returns. */
+/* In the child: what the plan says. Never returns. */
 void child_run(const struct child_plan *plan) __attribute__((noreturn));
-/* In the child, for the first process of a PID namespace that has no command of its own: reaps until it is killed. */
-void child_hold(const struct child_plan *plan) __attribute__((noreturn));
 
 #endif

@@ -505,6 +505,7 @@ static int start(struct exec *e, const struct proto_exec *x, const struct user *
 		.fds = {s->child[0], s->child[1], s->child[2]},
 		.tty = x->tty,
 		.console = x->tty && x->main && a->set_up,
+		.hold = x->hold,
 		.limits = a->role == ROLE_GUEST,
 		.proc_fd = a->proc_fd,
 	};

@@ -30,31 +30,28 @@ static pid_t fork_into(int cgroup_fd, uint64_t flags, int *ret_pidfd)
 	return pid < 0 ? -errno : (pid_t)pid;
 }
 
-static pid_t start_namespace(struct agent *a, struct child_plan *plan, int cgroup_fd, bool hold)
+static pid_t start_namespace(struct agent *a, struct child_plan *plan, int cgroup_fd)
 {
 	int pidfd = -1;
 	pid_t pid;
 
 	plan->mount_proc = true;
 	pid = fork_into(cgroup_fd, CLONE_NEWPID, &pidfd);
-	if (pid == 0) {
-		if (hold)
-			child_hold(plan);
+	if (pid == 0)
 		child_run(plan);
-	}
 	if (pid < 0)
 		return pid;
 	fcntl(pidfd, F_SETFD, FD_CLOEXEC);
 	a->init_pid = pid;
 	a->init_fd = pidfd;
-	a->init_holds = hold;
+	a->init_holds = false;
 	return pid;
 }
 
 /* Makes the namespace with a holder, and waits until its /proc is mounted. */
 static int start_holder(struct agent *a)
 {
-	struct child_plan plan = {.proc_fd = a->proc_fd, .report_fd = -1};
+	struct child_plan plan = {.hold = true, .proc_fd = a->proc_fd, .report_fd = -1};
 	int ends[2];
 	_fd_ int in = -1, out = -1;
 	struct child_failure f;
@@ -66,9 +63,10 @@ static int start_holder(struct agent *a)
 		return -errno;
 	in = ends[0];
 	plan.report_fd = out = ends[1];
-	pid = start_namespace(a, &plan, -1, true);
+	pid = start_namespace(a, &plan, -1);
 	if (pid < 0)
 		return pid;
+	a->init_holds = true;
 	out = fd_close(out);
 	p = (struct pollfd){.fd = in, .events = POLLIN};
 	while (poll(&p, 1, HOLDER_WAIT_MS) > 0) {
@@ -112,7 +110,7 @@ pid_t spawn(struct agent *a, struct child_plan *plan, bool main, int cgroup_fd)
 		return pid;
 	}
 	if (!a->init_pid && main)
-		return start_namespace(a, plan, cgroup_fd, false);
+		return start_namespace(a, plan, cgroup_fd);
 	if (!a->init_pid) {
 		int r = start_holder(a);
 

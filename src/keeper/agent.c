@@ -230,6 +230,7 @@ int agent_exec_main(struct keeper *k)
 			       .tty = rec->tty,
 			       .stdin_open = rec->stdin_open,
 			       .main = true,
+			       .hold = rec->no_command,
 			       .rows = rec->rows,
 			       .cols = rec->cols,
 			       .timeout_ns = rec->timeout_ns};
@@ -322,7 +323,7 @@ static void relay_event(void *arg, struct relay *r, struct cursor event)
 	note_exit(arg, event);
 }
 
-/* Without --owner the channel may be ours again; else it is closed, by the agent or because the client left. */
+/* In the background the channel may be ours again; else it is closed, by the agent or because the client left. */
 static void relay_ended(void *arg, struct relay *r, bool far_left, int code)
 {
 	struct keeper *k = arg;
@@ -330,7 +331,7 @@ static void relay_ended(void *arg, struct relay *r, bool far_left, int code)
 	k->attached = NULL;
 	if (far_left)
 		return;
-	if (k->args.owner && !k->main_has_exit && code == 0)
+	if (keeper_foreground(k) && !k->main_has_exit && code == 0)
 		keeper_end(k, SM_REASON_CLIENT_GONE, 0, "the program that ran it went away");
 	else
 		keeper_main_done(k, code, "");
@@ -347,12 +348,13 @@ int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct k
 	int r = mux_opened(near, ch, NULL);
 
 	if (r == 0)
-		r = relay_join(near, ch, agent_mux(k), k->main_ch, !k->args.owner, &attach_hooks, k, &k->attached);
+		r = relay_join(near, ch, agent_mux(k), k->main_ch, !keeper_foreground(k), &attach_hooks, k,
+			       &k->attached);
 	if (r < 0)
 		return r;
 	if (a->rows && a->cols)
 		agent_resize(k, a->rows, a->cols);
-	if (k->args.owner && k->rec.stdin_open && !a->stdin_open)
+	if (keeper_foreground(k) && k->rec.stdin_open && !a->stdin_open)
 		mux_send_eof(agent_mux(k), k->main_ch, 0);
 	return 0;
 }

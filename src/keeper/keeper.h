@@ -44,6 +44,7 @@ struct keeper_limits {
 struct keeper_args {
 	const char *dir, *socket, *vmm;
 	bool owner;
+	bool background;     /* owner: the command does not wait to be attached to; its output goes to the log */
 	const char *restore; /* the directory of a snapshot to start from; NULL: boot */
 	bool adopt;	     /* restore: a guest with its container and command, which goes on */
 	bool booted;	     /* restore: its devices are those of a VM that has booted, not of a base */
@@ -140,9 +141,14 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err) MUST_CHECK;
 void keeper_setup_done(struct keeper *k);
 void keeper_prepared(struct keeper *k);			/* a base's guest is ready to be saved */
 void keeper_saved(struct keeper *k, const char *error); /* NULL: it is in its files */
-bool keeper_root_on_disk(const struct keeper *k);	/* the image is a disk, not in the window */
-void keeper_listen(struct keeper *k);			/* a restore's, once the monitor has accepted it */
-void keeper_main_started(struct keeper *k, bool runs);	/* runs: else it could not be executed, and its exit follows */
+/* The command is its owner's alone, who attaches to it first of all. */
+static inline bool keeper_foreground(const struct keeper *k)
+{
+	return k->args.owner && !k->args.background;
+}
+bool keeper_root_on_disk(const struct keeper *k);      /* the image is a disk, not in the window */
+void keeper_listen(struct keeper *k);		       /* a restore's, once the monitor has accepted it */
+void keeper_main_started(struct keeper *k, bool runs); /* runs: else it could not be executed, and its exit follows */
 void keeper_main_done(struct keeper *k, int code, const char *text);
 void keeper_agent_lost(struct keeper *k, const char *why);
 void keeper_ended(struct keeper *k, int wait_status);

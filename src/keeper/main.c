@@ -19,7 +19,7 @@
 
 static int usage(void)
 {
-	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner] [--prepared NS]\n"
+	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner [--background]] [--prepared NS]\n"
 	      "                           [--restore DIR [--adopt [--booted]]|--base|--resume] [--window BYTES] VMDIR\n"
 	      "       supermachine-keeper --forward LINK-FD FD:PORT...\n",
 	      stderr);
@@ -38,6 +38,7 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 						{"adopt", no_argument, NULL, 'a'},
 						{"booted", no_argument, NULL, 'B'},
 						{"resume", no_argument, NULL, 'R'},
+						{"background", no_argument, NULL, 'g'},
 						{0}};
 	int c;
 
@@ -58,12 +59,15 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->booted = true;
 		else if (c == 'R')
 			a->resume = true;
+		else if (c == 'g')
+			a->background = true;
 		else if ((c != 'p' && c != 'w') ||
 			 parse_u64(optarg, 0, INT64_MAX, c == 'p' ? &a->prepare_ns : &a->window) < 0)
 			return false;
 	}
 	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base) ||
-	    (a->resume && (a->restore || a->base)) || ((a->adopt || a->booted) && !a->restore))
+	    (a->resume && (a->restore || a->base)) || ((a->adopt || a->booted) && !a->restore) ||
+	    (a->background && !a->owner))
 		return false;
 	a->dir = argv[optind];
 	return true;

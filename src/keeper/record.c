@@ -148,6 +148,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	json_object_set_new(o, "mounts", vm_mounts_to_json(r));
 	rj_put_str(o, "hostname", r->hostname);
 	rj_put_strv(o, "argv", r->argv);
+	if (r->no_command)
+		rj_put_bool(o, "no_command", true);
 	rj_put_strv(o, "env", r->env);
 	rj_put_str(o, "user", r->user);
 	rj_put_str(o, "cwd", r->cwd);
@@ -223,6 +225,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	vm_mounts_from_json(j, r);
 	r->hostname = rj_str(j, "hostname", true);
 	r->argv = rj_strv(j, "argv", true);
+	r->no_command = rj_bool(j, "no_command");
 	r->env = rj_strv(j, "env", true);
 	r->user = rj_str(j, "user", false);
 	r->cwd = rj_str(j, "cwd", false);
@@ -442,6 +445,7 @@ int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_e
 	out->peak_rss = rj_u64(&j, "peak_rss", 0, INT64_MAX);
 	x.restore_failed = rj_bool(&j, "restore_failed");
 	get_stages(&j, out);
+	out->timed_out = out->reason == SM_REASON_TIMEOUT;
 	if (!j.member && out->reason == SM_REASON_NONE)
 		rj_fail(&j, "reason", "unknown");
 	e = rj_finish(&j, "exit record", err);

@@ -75,6 +75,7 @@ struct vm_record {
 	/* the agent's part */
 	char *hostname;
 	char **argv, **env; /* env: the container's whole environment */
+	bool no_command;    /* argv is for show: nothing runs until somebody has it run (proto_exec.hold) */
 	char *user, *cwd;   /* NULL: root, "/" */
 	char **volumes, **labels;
 	char **dns;

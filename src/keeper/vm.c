@@ -99,7 +99,7 @@ void keeper_try_main(struct keeper *k)
 {
 	int r;
 
-	if (k->phase != PHASE_READY || (k->args.owner && !k->attach_client))
+	if (k->phase != PHASE_READY || (keeper_foreground(k) && !k->attach_client))
 		return;
 	k->phase = PHASE_MAIN;
 	r = agent_exec_main(k);
@@ -370,7 +370,7 @@ static int start(struct keeper *k, struct sm_error *err)
 	r = add_timers(k);
 	if (r < 0)
 		return error_sys(err, -r, "event loop");
-	k->logging = !k->args.owner || k->rec.keep;
+	k->logging = !keeper_foreground(k) || k->rec.keep;
 	if (k->logging && (r = vm_log_open(&k->log, k->dirfd, "log", false, VM_LOG_ROTATE)) < 0)
 		return error_sys(err, -r, "open %s/log", k->args.dir);
 	/* The monitor first: it boots while this goes on. */

@@ -29,7 +29,7 @@
  * PROTO_KEEPER_SUSPEND: OPENED and CLOSE 0 when the VM is in its own directory (record.h), synced; the keeper ends
  * then. CLOSE -EPERM for a VM with an owner, else as above; the VM goes on.
  *
- * A keeper started with --owner waits with the command for the first ATTACH.
+ * A keeper started with --owner waits with the command for the first ATTACH, unless --background.
  */
 #ifndef KEEPER_WIRE_H
 #define KEEPER_WIRE_H

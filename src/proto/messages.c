@@ -314,11 +314,11 @@ static int decode(struct cursor *c, struct layout l, void *x)
 /* ------------------------------------------------------------------------------------------ messages */
 
 static const struct field exec_fields[] = {
-	R(proto_exec, 1, K_STRV, argv),	      F(proto_exec, 2, K_STRV, env),  F(proto_exec, 3, K_STR, cwd),
-	F(proto_exec, 4, K_STR, user),	      F(proto_exec, 5, K_BOOL, tty),  F(proto_exec, 6, K_BOOL, stdin_open),
-	F(proto_exec, 7, K_BOOL, clear_env),  F(proto_exec, 8, K_BOOL, main), F(proto_exec, 9, K_BOOL, detached),
-	F(proto_exec, 10, K_STR, log),	      F(proto_exec, 11, K_U16, rows), F(proto_exec, 12, K_U16, cols),
-	F(proto_exec, 13, K_U64, timeout_ns),
+	R(proto_exec, 1, K_STRV, argv),	      F(proto_exec, 2, K_STRV, env),   F(proto_exec, 3, K_STR, cwd),
+	F(proto_exec, 4, K_STR, user),	      F(proto_exec, 5, K_BOOL, tty),   F(proto_exec, 6, K_BOOL, stdin_open),
+	F(proto_exec, 7, K_BOOL, clear_env),  F(proto_exec, 8, K_BOOL, main),  F(proto_exec, 9, K_BOOL, detached),
+	F(proto_exec, 10, K_STR, log),	      F(proto_exec, 11, K_U16, rows),  F(proto_exec, 12, K_U16, cols),
+	F(proto_exec, 13, K_U64, timeout_ns), F(proto_exec, 20, K_BOOL, hold),
 };
 
 int proto_exec_encode(struct buf *b, const struct proto_exec *x)

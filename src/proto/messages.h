@@ -64,6 +64,7 @@ struct proto_exec {
 	char *cwd;   /* NULL: the container's */
 	char *user;  /* "user[:group]" by name or number, NULL: the container's */
 	bool tty, stdin_open, clear_env, main; /* main: this is the image's command */
+	bool hold;     /* nothing is executed: a process that only reaps, until it is killed; argv does not count */
 	bool detached; /* when the client closes the channel the process lives on; else its group is killed */
 	char *log; /* a file that gets stdout and stderr (appended; made 0600) in place of streams 1 and 2; NULL: none
 		    */

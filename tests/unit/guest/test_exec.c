@@ -220,6 +220,32 @@ static void test_signals(void **state)
 	stop(&c);
 }
 
+/* A main command that is none: it is there, for others to be run beside it, until it is told to end. */
+static void test_no_command(void **state)
+{
+	static const char *const extra[] = {"--pid-namespace", NULL};
+	char show[] = "init", *argv[] = {show, NULL};
+	struct proto_exec x = {.argv = argv, .main = true, .hold = true};
+	struct client c;
+	struct call k;
+
+	if (!client_start(&c, extra))
+		skip();
+	call_exec(&c, &k, &x);
+	assert_true(client_until(&c, &k.opened, 10000));
+	assert_true(client_until(&c, &k.eof[1], 10000)); /* it prints nothing */
+	assert_says(&c, "cat /proc/1/comm; ls /proc/1/fd | wc -l", "init\n0\n");
+	assert_says(&c, "sleep 0.01 & exit", ""); /* an orphan, which it reaps */
+	client_turn(&c, 100);
+	assert_says(&c, "ps -A -o stat= | grep -c Z || true", "0\n");
+	assert_false(k.closed);
+	call_signal(&k, SIGTERM);
+	assert_true(client_until(&c, &k.closed, 10000));
+	assert_int_equal(k.exit.status, 128 + SIGTERM);
+	call_done(&k);
+	stop(&c);
+}
+
 /* PID 1 of a namespace has no default actions of the kernel's; ours are reported as what they are. */
 static void test_pid_namespace(void **state)
 {
@@ -488,10 +514,11 @@ int main(void)
 		cmocka_unit_test(test_statuses),      cmocka_unit_test(test_streams),
 		cmocka_unit_test(test_view),	      cmocka_unit_test(test_capabilities),
 		cmocka_unit_test(test_terminal),      cmocka_unit_test(test_signals),
-		cmocka_unit_test(test_pid_namespace), cmocka_unit_test(test_timeout),
-		cmocka_unit_test(test_left_behind),   cmocka_unit_test(test_close_kills),
-		cmocka_unit_test(test_bulk),	      cmocka_unit_test(test_back_pressure),
-		cmocka_unit_test(test_parallel),      cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_no_command),    cmocka_unit_test(test_pid_namespace),
+		cmocka_unit_test(test_timeout),	      cmocka_unit_test(test_left_behind),
+		cmocka_unit_test(test_close_kills),   cmocka_unit_test(test_bulk),
+		cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_parallel),
+		cmocka_unit_test(test_hostile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

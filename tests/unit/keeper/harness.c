@@ -108,6 +108,7 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .owner = o->owner,
 					   .base = o->base,
 					   .adopt = o->adopt,
+					   .background = o->background,
 					   .resume = o->resume,
 					   .restore = o->state && !o->resume ? r->snapshot : NULL,
 					   .window = o->base || o->state ? GIB : 0,

@@ -32,7 +32,7 @@ struct rig_options {
 	uint64_t timeout_ns;
 	struct keeper_limits limits; /* 0: long */
 	const char *vmm;	     /* NULL: the scripted one */
-	bool base, adopt, resume;
+	bool base, adopt, resume, background;
 	bool given_up;	   /* the record of its end is there already */
 	const char *state; /* restore: what the snapshot's state file says; "": there is none */
 };

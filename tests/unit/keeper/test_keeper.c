@@ -130,6 +130,33 @@ static int64_t monitor_pid(struct rig *r)
 	return s.monitor_pid;
 }
 
+/* Its command does not wait, its output is logged, who attaches may leave; only the owner's end is its own. */
+static void background_needs_no_attach(void **state)
+{
+	struct rig r, attach;
+	char *log = NULL;
+	struct vm_exit x;
+	size_t len;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .owner = true, .background = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_until(&r, &r.wait.started);
+	attach = r;
+	attach.wait = attach.main = (struct call){0};
+	rig_connect(&attach);
+	rig_attach(&attach);
+	rig_until(&attach, &attach.main.opened);
+	rig_disconnect(&attach);
+	assert_true(monitor_pid(&r) > 0);
+	assert_false(r.wait.ended);
+	assert_int_equal(read_file_at(r.dirfd, "log", 1 << 20, &log, &len), 0);
+	free(log);
+	rig_disconnect(&r);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_CLIENT_GONE, 125);
+}
+
 static void killed_monitor_is_told(void **state)
 {
 	struct vm_exit x;
@@ -921,6 +948,7 @@ int main(void)
 		cmocka_unit_test(detached_output_is_logged),
 		cmocka_unit_test(owner_gone_ends_the_vm),
 		cmocka_unit_test(attached_owner_gone_first),
+		cmocka_unit_test(background_needs_no_attach),
 		cmocka_unit_test(owner_never_comes),
 		cmocka_unit_test(killed_monitor_is_told),
 		cmocka_unit_test(killed_keeper_takes_the_monitor_along),

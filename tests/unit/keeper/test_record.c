@@ -57,6 +57,7 @@ static void record_survives_a_round_trip(void **state)
 			       .layers = 3,
 			       .hostname = "h",
 			       .argv = argv,
+			       .no_command = true,
 			       .env = env,
 			       .user = raw,
 			       .cwd = "/",
@@ -89,6 +90,7 @@ static void record_survives_a_round_trip(void **state)
 	assert_true(out.mounts[2].direct && !out.mounts[1].direct);
 	assert_true(out.mounts[2].dax && !out.mounts[1].dax);
 	assert_true(out.dax_size == 512ULL << 20);
+	assert_true(out.no_command);
 	assert_int_equal(out.mounts[2].xattrs, SM_FS_XATTRS_MAPPED);
 	assert_string_equal(out.mounts[2].id_ranges, ranges);
 	assert_int_equal(vm_record_format(&out, &again, NULL), 0);
