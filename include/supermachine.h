@@ -44,6 +44,7 @@ enum sm_error_kind {
 	SM_ERROR_TIMEOUT = 10,	  /**< A limit on time ran out. */
 	SM_ERROR_CANCELLED = 11,  /**< The caller asked to stop. */
 	SM_ERROR_IO = 12,	  /**< A system call failed; @ref sm_error.code says how. */
+	SM_ERROR_BUSY = 13,	  /**< All that may be used at once is in use; later it may not be. */
 };
 
 #define SM_ERROR_MESSAGE_SIZE 1024
@@ -240,6 +241,7 @@ struct sm_outcome {
 	enum sm_reason reason;
 	int status;	      /**< What a shell would show: 0-255. */
 	int signal;	      /**< The signal that ended it, in Linux x86 numbers, or 0. */
+	bool timed_out;	      /**< Its time limit ran out: reason is SM_REASON_TIMEOUT. */
 	uint64_t duration_ns; /**< Of the command. */
 	uint64_t peak_rss;    /**< Largest resident size of its processes, in bytes; 0: unknown. */
 	char message[512]; /**< A line for a person when the reason needs one, or more went wrong than it says; else "".
@@ -354,19 +356,22 @@ struct sm_vm_options {
 	bool tmpfs_root;      /**< The writable layer is in the guest's memory: no disk, nothing stays. */
 	const char *kernel;   /**< Kernel file; NULL: the distribution's. */
 	const char *const
-		*entrypoint;	   /**< Instead of the image's, whose Cmd is then unused too; an empty list: none. */
-	const char *const *argv;   /**< Instead of the image's Cmd; NULL: the image's. */
-	const char *const *env;	   /**< "K=V" on top of the image's; the last wins. */
-	const char *user;	   /**< "user[:group]", by name or number; NULL: the image's. */
-	const char *cwd;	   /**< Made if missing; NULL: the image's, or "/". */
-	const char *stop_signal;   /**< "SIGTERM", "TERM" or "15"; NULL: the image's, or SIGTERM. */
-	bool tty;		   /**< The command gets a terminal; its output is one stream. */
-	uint16_t rows, cols;	   /**< The terminal's size; 0: 24 by 80. */
-	bool stdin_open;	   /**< Else the command reads end of file. */
-	uint64_t timeout_ns;	   /**< For the command, from its start; 0: none. */
-	bool keep;		   /**< Record and disk stay when it ends; else they are removed (see sm_vm_close). */
-	bool detach;		   /**< It lives on without its client. Else it ends when the handle's owner goes. */
-	const char *const *labels; /**< "K=V". */
+		*entrypoint;	 /**< Instead of the image's, whose Cmd is then unused too; an empty list: none. */
+	const char *const *argv; /**< Instead of the image's Cmd; NULL: the image's. */
+	const char *const *env;	 /**< "K=V" on top of the image's; the last wins. */
+	const char *user;	 /**< "user[:group]", by name or number; NULL: the image's. */
+	const char *cwd;	 /**< Made if missing; NULL: the image's, or "/". */
+	const char *stop_signal; /**< "SIGTERM", "TERM" or "15"; NULL: the image's, or SIGTERM. */
+	bool tty;		 /**< The command gets a terminal; its output is one stream. */
+	uint16_t rows, cols;	 /**< The terminal's size; 0: 24 by 80. */
+	bool stdin_open;	 /**< Else the command reads end of file. */
+	uint64_t timeout_ns;	 /**< For the command, from its start; 0: none. */
+	bool keep;		 /**< Record and disk stay when it ends; else they are removed (see sm_vm_close). */
+	bool detach;		 /**< It lives on without its client. Else it ends when the handle's owner goes. */
+	bool background;	 /**< Without detach: the command does not wait for sm_vm_attach. Its output goes to the
+				    log until somebody attaches, and goes on when he leaves. */
+	bool no_command;	 /**< No command of its own: it is up until it is stopped, for sm_vm_exec. */
+	const char *const *labels;     /**< "K=V". */
 	struct sm_image_limits limits; /**< When a source is loaded. */
 	struct sm_progress progress;
 	const struct sm_mount *mounts; /**< At most 64. Outer ones are mounted before those inside them. */
@@ -390,11 +395,11 @@ struct sm_vm_options {
 		      none yet. */
 	/**
 	 * Instead of an image: go on from this snapshot of a VM (sm_vm_snapshot), its processes included. Of the other
-	 * members only name, hostname, keep, detach, labels, progress, ports, env and timeout_ns count then; the rest
-	 * is the snapshot's, and image must be NULL. env is for commands of sm_vm_exec, and for its own when it is
-	 * started again. Time that was limited (timeout_ns, else the snapshot's) is counted anew. Ports of the host
-	 * stay the first VM's: it has those that are given here. The new VM has random numbers, a wall clock, a host
-	 * name and a disk of its own.
+	 * members only name, hostname, keep, detach, background, labels, progress, ports, env and timeout_ns count
+	 * then; the rest is the snapshot's, and image must be NULL. env is for commands of sm_vm_exec, and for its own
+	 * when it is started again. Time that was limited (timeout_ns, else the snapshot's) is counted anew. Ports of
+	 * the host stay the first VM's: it has those that are given here. The new VM has random numbers, a wall clock,
+	 * a host name and a disk of its own.
 	 */
 	const char *snapshot;
 };
@@ -408,8 +413,8 @@ struct sm_vm_options {
  * (then sm_exec_wait), sm_vm_wait_started or sm_vm_wait. A failure up to here leaves no VM; a later one is its outcome
  * (SM_REASON_START_FAILED). Where the host's KVM is of no use this starts the machine first, with a NOTICE.
  *
- * Without `detach` the command waits for sm_vm_attach, and the VM ends with the handle, that is when it is closed or
- * the process dies. With `detach` output goes to the log until somebody attaches.
+ * Without `detach` the command waits for sm_vm_attach (unless `background`), and the VM ends with the handle, that is
+ * when it is closed or the process dies. With `detach` output goes to the log until somebody attaches.
  */
 SM_PUBLIC int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, struct sm_vm **ret,
 			  struct sm_error *err);
@@ -611,11 +616,19 @@ struct sm_exec_options {
 	bool stdin_open;     /**< Else the command reads end of file, and stdin_fd is unused. */
 	uint64_t timeout_ns; /**< 0: none. */
 	/**
-	 * The caller's descriptors that sm_exec_wait pumps to and from; -1: none (output is read and dropped). They
-	 * stay the caller's, must live until sm_exec_wait returns, and their flags are left alone. Any kind: file,
-	 * pipe, socket, tty.
+	 * The caller's descriptors that sm_exec_wait pumps to and from; -1: none (output is read, and kept within
+	 * output_max). They stay the caller's, must live until sm_exec_wait returns, and their flags are left alone.
+	 * Any kind: file, pipe, socket, tty.
 	 */
 	int stdin_fd, stdout_fd, stderr_fd;
+	/** What the command reads, instead of stdin_fd: these bytes, then end of file. Copied; implies stdin_open. */
+	const void *input;
+	size_t input_size;
+	/** How many bytes of stdout, and of stderr, are kept for sm_exec_collect where there is no descriptor; 0: 1
+	 * MiB.
+	 */
+	size_t output_max;
+	int cancel_fd; /**< sm_exec_wait and sm_exec_collect give up (-ECANCELED) when this is readable; -1: none. */
 	/** It goes on without its handle and its output is dropped: sm_vm_exec returns when it runs, fails when it
 	 * cannot be started (-ENOENT, -EACCES), and the handle is good for sm_exec_close alone. Not with tty or
 	 * stdin_open. */
@@ -623,7 +636,8 @@ struct sm_exec_options {
 };
 #define SM_EXEC_OPTIONS_INIT                                                                                           \
 	{                                                                                                              \
-		.size = sizeof(struct sm_exec_options), .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1               \
+		.size = sizeof(struct sm_exec_options), .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1,              \
+		.cancel_fd = -1                                                                                        \
 	}
 
 /** Starts a command in a running VM (waits for the guest's boot). The command does not run yet when this returns: a
@@ -631,7 +645,7 @@ struct sm_exec_options {
 SM_PUBLIC int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret,
 			 struct sm_error *err);
 /**
- * Joins the VM's own command: its output from now on (all of it for a VM started without `detach`), and its input if
+ * Joins the VM's own command: its output from now on (all of it where it waited for this), and its input if
  * stdin_open here and at the start. Of the options only stdin_open, rows, cols and the descriptors count. One client at
  * a time: -EBUSY. Works while the guest still boots.
  */
@@ -645,13 +659,161 @@ SM_PUBLIC int sm_vm_attach(struct sm_vm *vm, const struct sm_exec_options *optio
  * After sm_exec_detach: -ECANCELED.
  */
 SM_PUBLIC int sm_exec_wait(struct sm_exec *exec, struct sm_outcome *ret, struct sm_error *err);
+
+/** What a command printed to one of its streams: all of it, or the beginning and the end of what was too much. */
+struct sm_output {
+	const char *data; /**< Never NULL; a NUL stands behind it. */
+	size_t length;	  /**< Bytes at data. */
+	size_t head;	  /**< So many of them are the beginning. If truncated, those behind them are the end. */
+	uint64_t total;	  /**< Bytes that the command printed. */
+	bool truncated;	  /**< total is more than length. */
+};
+
+/** How a command ended and what it printed. Made by sm_exec_collect and sm_run. */
+struct sm_result {
+	struct sm_output out, err; /**< Empty for a stream that went to a descriptor; err also for a terminal. */
+	struct sm_outcome outcome;
+};
+/**
+ * As sm_exec_wait, with the output of streams that have no descriptor. The command is never held up by what is not
+ * kept. Instead of sm_exec_wait, once.
+ */
+SM_PUBLIC int sm_exec_collect(struct sm_exec *exec, struct sm_result **ret, struct sm_error *err);
+/** NULL is allowed; returns NULL. */
+SM_PUBLIC struct sm_result *sm_result_free(struct sm_result *result);
+/**
+ * For an event loop, instead of a thread in sm_exec_wait: a descriptor that is readable (poll, epoll, io_uring) when
+ * sm_exec_poll has something to do. The handle's own: to wait for, not to read or close. Ask again for nothing: it
+ * stays.
+ */
+SM_PUBLIC int sm_exec_fd(struct sm_exec *exec, struct sm_error *err);
+/**
+ * Moves what can be moved without waiting. 0: it goes on. 1: it is over, and sm_exec_wait or sm_exec_collect, called
+ * once now, does not wait. -ECANCELED as of sm_exec_wait. One thread at a time. (A descriptor of the caller that
+ * blocks, a terminal say, may hold it up.)
+ */
+SM_PUBLIC int sm_exec_poll(struct sm_exec *exec, struct sm_error *err);
 /** These three may be called from any thread while sm_exec_wait runs, and before it. They only queue. */
 SM_PUBLIC int sm_exec_resize(struct sm_exec *exec, uint16_t rows, uint16_t cols, struct sm_error *err);
 SM_PUBLIC int sm_exec_signal(struct sm_exec *exec, int signal, struct sm_error *err);
 SM_PUBLIC int sm_exec_detach(struct sm_exec *exec, struct sm_error *err);
-/** Lets go of the streams. A command of sm_vm_exec that still runs gets SIGHUP; one of sm_vm_attach goes on, unless its
- * VM was started without `detach`, which ends with its owner. */
+/** Lets go of the streams. A command of sm_vm_exec that still runs gets SIGHUP; one of sm_vm_attach goes on, unless it
+ * had waited for that: then its VM ends. */
 SM_PUBLIC struct sm_exec *sm_exec_close(struct sm_exec *exec);
+
+/* ---------------------------------------------------------------------------------------- all in one call */
+
+struct sm_run_options {
+	size_t size;
+	/** The VM: memory, mounts, environment, timeout ... image and argv are those of the call, if it gives any; the
+	 * VM ends with the call, whatever `detach` says. NULL: all defaults. */
+	const struct sm_vm_options *vm;
+	int stdin_fd, stdout_fd, stderr_fd; /**< As in sm_exec_options; -1: none, output is in the result. */
+	const void *input;		    /**< As there. */
+	size_t input_size;
+	size_t output_max; /**< As there. */
+	int cancel_fd;	   /**< End the VM (-ECANCELED) when this is readable; -1: none. Until it has started, the
+			      `progress` of vm is what can stop it. */
+};
+#define SM_RUN_OPTIONS_INIT                                                                                            \
+	{                                                                                                              \
+		.size = sizeof(struct sm_run_options), .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1,               \
+		.cancel_fd = -1                                                                                        \
+	}
+/**
+ * Runs a command in a new VM and waits for it: sm_vm_start, sm_vm_attach, sm_exec_collect, sm_vm_close. image NULL:
+ * that of options->vm, or its snapshot. argv NULL: the image's command. Success is that there is a result, whatever the
+ * command did: a command that is not there, or a guest that did not come up, is an outcome (SM_REASON_NOT_FOUND,
+ * SM_REASON_START_FAILED). Everything is gone when it returns, unless options->vm->keep. From any thread, any number at
+ * once. options may be NULL.
+ */
+SM_PUBLIC int sm_run(struct sm_client *client, const char *image, const char *const *argv,
+		     const struct sm_run_options *options, struct sm_result **ret, struct sm_error *err);
+
+/* ---------------------------------------------------------------------------------------------- pools */
+/*
+ * VMs that are there before they are needed: sm_pool_acquire gives one that is up already, or as soon as there is one.
+ * All of them are alike, each a restore of a base snapshot, or of a named one (vm->snapshot: an interpreter that is
+ * warm already, say). Nothing of a lease is visible to the next: a VM that is given back ends, and a fresh one takes
+ * its place. They end with the pool, or with this process.
+ *
+ * A pool works with threads of its own, in which all signals are blocked and nothing of the caller's is called but the
+ * client's log and vm->progress. Calls may come from any thread, any number at once.
+ */
+struct sm_pool;
+
+struct sm_pool_options {
+	size_t size;
+	/**
+	 * What each VM is; required. Not copied: this, and what it points to, must live as long as the pool. No name,
+	 * keep, detach, tty or stdin_open. Without argv and entrypoint its VMs have no command of their own
+	 * (no_command); else each is leased once its command runs. Ports of the host: host_port 0, for each has its
+	 * own.
+	 */
+	const struct sm_vm_options *vm;
+	unsigned min;		  /**< How many are kept idle, ready to be leased. */
+	unsigned max;		  /**< How many there are at once, at most 4096; 0: 16. */
+	uint64_t idle_timeout_ns; /**< What has been idle for so long ends, beyond min; 0: 60 s. */
+	/** How long sm_pool_acquire waits for a VM, be it to start or to be given back; 0: no limit. */
+	uint64_t acquire_timeout_ns;
+	bool no_wait;	  /**< sm_pool_acquire fails at once (-EBUSY, SM_ERROR_BUSY) when all are leased. */
+	bool keep;	  /**< A VM that is given back is leased again as it is, with all that was done to it. */
+	unsigned threads; /**< So many VMs are started or ended at once; 0: as many as CPUs, at least 2; at most 64. */
+};
+#define SM_POOL_OPTIONS_INIT                                                                                           \
+	{                                                                                                              \
+		.size = sizeof(struct sm_pool_options)                                                                 \
+	}
+
+/** Makes a pool, which begins to start its first `min` VMs: it does not wait for them, so a VM that cannot be started
+ * is an error of sm_pool_acquire. */
+SM_PUBLIC int sm_pool_new(struct sm_client *client, const struct sm_pool_options *options, struct sm_pool **ret,
+			  struct sm_error *err);
+/**
+ * Leases a VM that runs: an idle one at once, else one that is started for this call, or given back; who came first is
+ * served first. -ETIMEDOUT, -EBUSY: see the options. If its VM cannot be started: why. The handle is the pool's: use it
+ * for anything but sm_vm_close, sm_vm_remove and sm_vm_start_again, until it is given back. A VM that dies, or that the
+ * lessee ends, is given back all the same.
+ */
+SM_PUBLIC int sm_pool_acquire(struct sm_pool *pool, struct sm_vm **ret, struct sm_error *err);
+/** Gives a VM back; all that uses the handle must have ended (close its sm_execs first). Does not wait. NULL is
+ * allowed; returns NULL. */
+SM_PUBLIC struct sm_vm *sm_pool_release(struct sm_pool *pool, struct sm_vm *vm);
+/** Ends all its VMs, leased ones too, and waits for that. Who waits in sm_pool_acquire gets -ECANCELED. NULL is
+ * allowed; returns NULL. */
+SM_PUBLIC struct sm_pool *sm_pool_free(struct sm_pool *pool);
+
+struct sm_pool_stats {
+	size_t size;
+	unsigned alive, idle, leased; /**< Now; alive: idle or leased. */
+	unsigned starting, waiting;   /**< VMs on their way, and calls of sm_pool_acquire that wait. */
+	uint64_t acquires;	      /**< Leases so far. */
+	uint64_t hits;		      /**< Those that an idle VM served at once. */
+	uint64_t restores;	      /**< VMs that were started. */
+	uint64_t failures;	      /**< VMs that could not be. */
+	uint64_t deaths;	      /**< VMs that died while they were idle, and were replaced. */
+};
+#define SM_POOL_STATS_INIT                                                                                             \
+	{                                                                                                              \
+		.size = sizeof(struct sm_pool_stats)                                                                   \
+	}
+SM_PUBLIC void sm_pool_get_stats(struct sm_pool *pool, struct sm_pool_stats *ret);
+
+/* ---------------------------------------------------------------------------- long calls and event loops */
+/*
+ * A command is driven by sm_exec_fd. For all other calls that take long (sm_vm_start, sm_image_load, sm_run,
+ * sm_vm_copy_from, sm_pool_acquire ...) there is this: one or several of them on a thread that the library keeps for
+ * it, all signals blocked, and a descriptor that tells when they are done. Cancel them as they can be cancelled.
+ */
+struct sm_task;
+
+/** Begins `call(arg, ...)` elsewhere. It returns 0 or more, or a negative number with its error filled in. */
+SM_PUBLIC int sm_task_start(int (*call)(void *arg, struct sm_error *err), void *arg, struct sm_task **ret,
+			    struct sm_error *err);
+/** Readable once the call has returned. The task's own: to wait for, not to read or close. */
+SM_PUBLIC int sm_task_fd(const struct sm_task *task);
+/** What the call returned, and its error; waits for it if need be. The task is gone then. */
+SM_PUBLIC int sm_task_finish(struct sm_task *task, struct sm_error *err);
 
 /* ----------------------------------------------------------------------------------------- files of a VM */
 /*

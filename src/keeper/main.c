@@ -28,18 +28,13 @@ static int usage(void)
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
-						{"vmm", required_argument, NULL, 'm'},
-						{"owner", no_argument, NULL, 'o'},
-						{"prepared", required_argument, NULL, 'p'},
-						{"restore", required_argument, NULL, 'r'},
-						{"base", no_argument, NULL, 'b'},
-						{"window", required_argument, NULL, 'w'},
-						{"adopt", no_argument, NULL, 'a'},
-						{"booted", no_argument, NULL, 'B'},
-						{"resume", no_argument, NULL, 'R'},
-						{"background", no_argument, NULL, 'g'},
-						{0}};
+	static const struct option options[] = {
+		{"socket", required_argument, NULL, 's'},  {"vmm", required_argument, NULL, 'm'},
+		{"owner", no_argument, NULL, 'o'},	   {"prepared", required_argument, NULL, 'p'},
+		{"restore", required_argument, NULL, 'r'}, {"base", no_argument, NULL, 'b'},
+		{"window", required_argument, NULL, 'w'},  {"adopt", no_argument, NULL, 'a'},
+		{"booted", no_argument, NULL, 'B'},	   {"resume", no_argument, NULL, 'R'},
+		{"background", no_argument, NULL, 'g'},	   {0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {

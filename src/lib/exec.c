@@ -13,9 +13,11 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 
+#define OUTPUT_MAX MIB
+
 /* ------------------------------------------------------------------------------------------- open */
 
-static struct sm_exec *exec_new(struct sm_client *c, const char *id, const struct sm_exec_options *o)
+struct sm_exec *exec_new(struct sm_client *c, const char *id, const struct sm_exec_options *o)
 {
 	struct sm_exec *x = calloc(1, sizeof(*x));
 
@@ -24,13 +26,18 @@ static struct sm_exec *exec_new(struct sm_client *c, const char *id, const struc
 	x->client = c;
 	snprintf(x->id, sizeof(x->id), "%s", id);
 	pthread_mutex_init(&x->lock, NULL);
-	x->conn.fd = -1;
+	x->conn.fd = x->epoll = -1;
+	for (unsigned i = 0; i < ARRAY_SIZE(x->watched); i++)
+		x->watched[i].fd = -1;
 	x->stdin_open = o->stdin_open;
-	x->stdin_fd = o->stdin_open ? o->stdin_fd : -1;
+	x->stdin_fd = o->stdin_open && !o->input ? o->stdin_fd : -1;
+	x->cancel_fd = o->cancel_fd;
 	x->out[0] = (struct exec_output){.fd = o->stdout_fd, .own = -1};
 	x->out[1] = (struct exec_output){.fd = o->stderr_fd, .own = -1};
+	for (int i = 0; i < 2; i++)
+		x->out[i].kept.max = o->output_max ? o->output_max : OUTPUT_MAX;
 	x->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (x->wake < 0) {
+	if (x->wake < 0 || (o->input && buf_put(&x->input, o->input, o->input_size) < 0)) {
 		sm_exec_close(x);
 		return NULL;
 	}
@@ -52,12 +59,25 @@ struct sm_exec *sm_exec_close(struct sm_exec *x)
 	call_done(&x->wait);
 	for (int i = 0; i < 2; i++) {
 		buf_done(&x->out[i].pending);
+		collect_done(&x->out[i].kept);
 		fd_close(x->out[i].own);
 	}
+	buf_done(&x->input);
+	for (unsigned i = 0; i < ARRAY_SIZE(x->watched); i++)
+		fd_close(x->watched[i].fd);
+	fd_close(x->epoll);
 	fd_close(x->wake);
 	pthread_mutex_destroy(&x->lock);
 	free(x);
 	return NULL;
+}
+
+static struct sm_exec_options options_of(const struct sm_exec_options *options)
+{
+	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
+
+	o.stdin_open |= o.input != NULL;
+	return o;
 }
 
 static int check(const struct sm_exec_options *o, struct sm_error *err)
@@ -130,7 +150,7 @@ static int await_start(struct sm_exec *x, const char *command, struct sm_error *
 
 int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret, struct sm_error *err)
 {
-	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
+	struct sm_exec_options o = options_of(options);
 	struct sm_exec *x;
 	int r = check(&o, err);
 
@@ -159,7 +179,7 @@ int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct s
 int sm_machine_exec(struct sm_client *client, const struct sm_exec_options *options, struct sm_exec **ret,
 		    struct sm_error *err)
 {
-	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
+	struct sm_exec_options o = options_of(options);
 	struct sm_exec *x;
 	struct seat *seat;
 	int r = check(&o, err);
@@ -214,7 +234,7 @@ static int check_refused(struct sm_exec *x, struct sm_error *err)
 
 int sm_vm_attach(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret, struct sm_error *err)
 {
-	struct sm_exec_options o = OPTIONS_GET(struct sm_exec_options, options);
+	struct sm_exec_options o = options_of(options);
 	struct sm_exec *x = exec_new(vm->client, vm->id, &o);
 	int r;
 
@@ -235,7 +255,7 @@ int sm_vm_attach(struct sm_vm *vm, const struct sm_exec_options *options, struct
 
 /* ----------------------------------------------------------------------------------- other threads */
 
-static void wake(struct sm_exec *x)
+void exec_wake(struct sm_exec *x)
 {
 	uint64_t one = 1;
 
@@ -250,7 +270,7 @@ int sm_exec_resize(struct sm_exec *x, uint16_t rows, uint16_t cols, struct sm_er
 	x->rows = rows;
 	x->cols = cols;
 	pthread_mutex_unlock(&x->lock);
-	wake(x);
+	exec_wake(x);
 	return 0;
 }
 
@@ -266,7 +286,7 @@ int sm_exec_signal(struct sm_exec *x, int signal, struct sm_error *err)
 	else
 		r = error_set(err, SM_ERROR_LIMIT, EAGAIN, "too many signals wait to be sent");
 	pthread_mutex_unlock(&x->lock);
-	wake(x);
+	exec_wake(x);
 	return r;
 }
 
@@ -275,7 +295,7 @@ int sm_exec_detach(struct sm_exec *x, struct sm_error *err)
 	pthread_mutex_lock(&x->lock);
 	x->detached = true;
 	pthread_mutex_unlock(&x->lock);
-	wake(x);
+	exec_wake(x);
 	return 0;
 }
 
@@ -289,6 +309,7 @@ static void outcome_of_command(const struct sm_exec *x, struct sm_outcome *o)
 	o->reason = vm_reason_of_exit((int)e->reason);
 	o->status = e->status & 0xff;
 	o->signal = e->signal;
+	o->timed_out = o->reason == SM_REASON_TIMEOUT;
 	o->duration_ns = e->duration_ns;
 	o->peak_rss = e->peak_rss;
 	snprintf(o->message, sizeof(o->message), "%s", e->text);
@@ -312,10 +333,9 @@ static int outcome_of_vm(struct sm_exec *x, struct sm_outcome *o, struct sm_erro
 	return r;
 }
 
-int sm_exec_wait(struct sm_exec *x, struct sm_outcome *ret, struct sm_error *err)
+static int wait_for(struct sm_exec *x, struct sm_outcome *o, struct sm_error *err)
 {
 	const char *what = x->id[0] ? "command" : "command in the machine";
-	struct sm_outcome o;
 	struct vm_exit last;
 	int r;
 
@@ -326,18 +346,51 @@ int sm_exec_wait(struct sm_exec *x, struct sm_outcome *ret, struct sm_error *err
 	if (r < 0)
 		return r;
 	if (x->attach) {
-		r = outcome_of_vm(x, &o, err);
+		r = outcome_of_vm(x, o, err);
 	} else if (x->call.has_exit) {
-		outcome_of_command(x, &o);
+		outcome_of_command(x, o);
 	} else if (x->id[0] && x->conn.error && vm_last_word(x->client, x->id, &last, NULL) == 0) {
 		/* The VM ended under it. */
-		o = last.outcome;
-		o.num_stages = 0;
-		o.status = o.signal ? o.status : 137;
+		*o = last.outcome;
+		o->num_stages = 0;
+		o->status = o->signal ? o->status : 137;
 	} else {
 		r = call_error(&x->conn, &x->call, what, err);
 	}
+	return r;
+}
+
+int sm_exec_wait(struct sm_exec *x, struct sm_outcome *ret, struct sm_error *err)
+{
+	struct sm_outcome o;
+	int r = wait_for(x, &o, err);
+
 	if (r == 0)
 		outcome_copy(ret, &o);
 	return r;
+}
+
+int sm_exec_collect(struct sm_exec *x, struct sm_result **ret, struct sm_error *err)
+{
+	struct sm_result *result = calloc(1, sizeof(*result));
+	int r = result ? wait_for(x, &result->outcome, err) : error_sys(err, ENOMEM, "output of the command");
+
+	if (r == 0 &&
+	    (collect_finish(&x->out[0].kept, &result->out) < 0 || collect_finish(&x->out[1].kept, &result->err) < 0))
+		r = error_sys(err, ENOMEM, "output of the command");
+	if (r < 0)
+		sm_result_free(result);
+	else
+		*ret = result;
+	return r;
+}
+
+struct sm_result *sm_result_free(struct sm_result *result)
+{
+	if (!result)
+		return NULL;
+	free((char *)(uintptr_t)result->out.data);
+	free((char *)(uintptr_t)result->err.data);
+	free(result);
+	return NULL;
 }

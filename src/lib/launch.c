@@ -77,6 +77,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	argv[n++] = prepared;
 	if (!s->detach)
 		argv[n++] = "--owner";
+	if (!s->detach && l->background)
+		argv[n++] = "--background";
 	if (l->adopt)
 		argv[n++] = "--adopt";
 	if (l->booted)
@@ -256,7 +258,8 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 	   const struct sm_progress *progress, struct sm_error *err)
 {
 	_free_ char *path = vmdir_path(c, vm->id);
-	struct launch l = {.dir = path, .id = vm->id, .detach = detach, .since_ns = since_ns};
+	struct launch l = {
+		.dir = path, .id = vm->id, .detach = detach, .background = vm->background, .since_ns = since_ns};
 	_fd_ int dir = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	int r;
 
@@ -274,6 +277,7 @@ int launch_restored(struct sm_client *c, struct sm_vm *vm, const struct vmsnap_r
 	struct launch l = {.dir = path,
 			   .id = vm->id,
 			   .detach = detach,
+			   .background = vm->background,
 			   .since_ns = since_ns,
 			   .restore = from->dir,
 			   .adopt = true,

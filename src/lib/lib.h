@@ -139,6 +139,7 @@ struct sm_vm {
 	pthread_mutex_t lock; /* the two below */
 	int owner_fd;	      /* the connection whose end is the VM's, -1 */
 	int transient_fd;     /* holds `transient`, -1 */
+	bool background;      /* of sm_vm_options; before it is launched */
 };
 
 /* A VM's present state. */
@@ -172,7 +173,7 @@ void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from);
 struct launch {
 	const char *dir; /* the VM's directory, absolute, with its record; nobody else starts it meanwhile */
 	const char *id;
-	bool detach;
+	bool detach, background;
 	bool base;	     /* the VM is there to be saved (keeper.h) */
 	const char *restore; /* the directory of the snapshot to start from; NULL: boot */
 	bool adopt, booted;  /* restore: of a VM with its processes (keeper.h) */

@@ -92,7 +92,9 @@ void exec_on_data(void *arg, struct call *call, unsigned stream, const uint8_t *
 	struct exec_output *o = stream == 1 || stream == 2 ? &x->out[stream - 1] : NULL;
 	size_t done = len;
 
-	if (o && call == &x->call)
+	if (o && call == &x->call && o->fd < 0)
+		collect_put(&o->kept, p, len);
+	else if (o && call == &x->call)
 		done = o->pending.len ? 0 : put(x, o, p, len);
 	/* Without memory for what is in flight it is lost; credit bounds it to one window. */
 	if (done < len && buf_put(&o->pending, p + done, len - done) < 0)
@@ -140,6 +142,21 @@ static void read_input(struct sm_exec *x)
 		input_ended(x);
 	else if (mux_send(x->conn.mux, x->call.ch, 0, chunk, (size_t)n) < 0)
 		x->stdin_done = true;
+}
+
+/* Without a descriptor: what the caller gave instead, as far as there is credit, and the end. */
+static void send_input(struct sm_exec *x)
+{
+	size_t room;
+
+	while (x->input_at < x->input.len && (room = mux_credit(x->conn.mux, x->call.ch, 0))) {
+		room = MIN(MIN(room, (size_t)CHUNK), x->input.len - x->input_at);
+		if (mux_send(x->conn.mux, x->call.ch, 0, x->input.data + x->input_at, room) < 0)
+			break;
+		x->input_at += room;
+	}
+	if (x->input_at == x->input.len)
+		input_ended(x);
 }
 
 /* -------------------------------------------------------------------------------------- requests */
@@ -195,14 +212,16 @@ static bool take_requests(struct sm_exec *x)
 
 /* ------------------------------------------------------------------------------------------- loop */
 
-static bool finished(const struct sm_exec *x)
+bool exec_finished(const struct sm_exec *x)
 {
-	return (x->call.closed || x->conn.error) && !x->out[0].pending.len && !x->out[1].pending.len;
+	bool ended = x->call.closed && (!x->attach || x->wait.ended || x->wait.closed);
+
+	return (ended || x->conn.error) && !x->out[0].pending.len && !x->out[1].pending.len;
 }
 
-/* 0 wake, 1 stdin, 2 stdout, 3 stderr; -1 leaves one out. */
-static void fill_polls(struct sm_exec *x, struct pollfd fds[4])
+void exec_polls(struct sm_exec *x, struct pollfd fds[EXEC_POLLS])
 {
+	fds[4] = (struct pollfd){.fd = x->cancel_fd, .events = POLLIN};
 	fds[0] = (struct pollfd){.fd = x->wake, .events = POLLIN};
 	fds[1] = (struct pollfd){.fd = input_wanted(x) ? x->stdin_fd : -1, .events = POLLIN};
 	for (int i = 0; i < 2; i++) {
@@ -213,22 +232,23 @@ static void fill_polls(struct sm_exec *x, struct pollfd fds[4])
 	}
 }
 
-static int step(struct sm_exec *x)
+static int step(struct sm_exec *x, int timeout_ms)
 {
-	struct pollfd fds[4];
+	struct pollfd fds[EXEC_POLLS];
 	int r = 0;
 
 	if (x->stdin_open && x->stdin_fd < 0 && !x->stdin_done && x->call.opened)
-		input_ended(x);
-	fill_polls(x, fds);
+		send_input(x);
+	exec_polls(x, fds);
 	if (x->conn.error) /* only output is left to write */
-		r = poll(fds, 4, -1) < 0 && errno != EINTR ? -errno : 0;
-	else if (conn_step(&x->conn, fds, 4, -1) < 0 && !x->conn.error)
+		r = poll(fds, EXEC_POLLS, timeout_ms) < 0 && errno != EINTR ? -errno : 0;
+	else if (conn_step(&x->conn, fds, EXEC_POLLS, timeout_ms) < 0 && !x->conn.error)
 		r = -EIO;
 	if (r < 0)
 		return r;
 	/* Opened just now: what was asked for before may be waiting. */
-	if (!take_requests(x))
+	x->cancelled = fds[4].revents != 0;
+	if (!take_requests(x) || x->cancelled)
 		return -ECANCELED;
 	if (fds[1].revents && input_wanted(x))
 		read_input(x);
@@ -264,19 +284,35 @@ static void restore_sigpipe(const sigset_t *old, bool was_pending)
 	pthread_sigmask(SIG_SETMASK, old, NULL);
 }
 
-int exec_pump(struct sm_exec *x, struct sm_error *err)
+/* Until it is finished; or one step, if it is not to wait. */
+static int pump(struct sm_exec *x, bool wait, struct sm_error *err)
 {
 	sigset_t old;
 	bool was_pending;
 	int r = 0;
 
 	block_sigpipe(&old, &was_pending);
-	prepare_output(&x->out[0]);
-	prepare_output(&x->out[1]);
-	while (r == 0 && !finished(x))
-		r = step(x);
+	if (!x->prepared) {
+		prepare_output(&x->out[0]);
+		prepare_output(&x->out[1]);
+		x->prepared = true;
+	}
+	if (!wait && !exec_finished(x))
+		r = step(x, 0);
+	while (wait && r == 0 && !exec_finished(x))
+		r = step(x, -1);
 	restore_sigpipe(&old, was_pending);
 	if (r == -ECANCELED)
-		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "detached");
+		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "%s", x->cancelled ? "cancelled" : "detached");
 	return r < 0 ? error_sys(err, -r, "streams of the command") : 0;
+}
+
+int exec_pump(struct sm_exec *x, struct sm_error *err)
+{
+	return pump(x, true, err);
+}
+
+int exec_turn(struct sm_exec *x, struct sm_error *err)
+{
+	return pump(x, false, err);
 }

@@ -15,7 +15,7 @@
 static int check_restore(const struct sm_vm_options *o, struct sm_error *err)
 {
 	if (o->image || o->memory || o->cpus || o->disk_size || o->tmpfs_root || o->kernel || o->entrypoint ||
-	    o->argv || o->user || o->cwd || o->stop_signal || o->num_mounts || o->dax_size || o->cold)
+	    o->argv || o->user || o->cwd || o->stop_signal || o->num_mounts || o->dax_size || o->cold || o->no_command)
 		return error_set(err, SM_ERROR_INVALID, EINVAL,
 				 "a VM that goes on from a snapshot is what it was: its image, command, sizes and "
 				 "mounts cannot be chosen");

@@ -115,7 +115,13 @@ static char *dup_nonempty(const char *s)
 static int set_process(struct vm_record *r, const struct sm_vm_options *o, const struct image_info *img,
 		       struct sm_error *err)
 {
-	r->argv = command_line(o, img);
+	static const char *const for_show[] = {"init", NULL};
+
+	if (o->no_command && (o->entrypoint || o->argv || o->tty || o->stdin_open))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "a VM without a command of its own has no arguments, terminal or input either");
+	r->no_command = o->no_command;
+	r->argv = o->no_command ? strv_copy(for_show) : command_line(o, img);
 	r->env = environment(o, img);
 	if (!r->argv || !r->env)
 		return error_sys(err, ENOMEM, "image %s", o->image);
@@ -261,8 +267,10 @@ int start_record(struct sm_client *c, const struct vm_record *r, const struct sm
 	_fd_ int start = -1;
 	int e = vm_handle_new(c, r->id, &vm, err);
 
-	if (e == 0)
+	if (e == 0) {
+		vm->background = o->background;
 		e = vmdir_create(c, r, &start, &vm->transient_fd, err);
+	}
 	if (e < 0) {
 		sm_vm_close(vm);
 		return e;

@@ -156,18 +156,19 @@ static void *peer_main(void *arg)
 /* A command's handle joined to such a peer. */
 static struct sm_exec *open_pair(struct peer *p, int in, int out)
 {
-	struct sm_exec *x = calloc(1, sizeof(*x));
+	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
+	struct sm_exec *x;
 	int pair[2];
 
+	o.stdin_open = in >= 0;
+	o.stdin_fd = in;
+	o.stdout_fd = out;
+	o.output_max = 1000;
+	x = exec_new(NULL, "", &o);
+	assert_non_null(x);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	p->fd = pair[1];
 	assert_int_equal(pthread_create(&p->thread, NULL, peer_main, p), 0);
-	pthread_mutex_init(&x->lock, NULL);
-	x->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	x->stdin_open = in >= 0;
-	x->stdin_fd = in;
-	x->out[0] = (struct exec_output){.fd = out, .own = -1};
-	x->out[1] = (struct exec_output){.fd = -1, .own = -1};
 	assert_int_equal(conn_init(&x->conn, pair[0], NULL), 0);
 	x->conn.data = exec_on_data;
 	x->conn.arg = x;
@@ -291,6 +292,73 @@ static void broken_pipe_is_passed_on(void **state)
 	sigaction(SIGPIPE, &old, NULL);
 }
 
+/* Whatever is not kept is read all the same. */
+static void output_is_collected_within_its_limit(void **state)
+{
+	struct peer p = {.flood = 3000001};
+	struct sm_exec *x = open_pair(&p, -1, -1);
+	struct sm_result *r;
+
+	assert_int_equal(sm_exec_collect(x, &r, NULL), 0);
+	assert_int_equal(r->outcome.status, 0);
+	assert_int_equal(r->out.total, 3000001);
+	assert_int_equal(r->out.length, 1000);
+	assert_int_equal(r->out.head, 500);
+	assert_true(r->out.truncated);
+	assert_string_equal(r->out.data, "flood");
+	assert_int_equal(r->err.total, 0);
+	assert_int_equal(r->err.length, 0);
+	assert_false(r->err.truncated);
+	assert_string_equal(r->err.data, "");
+	assert_null(sm_result_free(r));
+	assert_int_equal(sm_exec_collect(x, &r, NULL), -EALREADY);
+	sm_exec_close(x);
+	pthread_join(p.thread, NULL);
+}
+
+/* More than the channel takes at once, so it goes as the other end reads. */
+static void input_from_memory_comes_back(void **state)
+{
+	const size_t total = 2000003;
+	struct peer p = {.echo = true};
+	struct sm_exec *x = open_pair(&p, -1, -1);
+	struct sm_result *r;
+	uint8_t *bytes;
+
+	x->stdin_open = true;
+	x->out[0].kept.max = total;
+	bytes = buf_extend(&x->input, total);
+	for (size_t i = 0; i < total; i++)
+		bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+	assert_int_equal(sm_exec_collect(x, &r, NULL), 0);
+	assert_int_equal(r->out.length, total);
+	assert_int_equal(r->out.head, total);
+	assert_false(r->out.truncated);
+	assert_memory_equal(r->out.data, x->input.data, total);
+	sm_result_free(r);
+	sm_exec_close(x);
+	pthread_join(p.thread, NULL);
+}
+
+static void a_descriptor_cancels(void **state)
+{
+	struct peer p = {.sleeps = true};
+	struct sm_exec *x = open_pair(&p, -1, -1);
+	struct sm_error err = {0};
+	struct sm_result *r = NULL;
+	uint64_t one = 1;
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	x->cancel_fd = fd;
+	assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
+	assert_int_equal(sm_exec_collect(x, &r, &err), -ECANCELED);
+	assert_int_equal(err.kind, SM_ERROR_CANCELLED);
+	assert_null(r);
+	sm_exec_close(x);
+	pthread_join(p.thread, NULL);
+	close(fd);
+}
+
 static void *from_another_thread(void *arg)
 {
 	struct sm_exec *x = arg;
@@ -316,6 +384,100 @@ static void signals_and_sizes_from_another_thread(void **state)
 	assert_int_equal(o.status, 128 + SIGUSR2);
 }
 
+/* Turn by turn, whenever the descriptor says so. */
+static struct sm_outcome drive(struct peer *p, struct sm_exec *x)
+{
+	struct sm_outcome o = SM_OUTCOME_INIT;
+	struct pollfd fd = {.fd = sm_exec_fd(x, NULL), .events = POLLIN};
+	int r = 0;
+
+	assert_true(fd.fd >= 0);
+	assert_int_equal(sm_exec_fd(x, NULL), fd.fd);
+	while (r == 0) {
+		assert_int_equal(poll(&fd, 1, 20000), 1);
+		r = sm_exec_poll(x, NULL);
+	}
+	assert_int_equal(r, 1);
+	assert_int_equal(poll(&fd, 1, 0), 1); /* it stays so */
+	assert_int_equal(sm_exec_poll(x, NULL), 1);
+	assert_int_equal(sm_exec_wait(x, &o, NULL), 0);
+	sm_exec_close(x);
+	pthread_join(p->thread, NULL);
+	return o;
+}
+
+static void an_event_loop_drives_it(void **state)
+{
+	const size_t total = 3000001;
+	struct peer flood, none = {0};
+	struct reader r;
+	pthread_t thread;
+	int ends[2];
+
+	assert_int_equal(drive(&none, open_pair(&none, -1, -1)).status, 42);
+	/* A slow reader behind a pipe, and behind a socket. */
+	for (int i = 0; i < 2; i++) {
+		flood = (struct peer){.flood = total};
+		assert_int_equal(i ? socketpair(AF_UNIX, SOCK_STREAM, 0, ends) : pipe(ends), 0);
+		r = (struct reader){.fd = ends[0], .pause_us = 300};
+		assert_int_equal(pthread_create(&thread, NULL, read_all, &r), 0);
+		assert_int_equal(drive(&flood, open_pair(&flood, -1, ends[1])).status, 0);
+		close(ends[1]);
+		pthread_join(thread, NULL);
+		close(ends[0]);
+		assert_int_equal(r.got, total);
+	}
+}
+
+/* Input from a file, which no epoll takes, and from one socket that is its output, too. */
+static void an_event_loop_feeds_it(void **state)
+{
+	const size_t total = 1000003;
+	char name[] = "/tmp/test-pump.XXXXXX", out_name[] = "/tmp/test-pump.XXXXXX";
+	int in = mkstemp(name), out = mkstemp(out_name), ends[2];
+	struct peer p = {.echo = true};
+	uint8_t *data = calloc(1, total + 1);
+
+	assert_int_equal(pwrite_full(in, data, total, 0), 0);
+	assert_int_equal(drive(&p, open_pair(&p, in, out)).status, 0);
+	assert_int_equal(pread_full(out, data, total + 1, 0), total);
+
+	p = (struct peer){.echo = true};
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	assert_int_equal(write(ends[0], "hello", 5), 5);
+	shutdown(ends[0], SHUT_WR);
+	assert_int_equal(drive(&p, open_pair(&p, ends[1], ends[1])).status, 0);
+	assert_int_equal(read(ends[0], data, 6), 5);
+	close(ends[0]);
+	close(ends[1]);
+	close(in);
+	close(out);
+	unlink(name);
+	unlink(out_name);
+	free(data);
+}
+
+static int slow_call(void *arg, struct sm_error *err)
+{
+	usleep(20000);
+	return *(int *)arg ? error_set(err, SM_ERROR_LIMIT, E2BIG, "too much of it") : 7;
+}
+
+static void long_calls_tell_when_they_are_done(void **state)
+{
+	for (int fail = 0; fail < 2; fail++) {
+		struct sm_error err = {0};
+		struct sm_task *t;
+		struct pollfd fd;
+
+		assert_int_equal(sm_task_start(slow_call, &fail, &t, NULL), 0);
+		fd = (struct pollfd){.fd = sm_task_fd(t), .events = POLLIN};
+		assert_int_equal(poll(&fd, 1, 20000), 1);
+		assert_int_equal(sm_task_finish(t, &err), fail ? -E2BIG : 7);
+		assert_int_equal(err.kind, fail ? SM_ERROR_LIMIT : SM_ERROR_NONE);
+	}
+}
+
 static void detach_lets_go(void **state)
 {
 	struct peer p = {.sleeps = true};
@@ -335,7 +497,13 @@ int main(void)
 		cmocka_unit_test(output_reaches_every_kind_of_reader),
 		cmocka_unit_test(input_comes_back_whole),
 		cmocka_unit_test(broken_pipe_is_passed_on),
+		cmocka_unit_test(output_is_collected_within_its_limit),
+		cmocka_unit_test(input_from_memory_comes_back),
+		cmocka_unit_test(a_descriptor_cancels),
 		cmocka_unit_test(signals_and_sizes_from_another_thread),
+		cmocka_unit_test(an_event_loop_drives_it),
+		cmocka_unit_test(an_event_loop_feeds_it),
+		cmocka_unit_test(long_calls_tell_when_they_are_done),
 		cmocka_unit_test(detach_lets_go),
 	};
 

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+# The examples: programs of others, built from the public header and the library alone.
+
+examples() { # examples NAME...: compiles them into the working directory, as strictly as anybody might
+	needs cc
+	local e
+	for e; do
+		cc -std=c11 -Wall -Wextra -Werror -O1 -pthread -o "$e" "$SM_TOP/examples/$e.c" -I "$SM_TOP/include" -L "$SM_BIN/../lib" -l:libsupermachine.so.0
+	done
+	export LD_LIBRARY_PATH=$SM_BIN/../lib SUPERMACHINE_LIBEXEC=$SM_BIN
+}
+
+limit_hello=240
+test_hello() {
+	# sm_run: a command's output, input and outcome in one call; what does not run is an outcome too
+	examples hello
+	box
+	out -7 timeout 100 ./hello box sh -c 'read x; echo "got $x"; echo oops >&2; exit 7'
+	is "output" "$out" "got from outside"
+	has "errors and outcome" "$err" '^oops$'
+	has "outcome" "$err" 'hello: exited, status 7, [0-9.]+ s, [1-9][0-9]* KiB$'
+	out -127 timeout 100 ./hello box no-such-command
+	has "not found" "$err" 'hello: not-found, status 127'
+	out -125 timeout 60 ./hello no-such-image true
+	has "no image" "$err" 'no-such-image'
+	is "nothing is left" "$($sm ps -aq)" ""
+}
+
+limit_runner=300
+test_runner() {
+	# a pool of VMs: many jobs, each in one that nobody has used; what a job leaves is not there for the next
+	examples runner
+	box
+	local i
+	for i in 1 2 3 4 5 6; do
+		printf 'ls /tmp /left 2>/dev/null; echo me >/left; cat /left; echo $((%d * 7)); exit %d\n' $i $((i % 2)) >job$i
+	done
+	echo 'i=0; echo first; while [ $i -lt 3000 ]; do echo "line $i"; i=$((i+1)); done; echo last' >job7
+	out -1 timeout 280 ./runner box sh job1 job2 job3 job4 job5 job6 job7
+	for i in 1 2 3 4 5 6; do
+		has "job $i" "$(grep -A4 "== job$i:" <<<"$out" | tr '\n' ' ')" "== job$i: exited, status $((i % 2)) /tmp: job me $((i * 7)) "
+	done
+	has "much output" "$(grep -A99999 '== job7:' <<<"$out" | tr '\n' ' ')" '== job7: exited, status 0 first line 0 .* bytes \.\.\. .* line 2999 last'
+	has "accounts" "$err" 'runner: 7 leases, [0-9] served at once, 0 failures'
+	is "nothing is left" "$($sm ps -aq)" ""
+}
+
+limit_web=200
+test_web() {
+	# a server behind a port of its own
+	examples web
+	box
+	out timeout 150 ./web 8080 /passwd box httpd -f -p 8080 -h /etc
+	has "answer" "$out" '^HTTP/1\.[01] 200'
+	has "page" "$out" '^alice:x:1000'
+	is "nothing is left" "$($sm ps -aq)" ""
+}
