@@ -43,6 +43,7 @@
 #define POLL_LEAST_NS 10000U
 #define POLL_MOST_NS 100000U
 #define BOUNCE_MAX (4 * MIB) /* of one direction of a request that has buffers in a window */
+#define FORGET_TURN 16	     /* requests, after which a FORGET goes first */
 #define STOP FS_NUM_QUEUES   /* epoll's datum for the end; smaller ones are queues */
 
 struct fs_pool {
@@ -54,7 +55,8 @@ struct fs_pool {
 	int epoll, kick[FS_NUM_QUEUES], stop, later;
 	struct loop_source *source; /* of later */
 	unsigned num_threads;
-	cpu_set_t all_cpus;    /* that this process may use */
+	cpu_set_t all_cpus; /* that this process may use */
+	bool alone; /* there is only one: all threads are where the guest is, and who waits leaves it to others */
 	struct worker *paired; /* shares a CPU with the guest's thread; under the lock */
 	uint64_t pair_until, bulk_until;
 	pthread_t threads[VIRTIO_FS_MAX_THREADS];
@@ -69,6 +71,7 @@ struct fs_pool {
 	bool watched;		    /* and a thread sleeps that will */
 	bool polling;		    /* a thread looks at the request queue */
 	uint64_t poll_ns, quiet_since;
+	unsigned turn;	    /* requests taken */
 	unsigned busy;	    /* threads that touch guest memory */
 	unsigned idle;	    /* threads that wait in epoll */
 	const char *broken; /* why the device is; NULL: it is not */
@@ -204,14 +207,20 @@ static void end_session_locked(struct fs_pool *p)
 	(void)p->serve(p->arg, &in, 1, &out, 1);
 }
 
-/* The next request of any queue; false when there is none (or no more, for the device is broken). */
+/*
+ * The next request of any queue; false when there is none (or no more, for the device is broken). What somebody waits
+ * for comes first, but not for ever.
+ */
 static bool take_locked(struct worker *w)
 {
 	struct fs_pool *p = w->pool;
+	unsigned first;
 
 	if (p->running && p->stale)
 		end_session_locked(p);
-	for (unsigned q = 0; q < FS_NUM_QUEUES && p->running && !p->broken; q++) {
+	first = p->turn++ % FORGET_TURN ? FS_QUEUE_REQUEST : FS_QUEUE_HIPRIO;
+	for (unsigned i = 0; i < FS_NUM_QUEUES && p->running && !p->broken; i++) {
+		unsigned q = (first + i) % FS_NUM_QUEUES;
 		int r = virtq_pop(queue_of(p, q), &w->chain);
 
 		w->queue = q;
@@ -239,7 +248,8 @@ static void serve_locked(struct worker *w)
 	if (w->chain.len_read + w->chain.len_write > BULK)
 		p->bulk_until = time_now_ns() + BULK_NS;
 	p->busy++;
-	share_locked(p);
+	if (w->queue == FS_QUEUE_REQUEST) /* a FORGET is done before another thread would be awake */
+		share_locked(p);
 	pthread_mutex_unlock(&p->lock);
 	n = serve(p, &w->chain);
 	pthread_mutex_lock(&p->lock);
@@ -323,7 +333,7 @@ static void drain_locked(struct worker *w)
 	do
 		while (take_locked(w))
 			serve_locked(w);
-	while ((!w->pinned && poll_locked(p)) || arm_locked(p));
+	while ((!w->pinned && !p->alone && poll_locked(p)) || arm_locked(p));
 }
 
 /* ---------------------------------------------------------------------------------------------- threads */
@@ -494,6 +504,9 @@ int fs_pool_new(struct virtio_device *dev, const struct virtio_fs_options *optio
 	for (unsigned q = 0; q < FS_NUM_QUEUES; q++)
 		p->kick[q] = -1;
 	if (sched_getaffinity(0, sizeof(p->all_cpus), &p->all_cpus) < 0)
+		p->pair = NULL;
+	p->alone = p->pair && CPU_COUNT(&p->all_cpus) == 1;
+	if (p->alone)
 		p->pair = NULL;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->quiet, NULL);
