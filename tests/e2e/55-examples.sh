@@ -45,6 +45,20 @@ test_runner() {
 	is "nothing is left" "$($sm ps -aq)" ""
 }
 
+limit_warm=300
+test_warm() {
+	# an interpreter is warmed up once; every run goes on from there, and none sees another
+	examples warm
+	box
+	local interpreter='n=$(cat /proc/uptime); touch /tmp/warm; while read -r line; do eval "$line"; done'
+	out -3 timeout 200 ./warm ready box sh -c "$interpreter" <<<'mine=1; echo "was up: ${n:+yes}"; exit 3'
+	is "first" "$out" "was up: yes"
+	out timeout 90 ./warm ready <<<'echo "n ${n:+set} mine ${mine:-not set}"'
+	is "second" "$out" "n set mine not set"
+	out $sm snapshot rm ready
+	is "nothing is left" "$($sm ps -aq)" ""
+}
+
 limit_web=200
 test_web() {
 	# a server behind a port of its own
