@@ -231,7 +231,8 @@ SM_PUBLIC const char *sm_reason_name(enum sm_reason reason);
 
 /** One step of a VM's life and how long it took. */
 struct sm_stage {
-	char name[SM_STAGE_NAME_SIZE]; /**< "prepare", "monitor", "boot" or "restore", "setup", "command" ... */
+	char name[SM_STAGE_NAME_SIZE]; /**< "prepare", "monitor", "boot" or "restore", "setup", "command" ...; "A.B" is
+					  part of A. */
 	uint64_t ns;
 };
 
@@ -391,6 +392,7 @@ struct sm_vm_options {
 	/** "PATH[:OPTIONS]", a file system in memory there; OPTIONS: size=SIZE, mode=OCTAL, exec, noexec (the default),
 	 * rw. At most 32. */
 	const char *const *tmpfs;
+	bool trace; /**< The outcome's stages tell the monitor's own steps, too: "monitor.devices" ... */
 	bool cold; /**< Boot. Else it starts from a base snapshot of its memory size and CPUs, which is made if there is
 		      none yet. */
 	/**

@@ -137,5 +137,7 @@ void cli_outcome_json(struct json *j, const struct sm_outcome *o);
 /* Writes the outcome as JSON to `path`, replacing it atomically. */
 int cli_outcome_write(const char *path, const char *image, const char *vm, const struct sm_outcome *o,
 		      struct sm_error *err);
+/* Prints the stages with their times on standard error; a part is indented below the stage that it is part of. */
+void cli_outcome_trace(const struct sm_outcome *o);
 
 #endif

@@ -14,7 +14,7 @@
 #include "cli/session.h"
 
 struct run_values {
-	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only;
+	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only, trace;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal, *cidfile, *pull,
 		*network, *snapshot;
 	struct opt_list env, env_file, labels, volumes, ports, hosts, tmpfs;
@@ -65,6 +65,7 @@ static const struct opt options[] = {
 	 "boot, instead of starting from a base snapshot; see supermachine snapshots"},
 	{0, "snapshot", OPT_TEXT, V(snapshot), "NAME", "go on from a snapshot of a VM: the same as restore NAME"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
+	{0, "trace", OPT_FLAG, V(trace), NULL, "print at the end how long each stage of it took"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
 	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
 	{0, "network", OPT_TEXT, V(network), "none", NULL, .choices = "none"},
@@ -117,8 +118,9 @@ static int check(struct cli *cli, const struct run_values *v)
 {
 	if (v->stop_signal && text_signal(v->stop_signal) < 0)
 		return cli_usage(cli, NULL, "no such signal: %s", v->stop_signal);
-	if (v->detach && v->outcome)
-		return cli_usage(cli, "later: supermachine inspect VM", "--outcome needs a run that waits, not -d");
+	if (v->detach && (v->outcome || v->trace))
+		return cli_usage(cli, "later: supermachine inspect VM", "%s needs a run that waits, not -d",
+				 v->outcome ? "--outcome" : "--trace");
 	if (v->rm && v->keep)
 		return cli_usage(cli, NULL, "--rm and --keep exclude each other");
 	if (v->pull && streq(v->pull, "always"))
@@ -171,6 +173,7 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.hosts = v->hosts.v;
 	o.tmpfs = v->tmpfs.v;
 	o.read_only = v->read_only;
+	o.trace = v->trace;
 	r = sm_vm_start(run->cli->client, &o, &run->vm, err);
 	cli_progress_clear(run->cli);
 	return r;
@@ -201,6 +204,8 @@ static void report(struct run *run)
 	if (run->v->outcome &&
 	    cli_outcome_write(run->v->outcome, run->image, run->vm ? sm_vm_id(run->vm) : NULL, &run->outcome, &err) < 0)
 		cli_fail(run->cli, &err, "");
+	if (run->v->trace)
+		cli_outcome_trace(&run->outcome);
 }
 
 /* Our own failure, as an outcome. */

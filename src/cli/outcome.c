@@ -86,3 +86,30 @@ int cli_outcome_write(const char *path, const char *image, const char *vm, const
 	json_done(&j);
 	return r < 0 ? error_sys(err, -r, "--outcome %s", path) : 0;
 }
+
+static void print_stage(const struct sm_stage *s, const char *indent, const char *name)
+{
+	fprintf(stderr, "%s%-*s %9.1f ms\n", indent, 20 - (int)strlen(indent), name, (double)s->ns / 1e6);
+}
+
+void cli_outcome_trace(const struct sm_outcome *o)
+{
+	unsigned n = MIN(o->num_stages, SM_MAX_STAGES), parts = 0;
+	uint64_t total = 0;
+
+	/* The parts of a stage come before it in time, and behind it in print. */
+	for (unsigned i = 0; i < n; i++) {
+		const struct sm_stage *s = &o->stages[i];
+		const char *dot = strchr(s->name, '.');
+
+		if (dot) {
+			parts++;
+			continue;
+		}
+		print_stage(s, "", s->name);
+		total += s->ns;
+		for (; parts; parts--)
+			print_stage(s - parts, "  ", strchr(s[-(int)parts].name, '.') + 1);
+	}
+	fprintf(stderr, "%-20s %9.1f ms\n", "all", (double)total / 1e6);
+}

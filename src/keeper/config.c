@@ -298,5 +298,6 @@ int monitor_config(struct keeper *k, struct monitor_files *f, int control, int a
 	rj_put_u64(vsock, "agent", (uint64_t)agent);
 	json_object_set_new(o, "vsock", vsock);
 	rj_put_bool(o, "seal", true);
+	rj_put_bool(o, "trace", k->rec.trace);
 	return rj_dump(o, ret, err);
 }

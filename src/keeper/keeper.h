@@ -62,6 +62,7 @@ struct monitor {
 	int pidfd, control, console;
 	struct loop_source *pid_src, *control_src, *console_src, *kill_timer;
 	bool started, stopping;
+	uint64_t step_ns;	      /* when the last of its steps to the start was done, since its own start */
 	char reason[32], detail[256]; /* of its exit event; "" until then */
 	int disk_error;		      /* errno of a disk that the host could not serve; want of space goes first */
 	char tail[CONSOLE_TAIL];      /* the console's last bytes */

@@ -125,6 +125,18 @@ static void handle_saved(struct keeper *k, json_t *event)
 		snapshot_saved(k, error, (uint64_t)json_integer_value(json_object_get(event, "memory_bytes")));
 }
 
+/* One of the steps that make up the stage "monitor"; the monitor counts from its start. */
+static void note_step(struct keeper *k, json_t *event)
+{
+	uint64_t ns = (uint64_t)json_integer_value(json_object_get(event, "ns"));
+	char step[12], name[SM_STAGE_NAME_SIZE];
+
+	copy_member(event, "stage", step, sizeof(step));
+	snprintf(name, sizeof(name), "monitor.%s", step);
+	vm_outcome_stage(&k->exit.outcome, name, ns - MIN(ns, k->mon.step_ns));
+	k->mon.step_ns = ns;
+}
+
 static void handle_event(struct keeper *k, const char *text, size_t len)
 {
 	json_t *o = json_loadb(text, len, 0, NULL);
@@ -135,6 +147,8 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 		k->mon.started = true;
 		keeper_stage(k, "monitor");
 		keeper_listen(k);
+	} else if (streq(event, "trace") && !k->mon.started) {
+		note_step(k, o);
 	} else if (streq(event, "exit")) {
 		copy_member(o, "reason", k->mon.reason, sizeof(k->mon.reason));
 		copy_member(o, "detail", k->mon.detail, sizeof(k->mon.detail));

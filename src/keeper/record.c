@@ -162,6 +162,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 		rj_put_strv(o, "tmpfs", r->tmpfs);
 	if (r->read_only)
 		rj_put_bool(o, "read_only", true);
+	if (r->trace)
+		rj_put_bool(o, "trace", true);
 	if (r->ports)
 		rj_put_strv(o, "ports", r->ports);
 	rj_put_bool(o, "tty", r->tty);
@@ -236,6 +238,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->hosts = rj_strv(j, "hosts", false);
 	r->tmpfs = rj_strv(j, "tmpfs", false);
 	r->read_only = rj_bool(j, "read_only");
+	r->trace = rj_bool(j, "trace");
 	r->tty = rj_bool(j, "tty");
 	r->stdin_open = rj_bool(j, "stdin_open");
 	r->rows = (uint16_t)rj_u64(j, "rows", 0, UINT16_MAX);

@@ -81,7 +81,7 @@ struct vm_record {
 	char **dns;
 	char **hosts; /* "ADDRESS NAME" */
 	char **tmpfs; /* proto_setup's */
-	bool read_only;
+	bool read_only, trace;
 	char **ports; /* "ADDRESS HOST GUEST", ADDRESS "*" for all of the host's, HOST 0 for a free one (lib/ports.c) */
 	bool tty, stdin_open;
 	uint16_t rows, cols;

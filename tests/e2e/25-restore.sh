@@ -29,6 +29,9 @@ test_first_and_second() {
 		[ "$(stage $f.json restore)" != null ] || fail "$f did not restore: $(cat $f.json)"
 		is "boot of $f" "$(stage $f.json boot)" null
 	done
+	out run_box --trace box echo four
+	is "output" "$out" four
+	echo "$err" | tr -s ' ' | grep -qx ' devices [0-9.]* ms' && echo "$err" | tr -s ' ' | grep -qx 'restore [0-9.]* ms' || fail "$err"
 	is "bases" "$(bases | jq length)" 1
 	is "VMs left" "$($sm ps -aq)" ""
 }
