@@ -561,7 +561,8 @@ struct sm_snapshot_info {
 };
 /**
  * Saves a running VM under a name ([a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63, not beginning with "base-" or "failed-";
- * -EEXIST when there is one). The VM goes on; *ret_pause_ns (may be NULL) is how long all of it stood still. What its
+ * -EEXIST when there is one). The VM goes on; *ret_pause_ns (may be NULL) is how long all of it stood still; its
+ * processes are stopped a little earlier and go on a little later. What its
  * disk holds is shared with the snapshot from then on, and neither can change that for the other. -EOPNOTSUPP for a VM
  * with directories of the host. On failure the VM goes on as if nothing had been. Start VMs from it by
  * sm_vm_options.snapshot.

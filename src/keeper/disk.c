@@ -17,6 +17,8 @@
 
 #include "base/cleanup.h"
 
+#define NEW_TOP "top.new"
+
 static void name_of(unsigned layer, char name[static 24])
 {
 	snprintf(name, 24, "layer.%u", layer);
@@ -45,28 +47,30 @@ unsigned disk_layers(int dirfd)
 	return is_top(dirfd, name) ? n - 1 : n;
 }
 
+int disk_new_top(int dirfd)
+{
+	int fd;
+
+	unlinkat(dirfd, NEW_TOP, 0); /* what a freeze that was not finished left */
+	fd = openat(dirfd, NEW_TOP, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
 int disk_freeze(int dirfd, unsigned layers)
 {
 	char name[24];
-	_fd_ int top = -1;
-	int r;
 
 	name_of(layers, name);
 	if (layers >= VM_MAX_LAYERS)
 		return -E2BIG;
-	unlinkat(dirfd, name, 0); /* what a freeze that was not finished left */
-	unlinkat(dirfd, "top.new", 0);
-	top = openat(dirfd, "top.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (top < 0)
-		return -errno;
-	if (linkat(dirfd, "top", dirfd, name, 0) < 0)
-		r = -errno;
-	else if (renameat(dirfd, "top.new", dirfd, "top") < 0)
-		r = -errno;
-	else
-		return TAKE_FD(top);
-	unlinkat(dirfd, "top.new", 0);
-	return r;
+	if (linkat(dirfd, "top", dirfd, name, 0) < 0) {
+		if (errno != EEXIST)
+			return -errno;
+		unlinkat(dirfd, name, 0); /* the same */
+		if (linkat(dirfd, "top", dirfd, name, 0) < 0)
+			return -errno;
+	}
+	return renameat(dirfd, NEW_TOP, dirfd, "top") < 0 ? -errno : 0;
 }
 
 void disk_unfreeze(int dirfd, unsigned layers)
@@ -91,7 +95,6 @@ int disk_reset(int dirfd, unsigned layers)
 		if (unlinkat(dirfd, name, 0) < 0)
 			return -errno;
 	}
-	unlinkat(dirfd, "top.new", 0);
-	top = openat(dirfd, "top.new", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return top < 0 || renameat(dirfd, "top.new", dirfd, "top") < 0 ? -errno : 0;
+	top = disk_new_top(dirfd);
+	return top < 0 ? top : renameat(dirfd, NEW_TOP, dirfd, "top") < 0 ? -errno : 0;
 }

@@ -82,6 +82,12 @@ struct pause {
 	uint64_t time_left; /* of the command's time limit, when it was paused; 0: none */
 };
 
+/* How the monitor is to save the guest (monitor_snapshot). */
+struct monitor_saving {
+	int fds[3]; /* state, memory, top; -1: not open */
+	bool stay, unsynced;
+};
+
 /* A snapshot of a running VM on its way (snapshot.c). */
 struct saving {
 	enum { SAVING_NOTHING, SAVING_HOLD, SAVING_FREEZE, SAVING_MEMORY } stage;
@@ -89,8 +95,8 @@ struct saving {
 	int dirfd;	 /* where it goes */
 	unsigned layers; /* that the disk has below the top which is frozen */
 	uint64_t pause_ns;
-	bool suspend;	       /* into the VM's own directory, and it ends then */
-	bool unsynced;	       /* nobody is to find it after a power cut */
+	bool suspend; /* into the VM's own directory, and it ends then */
+	struct monitor_saving files;
 	struct client *client; /* who waits, NULL: nobody any more */
 	uint32_t ch;
 };
@@ -180,8 +186,10 @@ int resume_prepare(struct keeper *k, struct sm_error *err) MUST_CHECK;
 int resume_done(struct keeper *k) MUST_CHECK; /* it goes on: what it went on from is no more */
 /* disk.c: the layers of a VM's disk, in its directory (record.h) */
 unsigned disk_layers(int dirfd);
-/* Makes the top a layer and puts an empty one in its place, which it gives (a descriptor); what writes to the old one
- * is to go on in it. And takes that back. */
+/* An empty file that is to be the next top: a descriptor. */
+int disk_new_top(int dirfd) MUST_CHECK;
+/* Makes the top a layer and puts that one in its place; what writes to the old one is to go on in it. And takes that
+ * back. */
 int disk_freeze(int dirfd, unsigned layers) MUST_CHECK;
 void disk_unfreeze(int dirfd, unsigned layers);
 /* Goes back to these layers, under an empty top; nothing writes to it. */
@@ -196,13 +204,12 @@ int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err) MUS
 bool out_of_space(int error);
 /* Has the guest saved into new files `state` and `memory`; snapshot_frozen, then keeper_saved or snapshot_saved
  * follows, or one of these alone with an error. */
-/* dirfd: where; top: the new top of its writable disk, -1: the disk stays as it is; stay: the guest stands still from
- * then on, until monitor_pause lets it go on; unsynced: the files need not outlive a power cut. */
-struct monitor_saving {
-	int dirfd, top;
-	bool stay, unsynced;
-};
-int monitor_snapshot(struct keeper *k, const struct monitor_saving *how, struct sm_error *err) MUST_CHECK;
+/* top: the new top of its writable disk, -1: the disk stays as it is; stay: the guest stands still from then on, until
+ * monitor_pause lets it go on; unsynced: the files need not outlive a power cut. */
+/* Makes the two files in this directory. */
+int monitor_saving_open(struct monitor_saving *s, int dirfd) MUST_CHECK;
+void monitor_saving_close(struct monitor_saving *s);
+int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err) MUST_CHECK;
 void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
 int monitor_pause(struct keeper *k, bool pause) MUST_CHECK; /* 0 or -errno; pause_done follows */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */

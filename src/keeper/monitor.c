@@ -100,18 +100,31 @@ static void keep_stats(struct keeper *k, const char *text, size_t len)
 		log_debug("keeper", "stats: %s", strerror(errno));
 }
 
-int monitor_snapshot(struct keeper *k, const struct monitor_saving *how, struct sm_error *err)
+int monitor_saving_open(struct monitor_saving *s, int dirfd)
 {
-	_fd_ int state = openat(how->dirfd, "state", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	_fd_ int memory = state < 0 ? -1 : openat(how->dirfd, "memory", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	int fds[3] = {state, memory, how->top}, n, r;
-	char text[80];
+	static const char *const names[] = {"state", "memory"};
 
-	if (memory < 0)
-		return error_sys(err, errno, "make the snapshot's files");
-	n = snprintf(text, sizeof(text), "{\"cmd\":\"snapshot\"%s%s}", how->stay ? ",\"stay\":true" : "",
-		     how->unsynced ? ",\"unsynced\":true" : "");
-	r = fd_send(k->mon.control, text, (size_t)n, fds, how->top < 0 ? 2 : 3);
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		s->fds[i] = openat(dirfd, names[i], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (s->fds[i] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+void monitor_saving_close(struct monitor_saving *s)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(s->fds); i++)
+		s->fds[i] = fd_close(s->fds[i]);
+}
+
+int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err)
+{
+	char text[80];
+	int n = snprintf(text, sizeof(text), "{\"cmd\":\"snapshot\"%s%s}", s->stay ? ",\"stay\":true" : "",
+			 s->unsynced ? ",\"unsynced\":true" : "");
+	int r = fd_send(k->mon.control, text, (size_t)n, s->fds, s->fds[2] < 0 ? 2 : 3);
+
 	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
 }
 

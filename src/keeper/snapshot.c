@@ -27,6 +27,7 @@ static void finish(struct keeper *k, const struct keeper_snapshot_reply *m, int 
 	struct saving *s = &k->saving;
 
 	s->dirfd = fd_close(s->dirfd);
+	monitor_saving_close(&s->files);
 	s->stage = SAVING_NOTHING;
 	server_snapshot_done(k, m, error, text);
 	s->client = NULL;
@@ -47,6 +48,28 @@ static int check(const struct keeper *k, bool suspend)
 	return k->rec.num_mounts ? -EOPNOTSUPP : 0;
 }
 
+static bool has_disk(const struct keeper *k)
+{
+	return k->rec.disk_template != NULL;
+}
+
+/* All that can be done before the processes stand still. */
+static int prepare(struct keeper *k, const char *dir)
+{
+	struct saving *s = &k->saving;
+	int r;
+
+	s->dirfd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : suspend_open(k);
+	if (s->dirfd < 0)
+		return dir ? -errno : s->dirfd;
+	r = monitor_saving_open(&s->files, s->dirfd);
+	if (r < 0 || !has_disk(k))
+		return r;
+	s->layers = disk_layers(k->dirfd);
+	s->files.fds[2] = disk_new_top(k->dirfd);
+	return MIN(s->files.fds[2], 0);
+}
+
 int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
 {
 	struct saving *s = &k->saving;
@@ -55,12 +78,12 @@ int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
 	if (r < 0)
 		return r;
 	s->suspend = !dir;
-	s->unsynced = unsynced;
-	s->dirfd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : suspend_open(k);
-	if (s->dirfd < 0)
-		return dir ? -errno : s->dirfd;
-	r = agent_hold(k, true);
+	s->files = (struct monitor_saving){.fds = {-1, -1, -1}, .stay = !dir, .unsynced = unsynced};
+	r = prepare(k, dir);
+	if (r == 0)
+		r = agent_hold(k, true);
 	if (r < 0) {
+		monitor_saving_close(&s->files);
 		s->dirfd = fd_close(s->dirfd);
 		return r;
 	}
@@ -68,26 +91,14 @@ int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
 	return 0;
 }
 
-static bool has_disk(const struct keeper *k)
-{
-	return k->rec.disk_template != NULL;
-}
-
 static int save(struct keeper *k, struct sm_error *err)
 {
 	struct saving *s = &k->saving;
-	struct monitor_saving how = {.dirfd = s->dirfd, .stay = s->suspend, .unsynced = s->unsynced};
-	_fd_ int top = -1;
-	int r;
+	int r = has_disk(k) ? disk_freeze(k->dirfd, s->layers) : 0;
 
-	if (has_disk(k)) {
-		s->layers = disk_layers(k->dirfd);
-		top = disk_freeze(k->dirfd, s->layers);
-		if (top < 0)
-			return error_sys(err, -top, "freeze the disk");
-	}
-	how.top = top;
-	r = monitor_snapshot(k, &how, err);
+	if (r < 0)
+		return error_sys(err, -r, "freeze the disk");
+	r = monitor_snapshot(k, &s->files, err);
 	if (r < 0 && has_disk(k))
 		disk_unfreeze(k->dirfd, s->layers);
 	return r;
@@ -150,7 +161,7 @@ static int sync_layer(const struct keeper *k, struct sm_error *err)
 	char layer[24];
 	int r;
 
-	if (!has_disk(k) || k->saving.unsynced)
+	if (!has_disk(k) || k->saving.files.unsynced)
 		return 0;
 	snprintf(layer, sizeof(layer), "layer.%u", k->saving.layers);
 	r = sync_file(k->dirfd, layer);

@@ -76,10 +76,14 @@ void keeper_setup_done(struct keeper *k)
 
 void keeper_prepared(struct keeper *k)
 {
+	struct monitor_saving files = {.fds = {-1, -1, -1}};
 	struct sm_error err = {0};
+	int r = monitor_saving_open(&files, k->dirfd);
 
 	keeper_stage(k, "setup");
-	if (monitor_snapshot(k, &(struct monitor_saving){.dirfd = k->dirfd, .top = -1}, &err) < 0)
+	r = r < 0 ? error_sys(&err, -r, "make the base's files") : monitor_snapshot(k, &files, &err);
+	monitor_saving_close(&files);
+	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
 }
 
@@ -396,6 +400,7 @@ static int start(struct keeper *k, struct sm_error *err)
 static void done(struct keeper *k)
 {
 	fd_close(k->saving.dirfd);
+	monitor_saving_close(&k->saving.files);
 	free(k->suspended);
 	k->agent = link_free(k->agent);
 	server_done(k);
@@ -428,7 +433,7 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 		.args = *args,
 		.dirfd = -1,
 		.listen_fd = -1,
-		.saving = {.dirfd = -1},
+		.saving = {.dirfd = -1, .files = {.fds = {-1, -1, -1}}},
 		.log = {.fd = -1},
 		.mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}, .workingset = -1}};
 	struct sm_error own = {0};

@@ -573,8 +573,9 @@ static void unfinished_freeze(void **state)
 	assert_int_equal(disk_layers(fd), 0);
 	assert_int_equal(linkat(fd, "top", fd, "layer.0", 0), 0);
 	assert_int_equal(disk_layers(fd), 0);
-	top = disk_freeze(fd, 0);
+	top = disk_new_top(fd);
 	assert_true(top >= 0);
+	assert_int_equal(disk_freeze(fd, 0), 0);
 	assert_int_equal(disk_layers(fd), 1);
 	assert_int_equal(write(top, "more", 4), 4);
 	close(top);

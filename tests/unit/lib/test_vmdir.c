@@ -189,6 +189,50 @@ static void truth_is_derived(void **state)
 	close(dir);
 }
 
+/* One with the directory of a suspended VM and without a keeper is suspended, whatever else is known of it. */
+static void suspended_until_stopped(void **state)
+{
+	struct vm_start s = {
+		.host_boot_id = "another boot", .boot_id = "another boot", .socket = "/nonexistent/socket"};
+	struct sm_outcome outcome = SM_OUTCOME_INIT;
+	struct place *p = *state;
+	struct sm_vm_info **list;
+	struct sm_error err = {0};
+	struct vm_view v;
+	struct sm_vm *vm;
+	size_t count;
+	char *json;
+	int dir;
+
+	assert_int_equal(create(p->client, "aaaa00000001", "s", NULL), 0);
+	dir = vmdir_open(p->client, "aaaa00000001", NULL);
+	assert_int_equal(vm_start_format(&s, &json, NULL), 0);
+	assert_int_equal(write_file_atomic_at(dir, "start.json", json, strlen(json), 0600), 0);
+	free(json);
+	assert_int_equal(mkdirat(dir, VM_SUSPENDED, 0700), 0);
+	assert_int_equal(sm_vm_open(p->client, "s", &vm, NULL), 0);
+	for (int look = 0; look < 2; look++) { /* the first one derives how its keeper ended */
+		assert_int_equal(vm_view(p->client, "aaaa00000001", &v, NULL), 0);
+		assert_int_equal(v.state, SM_VM_SUSPENDED);
+	}
+	assert_int_equal(sm_vm_list(p->client, false, &list, &count, NULL), 0);
+	assert_int_equal(count, 0);
+	sm_vm_list_free(list, count);
+	assert_int_equal(sm_vm_wait(vm, 0, &outcome, &err), -EHOSTDOWN);
+	assert_int_equal(sm_vm_suspend(vm, &err), -ESRCH);
+	assert_non_null(strstr(err.message, "is suspended"));
+	assert_int_equal(sm_vm_remove(vm, false, NULL), -EBUSY);
+	assert_int_equal(sm_vm_stop(vm, 0, NULL), 0);
+	assert_int_equal(sm_vm_wait(vm, 0, &outcome, NULL), 0);
+	assert_int_equal(outcome.reason, SM_REASON_STOPPED);
+	assert_int_equal(sm_vm_resume(vm, NULL), -EALREADY);
+	assert_int_equal(mkdirat(dir, VM_SUSPENDED, 0700), 0);
+	assert_int_equal(sm_vm_remove(vm, true, NULL), 0);
+	assert_true(vmdir_open(p->client, "aaaa00000001", NULL) < 0);
+	sm_vm_close(vm);
+	close(dir);
+}
+
 struct racer {
 	struct sm_client *client;
 	int number, won;
@@ -233,6 +277,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_taken_name_is_refused_and_freed, setup, teardown),
 		cmocka_unit_test_setup_teardown(sweep_takes_litter_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(truth_is_derived, setup, teardown),
+		cmocka_unit_test_setup_teardown(suspended_until_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(each_name_goes_to_one, setup, teardown),
 	};
 
