@@ -529,6 +529,8 @@ struct sm_logs_options {
 	int stdout_fd, stderr_fd; /**< Where to write; -1: leave that stream out. */
 	int cancel_fd;		  /**< Stop (-ECANCELED) when this becomes readable; -1: none. */
 	int64_t since_ns;	  /**< Only what was printed from this time on; 0: all. */
+	int64_t until_ns;	  /**< Only what was printed before; 0: all. Following ends there, too. */
+	uint32_t exec;		  /**< Of a detached command instead (sm_exec_number). Following ends with it. */
 };
 #define SM_LOGS_OPTIONS_INIT                                                                                           \
 	{                                                                                                              \
@@ -538,6 +540,40 @@ struct sm_logs_options {
 SM_PUBLIC int sm_vm_logs(struct sm_vm *vm, const struct sm_logs_options *options, struct sm_error *err);
 /** The guest's console (kernel messages), as text to sm_free. */
 SM_PUBLIC int sm_vm_console(struct sm_vm *vm, char **ret, struct sm_error *err);
+
+/* ------------------------------------------------------------------------------------------ events */
+
+/** Something that has happened. Owned by the caller of the function that gets it. */
+struct sm_event {
+	int64_t time_ns;
+	const char *type; /**< "vm" or "image". */
+	/** Of a VM: create, start, exec_start, exec_die, kill, pause, unpause, suspend, resume, oom, die, stop,
+	 * destroy. Of an image: load, tag, untag, delete. More may come. */
+	const char *action;
+	const char *id, *name;	       /**< Of the VM or image; name "": none. */
+	const char *image;	       /**< A VM's; else "". */
+	const char *const *labels;     /**< A VM's "K=V"; NULL: none. */
+	const char *const *attributes; /**< "K=V": exitCode, reason, signal, command; NULL: none. */
+};
+struct sm_events_options {
+	size_t size;
+	int64_t since_ns; /**< Also what has happened from this time on; 0: only what is to come. */
+	int64_t until_ns; /**< Only what happened before; 0: no end. */
+	bool follow;	  /**< Wait for what is to come, up to until_ns. */
+	int cancel_fd;	  /**< Stop when this becomes readable; -1: none. */
+	int (*event)(void *arg, const struct sm_event *e); /**< Called for each, in order; not 0: stop. Required. */
+	void *arg;
+};
+#define SM_EVENTS_OPTIONS_INIT                                                                                         \
+	{                                                                                                              \
+		.size = sizeof(struct sm_events_options), .cancel_fd = -1                                              \
+	}
+/**
+ * What has happened in this client's home, by whichever program. It is written down without anybody watching; how far
+ * back it goes is limited by size (4 to 8 MiB for VMs that are gone, 128 to 256 KiB for each that is there). One that
+ * stops before `until_ns` was told to.
+ */
+SM_PUBLIC int sm_events(struct sm_client *client, const struct sm_events_options *options, struct sm_error *err);
 
 /* --------------------------------------------------------------------------------------- snapshots */
 
@@ -632,9 +668,10 @@ struct sm_exec_options {
 	 */
 	size_t output_max;
 	int cancel_fd; /**< sm_exec_wait and sm_exec_collect give up (-ECANCELED) when this is readable; -1: none. */
-	/** It goes on without its handle and its output is dropped: sm_vm_exec returns when it runs, fails when it
-	 * cannot be started (-ENOENT, -EACCES), and the handle is good for sm_exec_close alone. Not with tty or
-	 * stdin_open. */
+	/** It goes on without its handle, and what it prints is kept in a log of its own (the last 1 to 2 MiB):
+	 * sm_vm_exec returns when it runs, fails when it cannot be started (-ENOENT, -EACCES), and the handle is good
+	 * for sm_exec_number and sm_exec_close alone. With stdin_open its input stays open for sm_vm_exec_attach. At
+	 * most 512 run in a VM (-EMFILE). */
 	bool detach;
 };
 #define SM_EXEC_OPTIONS_INIT                                                                                           \
@@ -703,6 +740,32 @@ SM_PUBLIC int sm_exec_detach(struct sm_exec *exec, struct sm_error *err);
 /** Lets go of the streams. A command of sm_vm_exec that still runs gets SIGHUP; one of sm_vm_attach goes on, unless it
  * had waited for that: then its VM ends. */
 SM_PUBLIC struct sm_exec *sm_exec_close(struct sm_exec *exec);
+
+/* Detached commands (sm_exec_options.detach) are found again by a number, which counts from 1 in each run of a VM. */
+
+/** The number of a detached command; 0: it is not one. */
+SM_PUBLIC uint32_t sm_exec_number(const struct sm_exec *exec);
+
+/** A detached command as it was at one moment. */
+struct sm_exec_info {
+	uint32_t number;
+	const char *const *argv;
+	const char *user; /**< As it was asked for; "": the container's. */
+	bool running, tty, stdin_open;
+	uint32_t pid;			 /**< In the guest. */
+	int64_t started_ns, finished_ns; /**< finished 0: it runs, or ended with its keeper. */
+	struct sm_outcome outcome;	 /**< Unless running. */
+};
+/** Those of a VM's present run, or of its last: all that run and the last 64 that have ended. Freed by
+ * sm_exec_list_free. */
+SM_PUBLIC int sm_vm_exec_list(struct sm_vm *vm, struct sm_exec_info ***ret, size_t *ret_count, struct sm_error *err);
+SM_PUBLIC void sm_exec_list_free(struct sm_exec_info **list, size_t count);
+/** Sends it a signal (Linux x86 number). -ESRCH when it has ended, -ENOENT when there is none. */
+SM_PUBLIC int sm_vm_exec_kill(struct sm_vm *vm, uint32_t number, int signal, struct sm_error *err);
+/** Joins it: its output from now on (sm_vm_logs has what came before), and its input if it has one. One client at a
+ * time (-EBUSY). It goes on when the handle is closed. Of the options those count that do for sm_vm_attach. */
+SM_PUBLIC int sm_vm_exec_attach(struct sm_vm *vm, uint32_t number, const struct sm_exec_options *options,
+				struct sm_exec **ret, struct sm_error *err);
 
 /* ---------------------------------------------------------------------------------------- all in one call */
 

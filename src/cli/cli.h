@@ -43,7 +43,8 @@ enum operand_kind {
 	OPERAND_ANY,
 	OPERAND_VERB,
 	OPERAND_SNAPSHOT,
-	OPERAND_COPY /* a file here, or VM:PATH */
+	OPERAND_EXEC, /* a VM, then numbers of its detached commands */
+	OPERAND_COPY  /* a file here, or VM:PATH */
 };
 enum verb_group { GROUP_RUN, GROUP_VMS, GROUP_IMAGES, GROUP_HOST, GROUP_HIDDEN };
 
@@ -64,12 +65,12 @@ struct verb {
 };
 #define VERB_OPTS(array, type) .opts = (array), .num_opts = ARRAY_SIZE(array), .values_size = sizeof(type)
 
-extern const struct verb verb_run, verb_exec, verb_ps, verb_start, verb_stop, verb_restart, verb_kill, verb_pause,
-	verb_unpause, verb_suspend, verb_resume, verb_snapshot, verb_restore, verb_branch, verb_rm, verb_attach,
-	verb_cp, verb_port, verb_stats, verb_logs, verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune,
-	verb_inspect, verb_fs_mount, verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec,
-	verb_doctor, verb_version, verb_completion, verb_help, verb_complete, verb_snapshots, verb_snapshot_rm,
-	verb_snapshot_prune;
+extern const struct verb verb_run, verb_exec, verb_exec_ls, verb_exec_logs, verb_exec_kill, verb_exec_attach, verb_ps,
+	verb_start, verb_stop, verb_restart, verb_kill, verb_pause, verb_unpause, verb_suspend, verb_resume,
+	verb_snapshot, verb_restore, verb_branch, verb_rm, verb_attach, verb_cp, verb_port, verb_stats, verb_logs,
+	verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune, verb_inspect, verb_fs_mount,
+	verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor, verb_events,
+	verb_version, verb_completion, verb_help, verb_complete, verb_snapshots, verb_snapshot_rm, verb_snapshot_prune;
 
 /* All verbs, in the order in which help lists them; ends with NULL. */
 const struct verb *const *cli_verbs(void);
@@ -120,6 +121,8 @@ int cli_print_json(struct cli *cli, struct json *j);
  * strings to free with cli_env_free. 0, or -errno with *err filled. */
 int cli_env(const struct opt_list *files, const struct opt_list *pairs, bool tty, char ***ret, struct sm_error *err);
 void cli_env_free(char **env);
+/* The number of a detached command. 0, or the exit status after having said what is wrong. */
+int cli_exec_number(struct cli *cli, const char *text, uint32_t *ret);
 /* The whole command as one line for people; to free. */
 char *cli_command_line(const char *const *argv);
 

@@ -116,7 +116,8 @@ static void offer_verbs(const struct typed *t, const char *first)
 		if (!first && space) {
 			if (strncmp(family, (*v)->name, (size_t)(space - (*v)->name + 1)) != 0) {
 				snprintf(family, sizeof(family), "%.*s", (int)(space - (*v)->name), (*v)->name);
-				offer(t, family, cli_family(family));
+				if (!cli_find_verb(family))
+					offer(t, family, cli_family(family));
 				family[space - (*v)->name] = ' '; /* as the next one of the family begins */
 			}
 		} else if (!first && !space) {
@@ -155,6 +156,26 @@ static void offer_vm_paths(const struct typed *t)
 		offer(t, word, list[i]->image);
 	}
 	sm_vm_list_free(list, n);
+}
+
+/* Numbers of the commands that run detached in a VM. */
+static void offer_execs(const struct typed *t, const char *ref)
+{
+	struct sm_exec_info **list = NULL;
+	struct sm_vm *vm = NULL;
+	char number[16];
+	size_t n = 0;
+
+	if (!cli_client(t->cli) || sm_vm_open(t->cli->client, ref, &vm, NULL) < 0)
+		return;
+	if (sm_vm_exec_list(vm, &list, &n, NULL) == 0) {
+		for (size_t i = 0; i < n; i++) {
+			snprintf(number, sizeof(number), "%u", list[i]->number);
+			offer(t, number, list[i]->argv[0]);
+		}
+		sm_exec_list_free(list, n);
+	}
+	sm_vm_close(vm);
 }
 
 static void offer_images(const struct typed *t)
@@ -197,7 +218,7 @@ static void offer_choices(const struct typed *t, const char *choices)
 
 static void offer_operands(const struct typed *t, enum operand_kind kind)
 {
-	if (kind == OPERAND_VM || kind == OPERAND_ANY)
+	if (kind == OPERAND_VM || kind == OPERAND_ANY || kind == OPERAND_EXEC)
 		offer_vms(t);
 	if (kind == OPERAND_IMAGE || kind == OPERAND_ANY)
 		offer_images(t);
@@ -225,22 +246,22 @@ static const struct opt *wants_value(const struct verb *v, const char *before)
 	return o && o->type != OPT_FLAG && o->type != OPT_IGNORED ? o : NULL;
 }
 
-/* Whether an operand stands between the verb and the cursor already. */
-static bool has_operand(const struct verb *v, char **words, int count)
+/* The first operand that stands between the verb and the cursor already; NULL: none. */
+static const char *first_operand(const struct verb *v, char **words, int count)
 {
 	for (int i = 0; i < count; i++) {
 		if (words[i][0] != '-')
-			return true;
+			return words[i];
 		if (!strchr(words[i], '=') && wants_value(v, words[i]))
 			i++;
 	}
-	return false;
+	return NULL;
 }
 
 static void complete_verb(const struct typed *t, const struct verb *v, char **words, int count)
 {
 	const struct opt *o = count ? wants_value(v, words[count - 1]) : NULL;
-	bool operand = has_operand(v, words, count);
+	const char *operand = first_operand(v, words, count);
 
 	if (operand && v->command)
 		puts(":file"); /* the command's own arguments */
@@ -252,6 +273,8 @@ static void complete_verb(const struct typed *t, const struct verb *v, char **wo
 		offer_options(t, v->opts, v->num_opts);
 	else if (v == &verb_completion)
 		offer_choices(t, v->operands);
+	else if (operand && v->completes == OPERAND_EXEC)
+		offer_execs(t, operand);
 	else if (!operand || v->max_operands < 0 || v->completes == OPERAND_COPY)
 		offer_operands(t, v->completes);
 }
@@ -272,9 +295,9 @@ static int complete(struct cli *cli, const void *values, char **operands, int co
 	v = before ? cli_match_verb(operands, before, &words) : NULL;
 	if (v)
 		complete_verb(&t, v, operands + words, before - words);
-	else if (before == 1)
+	if (before == 1) /* also of a verb that is one by itself, as exec */
 		offer_verbs(&t, operands[0]);
-	else if (!before && t.word[0] == '-')
+	else if (!v && !before && t.word[0] == '-')
 		offer_options(&t, cli_global_opts, cli_num_global_opts);
 	else if (!before)
 		offer_verbs(&t, NULL);

@@ -17,7 +17,7 @@ struct exec_values {
 static const struct opt options[] = {
 	{'i', "interactive", OPT_FLAG, V(interactive), NULL, "pass standard input on"},
 	{'t', "tty", OPT_FLAG, V(tty), NULL, "give the command a terminal"},
-	{'d', "detach", OPT_FLAG, V(detach), NULL, "leave it running in the VM; its output is dropped"},
+	{'d', "detach", OPT_FLAG, V(detach), NULL, "leave it running in the VM and print its number (see exec ls)"},
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable, or pass on the caller's"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
 	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
@@ -27,8 +27,13 @@ static const struct opt options[] = {
 };
 #undef V
 
-static const char *const examples[] = {"exec web cat /etc/hosts", "a command beside the one that runs",
-				       "exec -it web sh", "a shell in it", NULL};
+static const char *const examples[] = {"exec web cat /etc/hosts",
+				       "a command beside the one that runs",
+				       "exec -it web sh",
+				       "a shell in it",
+				       "exec -d web ./work",
+				       "left running: exec logs web 1 shows what it prints",
+				       NULL};
 
 static int run_in(struct cli *cli, const struct exec_values *v, struct session *s, struct sm_vm *vm, char **argv)
 {
@@ -54,27 +59,26 @@ static int run_in(struct cli *cli, const struct exec_values *v, struct session *
 		session_started(s, exec);
 		r = session_wait(s, exec, &outcome, &err);
 	}
+	if (r >= 0 && v->detach)
+		printf("%u\n", sm_exec_number(exec));
 	sm_exec_close(exec);
 	cli_env_free(env);
+	if (r >= 0 && v->detach)
+		return 0;
 	if (r < 0 && v->detach)
 		return cli_fail(cli, &err, NULL) + (r == -ENOENT   ? 127 - CLI_FAILED
 						    : r == -EACCES ? 126 - CLI_FAILED
 								   : 0);
-	if (v->detach)
-		return 0;
 	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, 0, 0);
 }
 
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	struct sm_error err = {0};
-	const struct exec_values *v = values;
 	struct session session;
 	struct sm_vm *vm;
 	int status;
 
-	if (v->detach && (v->interactive || v->tty))
-		return cli_usage(cli, NULL, "-d goes without -i and -t");
 	if (session_begin(&session, cli, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	vm = cli_open_vm(cli, operands[0]);
@@ -89,7 +93,8 @@ const struct verb verb_exec = {
 	.operands = "VM COMMAND [ARG...]",
 	.summary = "Run one more command in a running VM",
 	.details = "The container's environment, user and working directory apply unless options say otherwise. Exit "
-		   "status as for run.",
+		   "status as for run. What -d leaves running is found again by its number: exec ls, exec logs, exec "
+		   "kill, exec attach. (A VM with one of these names: exec -- ls COMMAND.)",
 	.examples = examples,
 	VERB_OPTS(options, struct exec_values),
 	.min_operands = 2,

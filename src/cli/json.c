@@ -10,7 +10,7 @@ static void lead(struct json *j, const char *key)
 {
 	if (j->more)
 		buf_put_u8(&j->out, ',');
-	if (j->depth)
+	if (j->depth && !j->compact)
 		buf_printf(&j->out, "\n%*s", (int)(2 * j->depth), "");
 	j->more = true;
 	if (key)
@@ -28,7 +28,7 @@ void json_open(struct json *j, const char *key, char bracket)
 void json_close(struct json *j, char bracket)
 {
 	j->depth--;
-	if (j->more)
+	if (j->more && !j->compact)
 		buf_printf(&j->out, "\n%*s", (int)(2 * j->depth), "");
 	buf_put_u8(&j->out, (uint8_t)bracket);
 	j->more = true;
@@ -82,6 +82,14 @@ void json_text(struct json *j, const char *key, const char *value)
 		put_string(j, value);
 	else
 		buf_printf(&j->out, "null");
+}
+
+void json_pair(struct json *j, const char *key, const char *value)
+{
+	lead(j, NULL);
+	put_string(j, key);
+	buf_printf(&j->out, ": ");
+	put_string(j, value);
 }
 
 void json_number(struct json *j, const char *key, int64_t value)

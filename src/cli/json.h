@@ -23,7 +23,8 @@
 struct json {
 	struct buf out;
 	unsigned depth;
-	bool more; /* something stands before this in the same object or array */
+	bool compact; /* all on one line: set before the first call */
+	bool more;    /* something stands before this in the same object or array */
 };
 
 void json_open(struct json *j, const char *key, char bracket);
@@ -33,6 +34,8 @@ void json_text(struct json *j, const char *key, const char *value);
 void json_number(struct json *j, const char *key, int64_t value);
 void json_unsigned(struct json *j, const char *key, uint64_t value);
 void json_bool(struct json *j, const char *key, bool value);
+/* The same under a key that comes from outside. */
+void json_pair(struct json *j, const char *key, const char *value);
 /* An array of strings; NULL: an empty one. */
 void json_texts(struct json *j, const char *key, const char *const *values);
 /* "2026-01-31T12:00:00Z", null for 0. */

@@ -74,9 +74,23 @@ size_t text_width(const char *s)
 	return n;
 }
 
+/* ".5": up to nine digits of a second's fraction; what comes behind them. */
+static const char *parse_fraction(const char *s, int64_t *ret_ns)
+{
+	int64_t unit = 100000000;
+
+	*ret_ns = 0;
+	if (s[0] != '.' || s[1] < '0' || s[1] > '9')
+		return s;
+	for (s++; *s >= '0' && *s <= '9'; s++, unit /= 10)
+		*ret_ns += (*s - '0') * unit;
+	return s;
+}
+
 int text_time(const char *s, int64_t now_ns, int64_t *ret_ns)
 {
 	struct tm tm = {0};
+	int64_t fraction = 0;
 	const char *end;
 	uint64_t v;
 
@@ -93,13 +107,15 @@ int text_time(const char *s, int64_t now_ns, int64_t *ret_ns)
 		return 0;
 	}
 	end = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
-	if (!end) {
+	if (end) {
+		end = parse_fraction(end, &fraction);
+	} else {
 		tm = (struct tm){0};
 		end = strptime(s, "%Y-%m-%d", &tm);
 	}
 	if (!end || (*end && !streq(end, "Z")) || tm.tm_year < 70)
 		return -EINVAL;
-	*ret_ns = (int64_t)timegm(&tm) * 1000000000;
+	*ret_ns = (int64_t)timegm(&tm) * 1000000000 + fraction;
 	return 0;
 }
 

@@ -18,6 +18,10 @@ const size_t cli_num_global_opts = ARRAY_SIZE(cli_global_opts);
 static const struct verb *const verbs[] = {&verb_run,
 					   &verb_exec,
 					   &verb_attach,
+					   &verb_exec_ls,
+					   &verb_exec_logs,
+					   &verb_exec_kill,
+					   &verb_exec_attach,
 					   &verb_ps,
 					   &verb_start,
 					   &verb_stop,
@@ -32,6 +36,7 @@ static const struct verb *const verbs[] = {&verb_run,
 					   &verb_port,
 					   &verb_stats,
 					   &verb_logs,
+					   &verb_events,
 					   &verb_wait,
 					   &verb_inspect,
 					   &verb_images,
@@ -75,6 +80,7 @@ const char *cli_family(const char *word)
 	static const struct {
 		const char *word, *about;
 	} families[] = {
+		{"exec", "commands in a running VM"},
 		{"fs", "the file server on this host"},
 		{"machine", "the Linux in which VMs run"},
 		{"snapshot", "saving VMs, and what VMs start from"},

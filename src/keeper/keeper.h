@@ -22,6 +22,8 @@
 #include <sys/types.h>
 
 #include "base/loop.h"
+#include "keeper/events.h"
+#include "keeper/execs.h"
 #include "keeper/log.h"
 #include "keeper/record.h"
 #include "keeper/wire.h"
@@ -72,6 +74,22 @@ struct monitor {
 };
 
 struct client;
+struct detached;
+
+/* Commands that run detached (execs.c). */
+struct execs {
+	struct detached *list; /* that run, or begin to */
+	unsigned running, last_id;
+	unsigned ended[EXECS_KEPT], num_ended; /* a ring of those whose files are kept */
+};
+
+/* What is to be written of what has happened (events.c). */
+struct events {
+	struct vm_log log;
+	struct buf pending;
+	struct loop_source *timer;
+	int64_t last_ns;
+};
 
 /* A VM that a user paused. */
 struct pause {
@@ -132,6 +150,8 @@ struct keeper {
 	struct pause pause;
 	struct saving saving;
 	char *suspended; /* the directory that it goes on from, until it does; NULL: none */
+	struct execs execs;
+	struct events events;
 	/* vm.c */
 	uint64_t time_limit_at; /* when time_limit fires; 0: it does not */
 	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *linger;
@@ -244,6 +264,25 @@ int agent_poweroff(struct keeper *k);
 void agent_sync_clock(struct keeper *k); /* its wall clock, after it stood still */
 /* Joins the waiting or new ATTACH channel to the command. */
 int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a);
+
+/* execs.c: `near` and `ch` are the client's channel. 0 or -errno, the channel is then still the caller's to close. */
+int execs_spawn(struct keeper *k, struct mux *near, uint32_t ch, struct cursor *request) MUST_CHECK;
+int execs_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a) MUST_CHECK;
+int execs_signal(struct keeper *k, uint64_t id, int signal) MUST_CHECK;
+void execs_client_gone(struct keeper *k, struct mux *near, uint32_t ch); /* ch 0: all of its channels */
+void execs_done(struct keeper *k);					 /* the VM has ended */
+
+/* events.c */
+/* attributes: "K=V", NULL-terminated, or NULL. */
+void events_note(struct keeper *k, const char *action, const char *const *attributes);
+void events_note_signal(struct keeper *k, int signal);
+void events_note_end(struct keeper *k);	 /* of the VM, by its outcome; written at once */
+char *events_command(char *const *argv); /* the attribute that says which command; to free, NULL: no memory */
+void events_note_exec(struct keeper *k, const char *command, const struct proto_event *exit); /* exit NULL: it runs */
+/* Passes an exec through to the agent. 0 or -errno, the channel is then still the caller's to close. */
+int events_pass_exec(struct keeper *k, struct mux *near, uint32_t ch, const struct cursor *request) MUST_CHECK;
+void events_flush(struct keeper *k);
+void events_done(struct keeper *k);
 
 /* server.c */
 int server_start(struct keeper *k, struct sm_error *err) MUST_CHECK;

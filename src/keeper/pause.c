@@ -58,6 +58,7 @@ void pause_done(struct keeper *k, bool paused)
 			release_limit(k);
 			agent_sync_clock(k);
 		}
+		events_note(k, paused ? "pause" : "unpause", NULL);
 	}
 	server_pause_done(k);
 }

@@ -11,9 +11,13 @@
  *	layer.0 ...	what snapshots have frozen of it, lowest first, between template and top (disk.c)
  *	suspended/	a VM that is suspended: state, memory (vmm/snapshot.h) and suspended.json (struct
  *			vm_suspended), whole as soon as it has this name; the disk is its first `layers` layers then,
- *and what is in the top does not count (suspend.c) log, log.1	what the command printed (log.h) console, console.1
- *what the guest's kernel printed stats		the monitor's counters at its end, of a kept VM (vmm/stats.h) vmm.log,
- *keeper.log	what the programs had to complain about
+ *			and what is in the top does not count (suspend.c)
+ *	log, log.1	what the command printed (log.h)
+ *	exec.N...	commands that run detached (execs.h)
+ *	events, events.1	what has happened to it (events.h)
+ *	console, console.1	what the guest's kernel printed
+ *	stats		the monitor's counters at its end, of a kept VM (vmm/stats.h)
+ *	vmm.log, keeper.log	what the programs had to complain about
  *
  * All JSON files are replaced whole (temporary name, fsync, rename). A string that is not UTF-8 is stored as
  * {"hex":"..."}. Unknown members are ignored, a "version" above ours is refused.

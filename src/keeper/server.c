@@ -40,6 +40,7 @@ static void client_free(struct client *c)
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c)
 		c->k->saving.client = NULL;
+	execs_client_gone(c->k, link_mux(c->link), 0);
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
@@ -220,8 +221,10 @@ static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
 
 	if (r < 0)
 		return r;
-	if (k->phase >= PHASE_ENDING)
+	if (k->phase >= PHASE_ENDING || (a.exec && !k->agent))
 		return -ESRCH;
+	if (a.exec)
+		return execs_attach(k, link_mux(c->link), ch, &a);
 	if (k->attached || k->attach_client)
 		return -EBUSY;
 	if (k->main_open)
@@ -233,18 +236,50 @@ static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
 	return 0;
 }
 
+/* 0: the agent serves. */
+static int check_serving(const struct keeper *k)
+{
+	if (k->phase >= PHASE_ENDING)
+		return -ESRCH;
+	if (!k->agent || k->phase < PHASE_READY)
+		return -EAGAIN;
+	return k->pause.on ? -EHOSTDOWN : 0;
+}
+
+static int serve_spawn(struct client *c, uint32_t ch, struct cursor *request)
+{
+	int r = check_serving(c->k);
+
+	return r < 0 ? r : execs_spawn(c->k, link_mux(c->link), ch, request);
+}
+
+static int serve_exec_signal(struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper_exec_signal m;
+	int r = keeper_exec_signal_decode(request, &m);
+
+	if (r == 0)
+		r = check_serving(c->k);
+	if (r == 0)
+		r = execs_signal(c->k, m.exec, m.signal);
+	if (r < 0)
+		return r;
+	mux_opened(link_mux(c->link), ch, NULL);
+	mux_close(link_mux(c->link), ch, 0, "");
+	return 0;
+}
+
 /* Passes a channel through to the agent. */
 static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
 {
 	struct keeper *k = c->k;
 	struct relay *relay;
+	int r = check_serving(k);
 
-	if (k->phase >= PHASE_ENDING)
-		return -ESRCH;
-	if (!k->agent || k->phase < PHASE_READY)
-		return -EAGAIN;
-	if (k->pause.on)
-		return -EHOSTDOWN;
+	if (r < 0)
+		return r;
+	if (service == PROTO_EXEC)
+		return events_pass_exec(k, link_mux(c->link), ch, request);
 	return relay_open(link_mux(c->link), ch, link_mux(k->agent), service, request->p, request->left, NULL, NULL,
 			  &relay);
 }
@@ -269,6 +304,10 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_suspend(c, ch, request);
 	case PROTO_KEEPER_ATTACH:
 		return serve_attach(c, ch, request);
+	case PROTO_KEEPER_SPAWN:
+		return serve_spawn(c, ch, request);
+	case PROTO_KEEPER_EXEC_SIGNAL:
+		return serve_exec_signal(c, ch, request);
 	case PROTO_EXEC:
 	case PROTO_CONNECT:
 	case PROTO_READ_FILE:
@@ -287,6 +326,8 @@ static const char *refusal(uint16_t service, int r)
 
 	if (service == PROTO_KEEPER_PAUSE && r == -EALREADY)
 		return "it is so already";
+	if (service == PROTO_KEEPER_SPAWN && r == -EMFILE)
+		return "too many detached commands run in it already";
 	if (saves && r == -EBUSY)
 		return "another snapshot is being taken, or it is being stopped";
 	if (saves && r == -EOPNOTSUPP)
@@ -350,6 +391,7 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c && c->k->saving.ch == ch)
 		c->k->saving.client = NULL;
+	execs_client_gone(c->k, link_mux(c->link), ch);
 	drop_waiter(c, ch);
 }
 

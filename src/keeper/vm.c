@@ -129,6 +129,7 @@ void keeper_main_started(struct keeper *k, bool runs)
 	server_attach_pending(k);
 	if (runs) {
 		server_tell_started(k);
+		events_note(k, k->suspended ? "resume" : "start", NULL);
 		workingset_ask(k);
 	}
 }
@@ -193,12 +194,14 @@ void keeper_stop_request(struct keeper *k, const struct keeper_stop *s)
 	} else if (s->mode == KEEPER_STOP_SIGNAL) {
 		if (signal == SIGKILL)
 			go_on(k);
+		events_note_signal(k, signal);
 		agent_signal(k, signal);
 	} else {
 		go_on(k);
 		k->forced = SM_REASON_STOPPED;
 		k->forced_signal = signal;
 		snprintf(k->forced_message, sizeof(k->forced_message), "stopped");
+		events_note_signal(k, signal);
 		agent_signal(k, signal);
 		if (s->grace_ns != UINT64_MAX)
 			loop_timer_at(k->grace, time_now_ns() + MIN(s->grace_ns, (uint64_t)INT64_MAX / 2));
@@ -211,6 +214,7 @@ static void on_grace(struct loop *loop, struct loop_source *src, void *arg)
 	struct keeper *k = arg;
 
 	k->forced_signal = SIGKILL;
+	events_note_signal(k, SIGKILL);
 	agent_signal(k, SIGKILL);
 	loop_timer_at(k->deadline, time_now_ns() + k->args.limits.poweroff);
 }
@@ -280,7 +284,9 @@ void keeper_ended(struct keeper *k, int wait_status)
 		return;
 	keeper_stage(k, "shutdown");
 	k->phase = PHASE_ENDED;
+	execs_done(k);
 	outcome_compute(k, wait_status);
+	events_note_end(k);
 	if (outcome_write(k, &err) < 0 && err.code != ENOENT)
 		log_error("keeper", "%s", err.message);
 	k->agent = link_free(k->agent);
@@ -402,9 +408,11 @@ static void done(struct keeper *k)
 	fd_close(k->saving.dirfd);
 	monitor_saving_close(&k->saving.files);
 	free(k->suspended);
+	execs_done(k);
 	k->agent = link_free(k->agent);
 	server_done(k);
 	monitor_done(&k->mon, k->loop);
+	events_done(k);
 	vm_log_close(&k->log);
 	loop_free(k->loop);
 	vm_record_done(&k->rec);
@@ -423,6 +431,7 @@ static void record_failure(struct keeper *k, const struct sm_error *err)
 	snprintf(k->forced_message, sizeof(k->forced_message), "%.200s", err->message);
 	outcome_compute(k, 0);
 	snprintf(o->message, sizeof(o->message), "%.500s", err->message);
+	events_note_end(k);
 	if (outcome_write(k, NULL) < 0)
 		log_error("keeper", "%s/exit.json cannot be written", k->args.dir);
 }
@@ -435,6 +444,7 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 		.listen_fd = -1,
 		.saving = {.dirfd = -1, .files = {.fds = {-1, -1, -1}}},
 		.log = {.fd = -1},
+		.events = {.log = {.fd = -1}},
 		.mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}, .workingset = -1}};
 	struct sm_error own = {0};
 	int r = start(&k, &own);

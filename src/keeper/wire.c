@@ -211,22 +211,63 @@ int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply 
 	return 0;
 }
 
+int keeper_spawned_encode(struct buf *b, const struct keeper_spawned *m)
+{
+	uint64_t v[2] = {m->exec, m->pid};
+
+	return write_numbers(b, v, 2);
+}
+
+int keeper_spawned_decode(struct cursor *c, struct keeper_spawned *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 2);
+
+	if (r < 0)
+		return r;
+	if (!v[0] || v[0] > UINT32_MAX || v[1] > UINT32_MAX)
+		return -EPROTO;
+	*ret = (struct keeper_spawned){.exec = v[0], .pid = (uint32_t)v[1]};
+	return 0;
+}
+
+int keeper_exec_signal_encode(struct buf *b, const struct keeper_exec_signal *m)
+{
+	uint64_t v[2] = {m->exec, (uint64_t)m->signal};
+
+	return write_numbers(b, v, 2);
+}
+
+int keeper_exec_signal_decode(struct cursor *c, struct keeper_exec_signal *ret)
+{
+	uint64_t v[MAX_FIELDS];
+	int r = read_numbers(c, v, 2);
+
+	if (r < 0)
+		return r;
+	if (!v[0] || v[1] < 1 || v[1] > 64)
+		return -EPROTO;
+	*ret = (struct keeper_exec_signal){.exec = v[0], .signal = (int)v[1]};
+	return 0;
+}
+
 int keeper_attach_encode(struct buf *b, const struct keeper_attach *a)
 {
-	uint64_t v[3] = {a->stdin_open, a->rows, a->cols};
+	uint64_t v[4] = {a->stdin_open, a->rows, a->cols, a->exec};
 
-	return write_numbers(b, v, 3);
+	return write_numbers(b, v, a->exec ? 4 : 3);
 }
 
 int keeper_attach_decode(struct cursor *c, struct keeper_attach *ret)
 {
 	uint64_t v[MAX_FIELDS];
-	int r = read_numbers(c, v, 3);
+	int r = read_numbers(c, v, 4);
 
 	if (r < 0)
 		return r;
 	if (v[1] > UINT16_MAX || v[2] > UINT16_MAX)
 		return -EPROTO;
-	*ret = (struct keeper_attach){.stdin_open = v[0] != 0, .rows = (uint16_t)v[1], .cols = (uint16_t)v[2]};
+	*ret = (struct keeper_attach){
+		.stdin_open = v[0] != 0, .rows = (uint16_t)v[1], .cols = (uint16_t)v[2], .exec = v[3]};
 	return 0;
 }

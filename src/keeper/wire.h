@@ -29,6 +29,12 @@
  * PROTO_KEEPER_SUSPEND: OPENED and CLOSE 0 when the VM is in its own directory (record.h), synced; the keeper ends
  * then. CLOSE -EPERM for a VM with an owner, else as above; the VM goes on.
  *
+ * PROTO_KEEPER_SPAWN: a proto_exec request, for a command that is the keeper's (execs.h). OPENED with a keeper_spawned
+ * and CLOSE 0 when it runs; CLOSE -ENOENT or -EACCES when it cannot be executed, -EMFILE for too many.
+ *
+ * PROTO_KEEPER_EXEC_SIGNAL: OPENED and CLOSE 0 when the signal is on its way to that command; CLOSE -ESRCH when it has
+ * ended. PROTO_KEEPER_ATTACH with its number joins such a command; the client's going and its end of file leave it be.
+ *
  * A keeper started with --owner waits with the command for the first ATTACH, unless --background.
  */
 #ifndef KEEPER_WIRE_H
@@ -103,9 +109,23 @@ struct keeper_snapshot_reply {
 int keeper_snapshot_reply_encode(struct buf *b, const struct keeper_snapshot_reply *m);
 int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply *ret);
 
+struct keeper_spawned {
+	uint64_t exec; /* its number, from 1 */
+	uint32_t pid;  /* in the guest */
+};
+int keeper_spawned_encode(struct buf *b, const struct keeper_spawned *m);
+int keeper_spawned_decode(struct cursor *c, struct keeper_spawned *ret);
+struct keeper_exec_signal {
+	uint64_t exec;
+	int signal;
+};
+int keeper_exec_signal_encode(struct buf *b, const struct keeper_exec_signal *m);
+int keeper_exec_signal_decode(struct cursor *c, struct keeper_exec_signal *ret);
+
 struct keeper_attach {
 	bool stdin_open;
 	uint16_t rows, cols; /* 0: as it is */
+	uint64_t exec;	     /* a detached command; 0: the VM's own */
 };
 int keeper_attach_encode(struct buf *b, const struct keeper_attach *a);
 int keeper_attach_decode(struct cursor *c, struct keeper_attach *ret);

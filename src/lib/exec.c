@@ -44,7 +44,7 @@ struct sm_exec *exec_new(struct sm_client *c, const char *id, const struct sm_ex
 	return x;
 }
 
-static void set_data_handler(struct sm_exec *x)
+void exec_set_data_handler(struct sm_exec *x)
 {
 	x->conn.data = exec_on_data;
 	x->conn.arg = x;
@@ -86,9 +86,8 @@ static int check(const struct sm_exec_options *o, struct sm_error *err)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no command given");
 	if (o->cwd && o->cwd[0] != '/')
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "working directory \"%s\" is not absolute", o->cwd);
-	if (o->detach && (o->tty || o->stdin_open))
-		return error_set(err, SM_ERROR_INVALID, EINVAL,
-				 "a command that goes on by itself has no terminal and no input");
+	if (o->detach && o->input)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "a detached command is given no input");
 	return 0;
 }
 
@@ -120,32 +119,26 @@ static int open_command(struct sm_exec *x, const struct sm_exec_options *o, bool
 	_cleanup_(buf_done) struct buf b = {0};
 	int r = encode(&b, o, clear_env);
 
-	set_data_handler(x);
+	exec_set_data_handler(x);
 	if (r == 0)
-		r = conn_call(&x->conn, PROTO_EXEC, &b, &x->call);
+		r = conn_call(&x->conn, o->detach ? PROTO_KEEPER_SPAWN : PROTO_EXEC, &b, &x->call);
 	return r < 0 ? error_sys(err, -r, "command %s", o->argv[0]) : 0;
 }
 
 /* Until it runs, or cannot. */
 static int await_start(struct sm_exec *x, const char *command, struct sm_error *err)
 {
-	uint32_t pid = 0;
+	struct keeper_spawned m;
 	struct cursor reply;
 	int r = conn_await_open(&x->conn, &x->call, command, err);
 
 	if (r < 0)
 		return r;
 	reply = cursor_of(x->call.reply.data, x->call.reply.len);
-	if (proto_pid_decode(&reply, &pid) == 0 && pid)
-		return 0;
-	while (!x->call.has_exit && !x->call.closed && r == 0)
-		r = conn_step(&x->conn, NULL, 0, -1);
-	if (!x->call.has_exit)
-		return call_error(&x->conn, &x->call, command, err);
-	if (x->call.exit.reason == PROTO_EXIT_NOT_FOUND)
-		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "%s",
-				 x->call.exit.text[0] ? x->call.exit.text : command);
-	return error_set(err, SM_ERROR_INVALID, EACCES, "%s", x->call.exit.text[0] ? x->call.exit.text : command);
+	if (keeper_spawned_decode(&reply, &m) < 0)
+		return error_set(err, SM_ERROR_GUEST, EPROTO, "%s: an answer that makes no sense", command);
+	x->number = (uint32_t)m.exec;
+	return 0;
 }
 
 int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret, struct sm_error *err)
@@ -159,7 +152,7 @@ int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct s
 	if (r < 0)
 		return r;
 	if (o.detach)
-		o.stdout_fd = o.stderr_fd = -1;
+		o.stdin_fd = o.stdout_fd = o.stderr_fd = -1;
 	x = exec_new(vm->client, vm->id, &o);
 	if (!x)
 		return error_sys(err, ENOMEM, "VM %s", vm->id);
@@ -184,6 +177,8 @@ int sm_machine_exec(struct sm_client *client, const struct sm_exec_options *opti
 	struct seat *seat;
 	int r = check(&o, err);
 
+	if (r == 0 && o.detach)
+		r = error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP, "commands in the machine cannot be detached");
 	if (r == 0)
 		r = client_machine_seat(client, &seat, err);
 	if (r < 0)
@@ -212,7 +207,7 @@ static int open_attach(struct sm_exec *x, const struct sm_exec_options *o)
 	struct keeper_wait w = {0};
 	int r = keeper_wait_encode(&wait, &w);
 
-	set_data_handler(x);
+	exec_set_data_handler(x);
 	x->attach = true;
 	if (r == 0)
 		r = conn_call(&x->conn, PROTO_KEEPER_WAIT, &wait, &x->wait);

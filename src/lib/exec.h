@@ -32,6 +32,7 @@ struct sm_exec {
 	struct conn conn;
 	struct call call; /* the command's channel */
 	struct call wait; /* attach: the VM's end */
+	uint32_t number;  /* of a detached command; 0: it is not one */
 	bool attach, stdin_open, stdin_done, waited, prepared;
 	int epoll; /* -1: nobody asked for it */
 	struct exec_watched watched[EXEC_POLLS + 1];
@@ -52,6 +53,7 @@ struct sm_exec {
 
 /* NULL: no memory, or no descriptor. Its connection is to be made. */
 struct sm_exec *exec_new(struct sm_client *c, const char *id, const struct sm_exec_options *o);
+void exec_set_data_handler(struct sm_exec *x);
 
 /* pump.c: until the command's channel is closed and its output written. 0, -ECANCELED (detached), or -errno. */
 int exec_pump(struct sm_exec *x, struct sm_error *err) MUST_CHECK;

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "lib/events.h"
 #include "lib/vmsnap.h"
 
 struct sm_image {
@@ -76,7 +77,10 @@ int sm_image_load(struct sm_client *client, const char *source, const struct sm_
 
 	if (r == 0)
 		r = image_load(store, source, &load, &info, err);
-	return r < 0 ? r : give(&info, ret, err);
+	if (r < 0)
+		return r;
+	events_object(client, "image", "load", info.id, info.names && info.names[0] ? info.names[0] : source);
+	return give(&info, ret, err);
 }
 
 static bool is_source(const char *s)
@@ -189,9 +193,15 @@ int sm_image_inspect(struct sm_client *client, const char *ref, char **ret_json,
 int sm_image_tag(struct sm_client *client, const char *ref, const char *name, struct sm_error *err)
 {
 	struct image_store *store;
+	struct image_info info = {0};
 	int r = client_store(client, &store, err);
 
-	return r < 0 ? r : image_tag(store, ref, name, err);
+	if (r == 0)
+		r = image_tag(store, ref, name, err);
+	if (r == 0 && image_find(store, name, &info, NULL) == 0)
+		events_object(client, "image", "tag", info.id, name);
+	image_info_done(&info);
+	return r;
 }
 
 int sm_image_export_erofs(struct sm_client *client, const char *ref, const char *path, struct sm_error *err)
@@ -260,6 +270,20 @@ static int refuse_if_held(struct sm_client *c, struct image_store *store, const 
 	return r;
 }
 
+static int remove_and_tell(struct sm_client *c, struct image_store *store, const char *ref, struct sm_error *err)
+{
+	struct image_info before = {0}, after = {0};
+	bool found = image_find(store, ref, &before, NULL) == 0;
+	int r = image_remove(store, ref, err);
+
+	if (r == 0 && found)
+		events_object(c, "image", image_find(store, before.id, &after, NULL) == 0 ? "untag" : "delete",
+			      before.id, ref);
+	image_info_done(&before);
+	image_info_done(&after);
+	return r;
+}
+
 int sm_image_remove(struct sm_client *client, const char *ref, bool force, struct sm_error *err)
 {
 	struct image_store *store;
@@ -275,7 +299,7 @@ int sm_image_remove(struct sm_client *client, const char *ref, bool force, struc
 		return lock;
 	if (!force)
 		r = refuse_if_held(client, store, ref, err);
-	return r < 0 ? r : image_remove(store, ref, err);
+	return r < 0 ? r : remove_and_tell(client, store, ref, err);
 }
 
 /* From image_prune_begin on nobody can pin; who had before has made its record by the time we have vms.lock, or is

@@ -48,6 +48,8 @@ static int write_start(int dir, const struct vm_start *s, struct sm_error *err)
 	r = write_file_atomic_at(dir, "start.json", json, strlen(json), 0600);
 	if (r == 0 && unlinkat(dir, "exit.json", 0) < 0 && errno != ENOENT)
 		r = -errno;
+	if (r == 0)
+		futimens(dir, NULL); /* whoever follows events sees that it begins (lib/events.c) */
 	return r < 0 ? error_sys(err, -r, "write start.json") : 0;
 }
 

@@ -169,6 +169,9 @@ void outcome_copy(struct sm_outcome *to, const struct sm_outcome *from);
 
 /* -------------------------------------------------------------------------------------- others */
 
+/* execs.c: removes what a VM's last run has left of detached commands. */
+void execs_sweep(int vmdir);
+
 /* launch.c */
 struct launch {
 	const char *dir; /* the VM's directory, absolute, with its record; nobody else starts it meanwhile */

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "keeper/execs.h"
 #include "keeper/log.h"
 #include "lib/lib.h"
 
@@ -22,13 +23,23 @@
 struct reader {
 	const struct sm_logs_options *o;
 	int dir, fd;
+	char name[EXEC_NAME_SIZE], old[EXEC_NAME_SIZE], exit[EXEC_NAME_SIZE]; /* of files */
 	off_t at;
+	bool past;	   /* what comes is younger than what was asked for */
 	bool line_open[2]; /* the stream's last byte was not a newline: no new timestamp */
 	uint64_t skip;	   /* lines still to leave out (tail) */
 	bool counting;
 	uint64_t lines;
 	uint8_t data[VM_LOG_MAX_RECORD];
 };
+
+static int64_t wall_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
 
 static int emit_time(int fd, int64_t ns)
 {
@@ -70,6 +81,9 @@ static int emit(struct reader *r, const struct vm_log_header *h)
 	int e = 0;
 
 	if (h->time_ns < r->o->since_ns)
+		return 0;
+	r->past = r->o->until_ns && h->time_ns >= r->o->until_ns;
+	if (r->past)
 		return 0;
 	while (e == 0 && p < end) {
 		const uint8_t *nl = memchr(p, '\n', (size_t)(end - p));
@@ -119,7 +133,7 @@ static int read_rest(struct reader *r, struct sm_error *err)
 static int open_newest(struct reader *r)
 {
 	struct stat now, ours;
-	int fd = openat(r->dir, "log", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = openat(r->dir, r->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
@@ -141,7 +155,7 @@ static int read_all(struct reader *r, struct sm_error *err)
 	fd_close(r->fd);
 	r->at = 0;
 	r->line_open[0] = r->line_open[1] = false;
-	r->fd = openat(r->dir, "log.1", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	r->fd = openat(r->dir, r->old, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (r->fd >= 0)
 		e = read_rest(r, err);
 	r->fd = fd_close(r->fd);
@@ -165,6 +179,13 @@ static int await_change(struct reader *r, int watch)
 	return 0;
 }
 
+/* A command's end is its VM's, too, if its keeper had no time to write it down. */
+static bool has_ended(const struct reader *r)
+{
+	return faccessat(r->dir, r->exit, F_OK, 0) == 0 || faccessat(r->dir, "exit.json", F_OK, 0) == 0 ||
+	       (r->o->until_ns && wall_clock() >= r->o->until_ns);
+}
+
 static int follow(struct reader *r, struct sm_vm *vm, struct sm_error *err)
 {
 	char path[64];
@@ -177,13 +198,13 @@ static int follow(struct reader *r, struct sm_vm *vm, struct sm_error *err)
 		watch = fd_close(watch);
 	for (;;) {
 		/* Ended is asked first: what it wrote last is then there to be read. */
-		bool ended = faccessat(r->dir, "exit.json", F_OK, 0) == 0;
+		bool ended = has_ended(r);
 
 		if (r->fd >= 0)
 			e = read_rest(r, err);
 		while (e == 0 && (e = open_newest(r)) > 0)
 			e = read_rest(r, err);
-		if (e < 0 || ended)
+		if (e < 0 || ended || r->past)
 			return e;
 		e = await_change(r, watch);
 		if (e > 0)
@@ -196,11 +217,24 @@ static int follow(struct reader *r, struct sm_vm *vm, struct sm_error *err)
 	}
 }
 
+static void choose_files(struct reader *r)
+{
+	snprintf(r->name, sizeof(r->name), "log");
+	snprintf(r->old, sizeof(r->old), "log.1");
+	snprintf(r->exit, sizeof(r->exit), "exit.json");
+	if (!r->o->exec)
+		return;
+	exec_file_name(r->name, r->o->exec, EXEC_LOG);
+	exec_file_name(r->old, r->o->exec, EXEC_LOG_OLD);
+	exec_file_name(r->exit, r->o->exec, EXEC_EXIT);
+}
+
 int sm_vm_logs(struct sm_vm *vm, const struct sm_logs_options *options, struct sm_error *err)
 {
 	static const struct sm_logs_options defaults = SM_LOGS_OPTIONS_INIT;
 	struct sm_logs_options o = defaults;
 	_fd_ int dir = vmdir_open(vm->client, vm->id, err);
+	char name[EXEC_NAME_SIZE];
 	struct reader *r;
 	int e = 0;
 
@@ -213,7 +247,10 @@ int sm_vm_logs(struct sm_vm *vm, const struct sm_logs_options *options, struct s
 	r->o = &o;
 	r->dir = dir;
 	r->fd = -1;
-	if (o.tail) {
+	choose_files(r);
+	if (o.exec && faccessat(dir, exec_file_name(name, o.exec, EXEC_RECORD), F_OK, 0) < 0)
+		e = error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no detached command %u", o.exec);
+	if (e == 0 && o.tail) {
 		r->counting = true;
 		e = read_all(r, err);
 		r->counting = false;

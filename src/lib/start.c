@@ -345,5 +345,7 @@ int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
 		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id,
 				 sm_vm_state_name(v.state == SM_VM_EXITED ? SM_VM_RUNNING : v.state));
 	r = vmdir_load(dir, vm->id, &rec, err);
+	if (r == 0)
+		execs_sweep(dir);
 	return r < 0 ? r : start_with_ports(vm->client, vm, &rec, NULL, detach, since, &(struct sm_progress){0}, err);
 }

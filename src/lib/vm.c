@@ -14,6 +14,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "lib/base.h"
+#include "lib/events.h"
 
 #define STATUS_TIMEOUT_MS 10000
 #define LAST_WORD_MS 5000
@@ -164,8 +165,21 @@ static bool host_boot_differs(const char *then)
 	return !streq(now, then);
 }
 
+/* For `events`: its keeper could not. */
+static void note_end(int dir, const char *id, const struct vm_exit *x)
+{
+	char reason[64];
+	struct vm_record rec;
+
+	snprintf(reason, sizeof(reason), "reason=%s", vm_reason_name(x->outcome.reason));
+	if (vmdir_load(dir, id, &rec, NULL) < 0)
+		return;
+	events_vm(dir, &rec, "die", (const char *const[]){"exitCode=125", reason, NULL});
+	vm_record_done(&rec);
+}
+
 /* Nobody answers for it and nobody wrote how it ended. With start.lock held: nobody starts it either. */
-static int derive_exit(struct sm_client *c, int dir, const struct vm_start *start, struct vm_exit *x)
+static int derive_exit(struct sm_client *c, int dir, const char *id, const struct vm_start *start, struct vm_exit *x)
 {
 	struct sm_outcome *o = &x->outcome;
 	char boot_id[40] = "";
@@ -188,6 +202,7 @@ static int derive_exit(struct sm_client *c, int dir, const struct vm_start *star
 		   seat_boot_id(seat, boot_id, NULL) == 0 && !streq(boot_id, start->boot_id)) {
 		snprintf(o->message, sizeof(o->message), "the machine that it ran in has ended");
 	}
+	note_end(dir, id, x);
 	return vm_write_exit(dir, x, NULL);
 }
 
@@ -212,7 +227,7 @@ static int view_without_keeper(struct sm_client *c, int dir, const char *id, str
 		v->state = v->status.state;
 		return 0;
 	}
-	derive_exit(c, dir, r == 0 ? &start : NULL, &v->exit);
+	derive_exit(c, dir, id, r == 0 ? &start : NULL, &v->exit);
 	/* One that was slow to come up, its starter killed meanwhile, listens first and looks for that record then. */
 	if (r == 0 && ask_keeper(c, id, &v->status, NULL) == 0 && v->status.state != SM_VM_EXITED &&
 	    v->status.state != SM_VM_STOPPING) {

@@ -14,7 +14,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
-#include "lib/lib.h"
+#include "lib/events.h"
 
 #define MIN_PREFIX 4
 #define NEW_PREFIX ".new-"
@@ -140,6 +140,7 @@ static int fill_new(int vms, const char *temporary, const struct vm_record *rec,
 		return error_sys(err, errno, "open the directory of VM %s", rec->id);
 	r = write_file_atomic_at(dir, "config.json", json, strlen(json), 0600);
 	if (r == 0) {
+		events_vm(dir, rec, "create", NULL);
 		*start = vmdir_flock(dir, "start.lock", true, false);
 		r = MIN(*start, 0);
 	}
@@ -292,8 +293,11 @@ static int remove_locked(struct sm_client *c, const char *id, struct sm_error *e
 
 	if (vms < 0 || dir < 0)
 		return vms < 0 ? vms : dir;
-	if (vmdir_load(dir, id, &rec, NULL) == 0 && rec.name[0])
-		name_drop_locked(c, rec.name, id);
+	if (vmdir_load(dir, id, &rec, NULL) == 0) {
+		if (rec.name[0])
+			name_drop_locked(c, rec.name, id);
+		events_vm_removed(c, dir, &rec);
+	}
 	vm_record_done(&rec);
 	snprintf(old, sizeof(old), OLD_PREFIX "%s", id);
 	if (renameat(vms, id, vms, old) < 0)

@@ -28,14 +28,16 @@ enum proto_service {
 	PROTO_RESUME = 12, /* a guest restored with its processes becomes one of its own; they run again (guest only) */
 	PROTO_ADOPT = 13,  /* the image's command of such a guest: from OPENED on as after EXEC (guest only) */
 	/* keeper */
-	PROTO_KEEPER_STATUS = 32,   /* reply: state, JSON record */
-	PROTO_KEEPER_WAIT = 33,	    /* event exit when the VM ends */
-	PROTO_KEEPER_STOP = 34,	    /* TLV: grace period ns, signal */
-	PROTO_KEEPER_ATTACH = 35,   /* the main command's streams, as an exec channel */
-	PROTO_KEEPER_BALLOON = 36,  /* how much memory the guest should give up */
-	PROTO_KEEPER_PAUSE = 37,    /* the guest is to stand still, or to go on */
-	PROTO_KEEPER_SNAPSHOT = 38, /* save the running VM into a directory */
-	PROTO_KEEPER_SUSPEND = 39,  /* save it into its own directory, and end */
+	PROTO_KEEPER_STATUS = 32,      /* reply: state, JSON record */
+	PROTO_KEEPER_WAIT = 33,	       /* event exit when the VM ends */
+	PROTO_KEEPER_STOP = 34,	       /* TLV: grace period ns, signal */
+	PROTO_KEEPER_ATTACH = 35,      /* the main command's streams, as an exec channel */
+	PROTO_KEEPER_BALLOON = 36,     /* how much memory the guest should give up */
+	PROTO_KEEPER_PAUSE = 37,       /* the guest is to stand still, or to go on */
+	PROTO_KEEPER_SNAPSHOT = 38,    /* save the running VM into a directory */
+	PROTO_KEEPER_SUSPEND = 39,     /* save it into its own directory, and end */
+	PROTO_KEEPER_SPAWN = 44,       /* a proto_exec that the keeper itself keeps (keeper/execs.h) */
+	PROTO_KEEPER_EXEC_SIGNAL = 45, /* a signal to one of those */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,
 	PROTO_MACHINE_STOP = 65,

@@ -18,11 +18,36 @@ test_habits() {
 	has "read-only" "$err" 'Read-only file system'
 
 	out $sm exec -d h sh -c 'echo here >/scratch/left; sleep 1001'
-	is "exec -d" "$out$err" ""
+	is "exec -d" "$out$err" "1"
 	until_true 10 $sm exec h grep -q here /scratch/left
 	$sm exec h sh -c 'cat /proc/[0-9]*/cmdline | tr "\0" " "' | grep -q 'sleep 1001' || fail "the command did not outlive exec -d"
 	out -127 $sm exec -d h nosuchcommand
 	has "exec -d of nothing" "$err" 'nosuchcommand'
+
+	# what exec -d has left is found again: its state, its output so far and from then on, its input, its end
+	id=$($sm exec -d -i -u alice h sh -c 'id -un; echo oops >&2; while read -r line; do echo "got $line"; done; sleep 1002')
+	until_true 10 bash -c "$sm exec logs h $id 2>&1 | grep -q oops"
+	out $sm exec logs h "$id"
+	is "exec logs" "$out:$err" "alice:oops"
+	out $sm exec ls h
+	has "exec ls" "$out" '^NUMBER +PID +STARTED +STATUS +COMMAND'
+	has "exec ls" "$out" "^ +$id +[0-9]+ +[0-9a-z]+ ago +running +sh -c"
+	echo ping | $sm exec attach h "$id" >attached &
+	attach=$!
+	until_true 10 grep -q 'got ping' attached
+	out -125 $sm exec attach h "$id"
+	has "one at a time" "$err" 'another client'
+	is "kill" "$($sm exec kill -s TERM h "$id")" "$id"
+	rc=0; wait $attach || rc=$?
+	is "attach ends as the command does" "$rc" 143
+	is "follow ends with it" "$($sm exec logs -f h "$id" 2>&1 | sort | tr '\n' ' ')" "alice got ping oops "
+	is "exec ls" "$($sm exec ls --format json h | jq -c ".[] | select(.number == $id) | [.running, .outcome.status, .user]")" '[false,143,"alice"]'
+	out -125 $sm exec kill h "$id" 77
+	has "it has ended" "$err" "command $id of VM .* has ended"
+	has "there is none" "$err" 'no detached command 77'
+	out -125 $sm exec logs h x
+	has "no number" "$err" 'not the number of a command: x'
+	is "completion" "$($sm __complete exec logs h 1)" $'1\tsh'
 
 	is "by label" "$($sm ps -q --filter label=app=shop -f label=tier)" "$(cat id)"
 	is "by another label" "$($sm ps -q --filter label=app=other)$($sm ps -q -f label=ap)" ""
@@ -45,6 +70,7 @@ test_habits() {
 
 	until_true 30 bash -c "$sm logs h | grep -q two"
 	two=$($sm logs -t h | sed -n 's/ two$//p')
+	is "logs until a time" "$($sm logs --until "$two" h | tr '\n' ' ')" "one "
 	is "logs from a time on" "$($sm logs --since 1h h | tr '\n' ' ')$($sm logs --since "$(date -u -d "$two - 1 second" +%Y-%m-%dT%H:%M:%SZ)" h)" "one two two"
 	out -125 $sm logs --since yesterday h
 	has "no time" "$err" 'yesterday'

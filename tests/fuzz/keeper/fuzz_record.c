@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The VM's files and the keeper's messages: whatever bytes they hold. What parses must format and parse again. */
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "keeper/events.h"
+#include "keeper/execs.h"
 #include "keeper/log.h"
 #include "keeper/record.h"
 #include "keeper/wire.h"
@@ -36,9 +39,45 @@ static void fuzz_exit(const char *p, size_t len)
 	free(json);
 }
 
+static void fuzz_exec(const char *p, size_t len)
+{
+	struct vm_exec_record r, again;
+	char *json = NULL;
+
+	if (vm_exec_parse(p, len, &r, NULL) < 0)
+		return;
+	if (vm_exec_format(&r, &json, NULL) < 0 || vm_exec_parse(json, strlen(json), &again, NULL) < 0)
+		abort();
+	vm_exec_done(&again);
+	vm_exec_done(&r);
+	free(json);
+}
+
+static void fuzz_event(const char *p, size_t len)
+{
+	struct vm_event e, again;
+	char *line = NULL;
+	int r;
+
+	if (vm_event_parse(p, len, &e) < 0)
+		return;
+	r = vm_event_format(&e, &line);
+	if (r == 0 && (vm_event_parse(line, strlen(line), &again) < 0 || strchr(line, '\n') != line + strlen(line) - 1))
+		abort();
+	if (r == 0)
+		vm_event_done(&again);
+	else if (r != -E2BIG)
+		abort();
+	vm_event_done(&e);
+	free(line);
+}
+
 static void fuzz_messages(const uint8_t *p, size_t len)
 {
-	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a, h = a, i = a, j = a;
+	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a, h = a, i = a, j = a, l = a,
+		      m = a;
+	struct keeper_exec_signal exec_signal;
+	struct keeper_spawned spawned;
 	struct keeper_status status;
 	struct keeper_balloon balloon;
 	struct keeper_attach attach;
@@ -61,6 +100,10 @@ static void fuzz_messages(const uint8_t *p, size_t len)
 	if (keeper_snapshot_decode(&i, &snapshot) == 0 &&
 	    (snapshot.dir[0] != '/' || strnlen(snapshot.dir, sizeof(snapshot.dir)) == sizeof(snapshot.dir)))
 		abort();
+	if (keeper_spawned_decode(&l, &spawned) == 0 && !spawned.exec)
+		abort();
+	if (keeper_exec_signal_decode(&m, &exec_signal) == 0 && (exec_signal.signal < 1 || exec_signal.signal > 64))
+		abort();
 	if (keeper_snapshot_reply_decode(&j, &reply) == 0 && reply.layers > 64)
 		abort();
 	if (keeper_attach_decode(&e, &attach) < 0 || keeper_wait_decode(&f, &wait) < 0 ||
@@ -75,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 1)
 		return 0;
-	switch (data[0] % 4) {
+	switch (data[0] % 6) {
 	case 0:
 		fuzz_config((const char *)data + 1, size - 1);
 		break;
@@ -89,6 +132,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (vm_suspended_parse((const char *)data + 1, size - 1, &suspended, NULL) == 0 &&
 		    suspended.layers > VM_MAX_LAYERS)
 			abort();
+		break;
+	case 3:
+		fuzz_exec((const char *)data + 1, size - 1);
+		break;
+	case 4:
+		fuzz_event((const char *)data + 1, size - 1);
 		break;
 	default:
 		fuzz_messages(data + 1, size - 1);

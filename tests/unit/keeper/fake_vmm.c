@@ -26,9 +26,9 @@ struct fake {
 	struct link *link;
 	int control, console;
 	const char *script;
-	uint32_t main_ch;
-	char *what;	  /* the command's argv[0] */
-	uint64_t to_send; /* flood */
+	uint32_t main_ch, side_ch; /* side: a detached command, which says a line, then echoes */
+	char *what;		   /* the command's argv[0] */
+	uint64_t to_send;	   /* flood */
 	bool echo, prepared, held;
 };
 
@@ -52,18 +52,23 @@ static struct mux *mux(struct fake *f)
 	return link_mux(f->link);
 }
 
-static void finish(struct fake *f, enum proto_exit_reason reason, int status, int sig)
+static void finish_channel(struct fake *f, uint32_t ch, enum proto_exit_reason reason, int status, int sig)
 {
 	struct proto_event e = {
 		.kind = PROTO_EV_EXIT, .reason = reason, .status = status, .signal = sig, .duration_ns = 5};
 	struct buf b = {0};
 
-	mux_send_eof(mux(f), f->main_ch, 1);
-	mux_send_eof(mux(f), f->main_ch, 2);
+	mux_send_eof(mux(f), ch, 1);
+	mux_send_eof(mux(f), ch, 2);
 	if (proto_event_encode(&b, &e) == 0)
-		mux_send_event(mux(f), f->main_ch, &b);
-	mux_close(mux(f), f->main_ch, 0, "");
+		mux_send_event(mux(f), ch, &b);
+	mux_close(mux(f), ch, 0, "");
 	buf_done(&b);
+}
+
+static void finish(struct fake *f, enum proto_exit_reason reason, int status, int sig)
+{
+	finish_channel(f, f->main_ch, reason, status, sig);
 }
 
 static void flood(struct fake *f)
@@ -144,6 +149,22 @@ static void adopted(struct fake *f, uint32_t ch)
 	mux_send(mux(f), ch, 1, "again\n", 6);
 }
 
+static void run_side(struct fake *f, uint32_t ch, const struct proto_exec *x)
+{
+	bool missing = streq(x->argv[0], "notfound");
+	struct buf reply = {0};
+
+	proto_pid_encode(&reply, missing ? 0 : 78);
+	mux_opened(mux(f), ch, &reply);
+	buf_done(&reply);
+	if (missing) {
+		finish_channel(f, ch, PROTO_EXIT_NOT_FOUND, 127, 0);
+		return;
+	}
+	f->side_ch = ch;
+	mux_send(mux(f), ch, 2, "side\n", 5);
+}
+
 static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *request)
 {
 	struct fake *f = arg;
@@ -205,6 +226,8 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 		if (x.main) {
 			f->main_ch = ch;
 			run_command(f, &x);
+		} else if (x.detached) {
+			run_side(f, ch, &x);
 		} else {
 			mux_close(mux(f), ch, -ENOENT, "scripted refusal");
 		}
@@ -219,7 +242,7 @@ static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const u
 {
 	struct fake *f = arg;
 
-	if (f->echo && mux_send(mux(f), ch, 1, p, len) < 0)
+	if ((f->echo || ch == f->side_ch) && mux_send(mux(f), ch, 1, p, len) < 0)
 		_exit(5);
 	mux_consumed(mux(f), ch, stream, len);
 }
@@ -239,6 +262,10 @@ static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
 
 	if (proto_event_decode(event, &e) < 0 || e.kind != PROTO_EV_SIGNAL)
 		return;
+	if (ch == f->side_ch) {
+		finish_channel(f, ch, PROTO_SIGNALLED, 128 + e.signal, e.signal);
+		return;
+	}
 	if (streq(f->what, "stubborn") && e.signal != SIGKILL)
 		return;
 	if (!streq(f->what, "stone"))

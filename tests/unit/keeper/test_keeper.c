@@ -734,6 +734,134 @@ static void attach_once_leave_and_return(void **state)
 	expect(&x, SM_REASON_STOPPED, 128 + SIGTERM);
 }
 
+/* How the keeper answers a request for a detached command; 0 and its number, or the closing code. */
+static int spawn(struct rig *r, const char *command, struct keeper_spawned *ret)
+{
+	char *argv[] = {(char *)(uintptr_t)command, NULL};
+	struct proto_exec x = {.argv = argv, .stdin_open = true};
+	struct cursor reply;
+	struct buf b = {0};
+	struct call call;
+	int code;
+
+	assert_int_equal(proto_exec_encode(&b, &x), 0);
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_SPAWN, &b, &call), 0);
+	rig_until(r, &call.closed);
+	code = call.code;
+	reply = cursor_of(call.reply.data, call.reply.len);
+	if (code == 0)
+		assert_int_equal(keeper_spawned_decode(&reply, ret), 0);
+	call_done(&call);
+	buf_done(&b);
+	return code;
+}
+
+static int signal_exec(struct rig *r, uint64_t number, int sig)
+{
+	struct keeper_exec_signal m = {.exec = number, .signal = sig};
+	struct buf b = {0};
+	struct call call;
+	int code;
+
+	assert_int_equal(keeper_exec_signal_encode(&b, &m), 0);
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_EXEC_SIGNAL, &b, &call), 0);
+	rig_until(r, &call.closed);
+	code = call.code;
+	call_done(&call);
+	buf_done(&b);
+	return code;
+}
+
+static void attach_exec(struct rig *r, uint64_t number)
+{
+	struct keeper_attach a = {.stdin_open = true, .exec = number};
+	struct buf b = {0};
+
+	call_done(&r->main);
+	assert_int_equal(keeper_attach_encode(&b, &a), 0);
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_ATTACH, &b, &r->main), 0);
+	buf_done(&b);
+	while (!r->main.opened && !r->main.closed)
+		assert_int_equal(conn_step(&r->conn, NULL, 0, 1000), 0);
+}
+
+static struct vm_exit exec_exit(struct rig *r, unsigned number)
+{
+	uint64_t deadline = time_now_ns() + 10000 * MS;
+	char name[EXEC_NAME_SIZE], *json = NULL;
+	struct vm_exit x = {0};
+	size_t len;
+
+	exec_file_name(name, number, EXEC_EXIT);
+	while (read_file_at(r->dirfd, name, VM_RECORD_MAX, &json, &len) < 0 && time_now_ns() < deadline)
+		poll(NULL, 0, 2);
+	assert_non_null(json);
+	assert_int_equal(vm_exit_parse(json, len, &x, NULL), 0);
+	free(json);
+	return x;
+}
+
+static void detached_commands_are_kept(void **state)
+{
+	struct keeper_spawned first, second;
+	struct vm_exec_record rec;
+	char *text = NULL;
+	struct vm_exit x;
+	struct rig r;
+	size_t len;
+
+	rig_start(&r, &(struct rig_options){.argv = {"cat"}, .stdin_open = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(spawn(&r, "notfound", &first), -ENOENT);
+	assert_int_equal(spawn(&r, "first", &first), 0);
+	assert_int_equal(spawn(&r, "second", &second), 0);
+	assert_true(first.pid == 78 && second.exec == first.exec + 1);
+
+	/* The record, and the log of what it has said before anybody came. */
+	assert_int_equal(
+		read_file_at(r.dirfd, exec_file_name(r.text, (unsigned)first.exec, EXEC_RECORD), 4096, &text, &len), 0);
+	assert_int_equal(vm_exec_parse(text, len, &rec, NULL), 0);
+	assert_string_equal(rec.argv[0], "first");
+	assert_true(rec.stdin_open && rec.pid == 78 && rec.started_ns);
+	vm_exec_done(&rec);
+	free(text);
+
+	/* One client at a time; it goes on when that leaves. */
+	rig_disconnect(&r);
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	r.received = 0;
+	attach_exec(&r, second.exec);
+	assert_true(r.main.opened);
+	assert_int_equal(mux_send(r.conn.mux, r.main.ch, 0, "hello", 5), 0);
+	while (r.received < 5)
+		assert_int_equal(conn_step(&r.conn, NULL, 0, 1000), 0);
+	assert_memory_equal(r.text, "hello", 5);
+	assert_int_equal(signal_exec(&r, 99, SIGTERM), -ESRCH);
+	assert_int_equal(signal_exec(&r, second.exec, SIGUSR1), 0);
+	rig_until(&r, &r.main.closed);
+	assert_true(r.main.has_exit && r.main.exit.signal == SIGUSR1);
+	x = exec_exit(&r, (unsigned)second.exec);
+	assert_true(x.outcome.status == 128 + SIGUSR1 && x.finished_ns >= x.started_ns);
+	attach_exec(&r, second.exec);
+	assert_true(r.main.closed && r.main.code == -ESRCH);
+	assert_int_equal(
+		read_file_at(r.dirfd, exec_file_name(r.text, (unsigned)second.exec, EXEC_LOG), 4096, &text, &len), 0);
+	assert_int_equal(len, 2 * VM_LOG_HEADER + 10);
+	assert_memory_equal(text + VM_LOG_HEADER, "side\n", 5);
+	free(text);
+
+	/* The VM's end is the end of the one that still runs. */
+	rig_stop(&r, KEEPER_STOP_GRACE, SIGTERM, 1000 * MS);
+	rig_until(&r, &r.wait.ended);
+	x = exec_exit(&r, (unsigned)first.exec);
+	assert_true(x.outcome.reason == SM_REASON_STOPPED && x.outcome.status == 137);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGTERM);
+}
+
 static void slow_reader_stops_the_command(void **state)
 {
 	const size_t total = 8 << 20;
@@ -965,6 +1093,7 @@ int main(void)
 		cmocka_unit_test(kept_disk_gets_a_clean_shutdown),
 		cmocka_unit_test(time_limit_of_the_keeper),
 		cmocka_unit_test(attach_once_leave_and_return),
+		cmocka_unit_test(detached_commands_are_kept),
 		cmocka_unit_test(slow_reader_stops_the_command),
 		cmocka_unit_test(hostile_clients_harm_only_themselves),
 		cmocka_unit_test(agent_services_pass_through),

@@ -18,6 +18,7 @@
 #include "keeper/log.h"
 #include "keeper/record.h"
 #include "keeper/wire.h"
+#include "keeper/execs.h"
 
 static void record_survives_a_round_trip(void **state)
 {
@@ -273,8 +274,33 @@ static void suspended_round_trip(void **state)
 		assert_true(vm_suspended_parse(bad[i], strlen(bad[i]), &b, NULL) < 0);
 }
 
+static void exec_record_round_trip(void **state)
+{
+	char *argv[] = {"sh", "-c", "\xff;\n", NULL};
+	struct vm_exec_record r = {.argv = argv, .user = "alice", .stdin_open = true, .pid = 7, .started_ns = 5}, again;
+	char name[EXEC_NAME_SIZE], *json = NULL;
+
+	assert_int_equal(vm_exec_format(&r, &json, NULL), 0);
+	assert_int_equal(vm_exec_parse(json, strlen(json), &again, NULL), 0);
+	assert_string_equal(again.argv[2], argv[2]);
+	assert_string_equal(again.user, "alice");
+	assert_true(again.stdin_open && !again.tty && again.pid == 7 && again.started_ns == 5);
+	vm_exec_done(&again);
+	for (size_t len = 0; len + 2 < strlen(json); len++)
+		assert_true(vm_exec_parse(json, len, &again, NULL) < 0);
+	free(json);
+	assert_int_equal(vm_exec_parse("{\"version\":1,\"argv\":[]}", 23, &again, NULL), -EBADMSG);
+	assert_string_equal(exec_file_name(name, 12, EXEC_LOG_OLD), "exec.12.log.1");
+	assert_int_equal(exec_of_file("exec.12"), 12);
+	assert_int_equal(exec_of_file("exec.12.log") + exec_of_file("exec.") + exec_of_file("exec.012") +
+				 exec_of_file("log"),
+			 0);
+}
+
 static void messages_round_trip(void **state)
 {
+	struct keeper_exec_signal sig = {.exec = 3, .signal = 64}, sig2;
+	struct keeper_spawned spawned = {.exec = 3, .pid = 4}, spawned2;
 	struct keeper_stop stop = {.mode = KEEPER_STOP_GRACE, .signal = 9, .grace_ns = UINT64_MAX}, stop2;
 	struct keeper_attach attach = {.stdin_open = true, .rows = 50, .cols = 65535}, attach2;
 	struct keeper_pause pause = {.pause = true}, pause2;
@@ -299,6 +325,16 @@ static void messages_round_trip(void **state)
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_attach_decode(&c, &attach2), 0);
 	assert_true(attach2.stdin_open && attach2.rows == 50 && attach2.cols == 65535);
+	b.len = 0;
+	assert_int_equal(keeper_spawned_encode(&b, &spawned), 0);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_spawned_decode(&c, &spawned2), 0);
+	assert_true(spawned2.exec == 3 && spawned2.pid == 4);
+	b.len = 0;
+	assert_int_equal(keeper_exec_signal_encode(&b, &sig), 0);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_exec_signal_decode(&c, &sig2), 0);
+	assert_true(sig2.exec == 3 && sig2.signal == 64);
 	b.len = 0;
 	assert_int_equal(keeper_balloon_encode(&b, &balloon), 0);
 	c = cursor_of(b.data, b.len);
@@ -359,6 +395,7 @@ int main(void)
 		cmocka_unit_test(exits_survive_a_round_trip),	cmocka_unit_test(names_and_ids),
 		cmocka_unit_test(log_rotates_on_whole_records), cmocka_unit_test(log_headers_are_checked),
 		cmocka_unit_test(suspended_round_trip),		cmocka_unit_test(messages_round_trip),
+		cmocka_unit_test(exec_record_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
