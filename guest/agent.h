@@ -25,6 +25,12 @@ enum agent_role {
 struct exec;
 struct tunnel;
 
+/* An overlay of the container: layers.c. */
+struct layer {
+	char *target; /* where it is mounted: "/", or a mount with cow */
+	int lower, upper;
+};
+
 struct agent {
 	enum agent_role role;
 	struct loop *loop;
@@ -52,6 +58,8 @@ struct agent {
 	struct tunnel *tunnels;
 	struct sink *sinks;
 	bool pid_namespace; /* commands get one */
+	struct layer *layers;
+	size_t num_layers;
 };
 
 /* agent.c */
@@ -86,6 +94,10 @@ void write_file_open(struct agent *a, uint32_t ch, struct cursor *request);
 void tunnel_abandon_all(struct agent *a);
 /* A byte pipe between the channel, which is answered, and a stream socket, taken in any case. */
 void tunnel_join(struct agent *a, uint32_t ch, int fd);
+
+/* layers.c */
+const struct layer *layers_find(const struct agent *a, const char *target); /* NULL: there is none */
+void layers_done(struct agent *a);
 
 /* copy.c */
 void copy_open(struct agent *a, uint32_t ch, struct cursor *request);

@@ -21,6 +21,12 @@
 #include "guest/agent.h"
 
 #define SOCKET 3
+#define LOWER 4 /* and UPPER: the layers, for CHANGES */
+#define UPPER 5
+
+/* What the container's set-up makes there is no change of it. */
+static const char *const made_by_us[] = {"/proc", "/sys", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf",
+					 NULL};
 
 /* ------------------------------------------------------------------------------------------- the child */
 
@@ -62,6 +68,14 @@ static int receive_tree(const struct proto_copy *x, struct sm_error *err)
 	return r;
 }
 
+static int send_changes(const struct proto_copy *x, struct copy_out *out, struct sm_error *err)
+{
+	struct copy_changes c = {
+		.upper = UPPER, .lower = LOWER, .skip = streq(x->path, "/") ? made_by_us : NULL, .list = !x->contents};
+
+	return copy_pack_changes(&c, out, err);
+}
+
 static _Noreturn void work(const struct proto_copy *x)
 {
 	struct copy_out out = {.write = write_socket};
@@ -73,23 +87,33 @@ static _Noreturn void work(const struct proto_copy *x)
 		r = receive_tree(x, &err);
 	else if (x->op == PROTO_COPY_REMOVE)
 		r = copy_remove(x->path, x->recursive, &err);
+	else if (x->op == PROTO_COPY_CHANGES)
+		r = send_changes(x, &out, &err);
 	else
 		r = send_tree(x, &out, &err);
 	r = r < 0 ? copy_put_error(&out, -r, err.message) : copy_put_end(&out);
 	_exit(r < 0);
 }
 
+/* To their places, by way of numbers above those. */
+static bool take_descriptors(int fd, const struct layer *l)
+{
+	int socket = fcntl(fd, F_DUPFD, UPPER + 1), lower = l ? fcntl(l->lower, F_DUPFD, UPPER + 1) : -1,
+	    upper = l ? fcntl(l->upper, F_DUPFD, UPPER + 1) : -1;
+
+	return socket >= 0 && dup2(socket, SOCKET) >= 0 &&
+	       (!l || (lower >= 0 && upper >= 0 && dup2(lower, LOWER) >= 0 && dup2(upper, UPPER) >= 0));
+}
+
 /* The child has the socket and nothing else: not the link, and no pipe that another command waits for the end of. */
-static _Noreturn void child(const struct agent *a, const struct proto_copy *x, int fd)
+static _Noreturn void child(const struct agent *a, const struct proto_copy *x, const struct layer *l, int fd)
 {
 	int proc = a->proc_fd < 0 ? -1 : openat(a->proc_fd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
 	/* The agent is spared when memory runs out; this one need not be. */
 	if (proc >= 0)
 		(void)!write(proc, "0", 1);
-	if (fd != SOCKET && dup2(fd, SOCKET) < 0)
-		_exit(1);
-	if (syscall(SYS_close_range, SOCKET + 1u, ~0u, 0u) < 0)
+	if (!take_descriptors(fd, l) || syscall(SYS_close_range, l ? UPPER + 1u : SOCKET + 1u, ~0u, 0u) < 0)
 		_exit(1);
 	work(x);
 }
@@ -100,10 +124,16 @@ void copy_open(struct agent *a, uint32_t ch, struct cursor *request)
 {
 	struct proto_copy x;
 	int r = proto_copy_decode(request, &x), pair[2];
+	const struct layer *l = NULL;
 	pid_t pid;
 
 	if (r < 0) {
 		agent_refuse(a, ch, r, "malformed COPY request");
+		return;
+	}
+	if (x.op == PROTO_COPY_CHANGES && !(l = layers_find(a, x.path))) {
+		agent_refuse(a, ch, -EINVAL, "%s has no writable layer of its own", x.path);
+		proto_copy_done(&x);
 		return;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -113,7 +143,7 @@ void copy_open(struct agent *a, uint32_t ch, struct cursor *request)
 	}
 	pid = fork();
 	if (pid == 0)
-		child(a, &x, pair[1]);
+		child(a, &x, l, pair[1]);
 	r = pid < 0 ? -errno : 0;
 	fd_close(pair[1]);
 	if (r < 0) {

@@ -165,5 +165,5 @@ int disks_mount(struct agent *a, const struct proto_setup *s, struct sm_error *e
 	mkdir(SETUP_ROOT, 0755);
 	if (mount("overlay", SETUP_ROOT, "overlay", 0, "lowerdir=" IMAGE ",upperdir=" UPPER ",workdir=" WORK) < 0)
 		return error_sys(err, errno, "mount the overlay");
-	return 0;
+	return layers_keep(a, "/", IMAGE, UPPER, err);
 }

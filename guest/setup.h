@@ -12,6 +12,10 @@
 /* disks.c: the image, the writable layer and the overlay of them on SETUP_ROOT. */
 int disks_mount(struct agent *a, const struct proto_setup *s, struct sm_error *err) MUST_CHECK;
 
+/* layers.c: keeps the two directories open, for what the VM changes of the lower one. */
+int layers_keep(struct agent *a, const char *target, const char *lower, const char *upper,
+		struct sm_error *err) MUST_CHECK;
+
 /* mounts.c */
 int mounts_make(struct agent *a, struct sm_error *err) MUST_CHECK;
 /* Makes SETUP_ROOT the root of the agent and of all that it starts. */

@@ -92,16 +92,19 @@ static int mount_cow(unsigned i, const char *lower, char *ret, size_t size, stru
 	return 0;
 }
 
-static int open_one(unsigned i, const struct proto_mount *m, int *ret, struct sm_error *err)
+static int open_one(struct agent *a, unsigned i, const struct proto_mount *m, int *ret, struct sm_error *err)
 {
 	struct mount_attributes attributes = {.set = ATTR_READ_ONLY};
-	char path[64], merged[64];
+	char path[64], merged[64], upper[64];
 	_fd_ int tree = -1;
 	int r;
 
 	snprintf(path, sizeof(path), SHARES "/%u", i);
 	if (m->cow) {
 		r = mount_cow(i, path, merged, sizeof(merged), err);
+		snprintf(upper, sizeof(upper), COW "/%u/upper", i);
+		if (r == 0)
+			r = layers_keep(a, m->target, path, upper, err);
 		if (r < 0)
 			return r;
 	}
@@ -136,7 +139,7 @@ int shares_open(struct agent *a, const struct proto_setup *s, struct shares *ret
 
 		if (ret->num == MAX_SHARES || proto_mount_parse(*text, &m) < 0)
 			return error_set(err, SM_ERROR_INVALID, EINVAL, "mount '%s'", *text);
-		r = open_one(ret->num, &m, &ret->trees[ret->num], err);
+		r = open_one(a, ret->num, &m, &ret->trees[ret->num], err);
 		if (r == 0)
 			ret->num++;
 	}

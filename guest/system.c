@@ -215,6 +215,7 @@ void system_end(struct agent *a, bool restart, uint64_t grace_ns)
 {
 	kill_everything(grace_ns);
 	sync();
+	layers_done(a);
 	if (a->role == ROLE_GUEST)
 		unmount_all(a);
 	sync();

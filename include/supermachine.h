@@ -956,6 +956,45 @@ SM_PUBLIC void sm_file_list_free(struct sm_file_info **list, size_t count);
 /** Removes a file or an empty directory; recursive: a tree. Links are removed, not followed. */
 SM_PUBLIC int sm_vm_remove_file(struct sm_vm *vm, const char *path, bool recursive, struct sm_error *err);
 
+/* What a VM has changed of its image, and of directories of the host that it has with `cow`. */
+
+enum sm_change_kind {
+	SM_CHANGE_ADDED = 1,
+	SM_CHANGE_CHANGED = 2, /**< Also a directory in which something was. */
+	SM_CHANGE_DELETED = 3,
+	SM_CHANGE_REFUSED = 4, /**< Of sm_vm_apply: a device, which was left out. */
+};
+/** Texts are the VM's word: any bytes but NUL. */
+struct sm_change {
+	enum sm_change_kind kind;
+	const char *path; /**< In the VM, absolute. */
+	uint32_t mode;	  /**< Type and permissions, as st_mode; 0: deleted. */
+	uint64_t size;	  /**< Of a regular file. */
+	const char *link; /**< What a symbolic link says, else "". */
+};
+struct sm_diff_options {
+	size_t size;
+	int (*change)(void *arg, const struct sm_change *c); /**< Called for each; not 0: stop (-ECANCELED). */
+	void *arg;
+	int cancel_fd; /**< Stop (-ECANCELED) when this becomes readable; -1: none. */
+};
+#define SM_DIFF_OPTIONS_INIT                                                                                           \
+	{                                                                                                              \
+		.size = sizeof(struct sm_diff_options), .cancel_fd = -1                                                \
+	}
+/** Lists the changes of a running VM's root, then those of each mount with `cow`, paths in no order but parents first.
+ * File systems in memory, /proc, /sys, /dev and the files of /etc that every VM has of its own are left out. */
+SM_PUBLIC int sm_vm_diff(struct sm_vm *vm, const struct sm_diff_options *options, struct sm_error *err);
+/**
+ * Makes the changes of mounts with `cow` in the host's directories: paths (in the VM, as sm_vm_diff tells them, each a
+ * file or all of a directory; NULL: all). What is there is replaced or removed. The VM is not trusted: whatever it
+ * sends, nothing outside of the directories is touched and no link followed; files become the caller's, without set-id
+ * bits; devices are left out. Symbolic links are made as they are. Other changes of the directory meanwhile are not
+ * looked for. One that fails leaves what it has done so far. `change` is told of each as it is made.
+ */
+SM_PUBLIC int sm_vm_apply(struct sm_vm *vm, const char *const *paths, const struct sm_diff_options *options,
+			  struct sm_error *err);
+
 /* ---------------------------------------------------------------------------------------- the machine */
 
 struct sm_machine_status {

@@ -19,6 +19,18 @@ int copy_pack(const char *path, const char *name, const struct copy_pack *option
 	      struct sm_error *err) MUST_CHECK;
 
 /*
+ * Sends what an overlay's upper layer changes of its lower one, as changes (stream.h), without an END. Whiteouts and
+ * opaque directories are the kernel's own, in the upper layer. skip: paths ("/proc") that are left out,
+ * NULL-terminated. list: no contents.
+ */
+struct copy_changes {
+	int upper, lower; /* directories */
+	const char *const *skip;
+	bool list;
+};
+int copy_pack_changes(const struct copy_changes *c, struct copy_out *out, struct sm_error *err) MUST_CHECK;
+
+/*
  * Docker's rules for the destination, path as the user wrote it: into it if it is a directory, else as it. contents:
  * the source is a directory of which the contents are meant ("SRC/."). into: it must be a directory that is there.
  * *ret_name: to free; "." for the directory *ret_parent itself.
@@ -36,6 +48,7 @@ char *copy_source_name(const char *path, bool *contents);
 struct copy_unpack_options {
 	bool keep_ids;	/* owners as they are, set-id bits, capabilities, devices; else all is the caller's */
 	bool untrusted; /* no set-id bits and capabilities unless keep_ids, no devices ever */
+	bool changes;	/* COPY_GONE takes files and trees away; else it is refused */
 };
 
 struct copy_unpack;
@@ -44,6 +57,8 @@ struct copy_unpack;
 int copy_unpack_new(const char *path, const struct copy_place *how, const struct copy_unpack_options *options,
 		    struct copy_unpack **ret) MUST_CHECK;
 struct copy_unpack *copy_unpack_free(struct copy_unpack *u);
+/* For who decodes the stream himself: the calls of this sink, with u, instead of copy_unpack_feed. */
+extern const struct copy_sink copy_unpack_sink;
 int copy_unpack_feed(struct copy_unpack *u, const void *p, size_t len, struct sm_error *err) MUST_CHECK;
 bool copy_unpack_ended(const struct copy_unpack *u); /* END has come */
 /* How much was written so far. */

@@ -38,6 +38,8 @@ struct pack {
 	unsigned depth;
 	struct seen *seen; /* open addressing; cap a power of two */
 	size_t num_seen, cap;
+	const struct copy_changes *changes; /* NULL: all there is */
+	int lower;			    /* changes: the directory below the one that is open; -1: none */
 };
 
 static int fail(struct pack *p, int code)
@@ -94,6 +96,13 @@ static int look_up(struct pack *p, const struct stat *st, const char **ret)
 	p->seen[i] = (struct seen){st->st_dev, st->st_ino, strdup(p->path + 1)};
 	p->num_seen++;
 	return p->seen[i].path ? 0 : fail(p, ENOMEM);
+}
+
+static void forget_seen(struct pack *p)
+{
+	for (size_t i = 0; i < p->cap; i++)
+		free(p->seen[i].path);
+	free(p->seen);
 }
 
 /* ------------------------------------------------------------------------------------------ entries */
@@ -211,6 +220,14 @@ static NOINLINE int pack_file(struct pack *p, int dir, const char *name, struct 
 
 static int pack_one(struct pack *p, int dir, const char *name, const char *as);
 
+static bool is_skipped(const struct pack *p)
+{
+	for (const char *const *s = p->changes ? p->changes->skip : NULL; s && *s; s++)
+		if (streq(*s, p->path))
+			return true;
+	return false;
+}
+
 static int pack_children(struct pack *p, int fd)
 {
 	DIR *d = fdopendir(fd);
@@ -242,7 +259,7 @@ static int pack_children(struct pack *p, int fd)
 		memcpy(p->path + was + 1, de->d_name, len + 1);
 		p->path_len = was + 1 + len;
 		p->depth++;
-		r = pack_one(p, dirfd(d), de->d_name, de->d_name);
+		r = is_skipped(p) ? 0 : pack_one(p, dirfd(d), de->d_name, de->d_name);
 		p->depth--;
 		/* After a failure the path still says where. */
 		if (r < 0)
@@ -254,7 +271,8 @@ static int pack_children(struct pack *p, int fd)
 	return r;
 }
 
-static int pack_dir(struct pack *p, int dir, const char *name, struct copy_entry *e)
+/* lower: the directory below it, if it is one of changes. */
+static int pack_dir(struct pack *p, int dir, const char *name, struct copy_entry *e, int lower)
 {
 	_cleanup_(buf_done) struct buf xattrs = {0};
 	bool enter = !p->o->list || p->depth + 1 < p->o->list;
@@ -267,10 +285,15 @@ static int pack_dir(struct pack *p, int dir, const char *name, struct copy_entry
 		get_xattrs(p, fd, e, &xattrs);
 	}
 	r = put_entry(p, e);
-	if (r < 0)
+	if (r < 0) {
 		fd_close(fd);
-	else if (enter)
+	} else if (enter) {
+		int before = p->lower;
+
+		p->lower = lower;
 		r = pack_children(p, fd);
+		p->lower = before;
+	}
 	if (r == 0 && (r = copy_put_up(p->out)) < 0)
 		return fail(p, -r);
 	return r;
@@ -304,10 +327,63 @@ static int pack_other(struct pack *p, struct copy_entry *e, const struct stat *s
 	return e->kind == COPY_SOCKET && !p->o->list ? 0 : put_entry(p, e);
 }
 
+/* ------------------------------------------------------------------------------------------ changes */
+
+static int put_gone(struct pack *p, const char *name)
+{
+	struct copy_entry gone = {.kind = COPY_GONE, .name = name};
+
+	return put_entry(p, &gone);
+}
+
+/* It hides the directory below it: the kernel says so by an attribute, and by another where it was renamed. */
+static bool hides_lower(int dir, const char *name)
+{
+	_fd_ int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	char value[2];
+
+	return fd >= 0 && ((fgetxattr(fd, "trusted.overlay.opaque", value, sizeof(value)) > 0 && value[0] == 'y') ||
+			   fgetxattr(fd, "trusted.overlay.redirect", NULL, 0) > 0);
+}
+
+/*
+ * What the entry is to the layer below: flags and a COPY_GONE where something of another kind was. *ret_lower: the
+ * directory below it, or -1.
+ */
+static NOINLINE int compare(struct pack *p, int dir, const char *name, const struct stat *st, struct copy_entry *e,
+			    int *ret_lower)
+{
+	bool is_dir = S_ISDIR(st->st_mode);
+	struct stat old;
+	int r;
+
+	if (p->depth == 0) {
+		e->flags = COPY_IMPLICIT;
+		*ret_lower = fcntl(p->lower, F_DUPFD_CLOEXEC, 3);
+		return *ret_lower < 0 ? fail(p, errno) : 0;
+	}
+	if (p->lower < 0 || fstatat(p->lower, name, &old, AT_SYMLINK_NOFOLLOW) < 0) {
+		e->flags = COPY_NEW;
+		return 0;
+	}
+	if (is_dir != S_ISDIR(old.st_mode) || (is_dir && hides_lower(dir, name))) {
+		e->flags = COPY_NEW;
+		return put_gone(p, name);
+	}
+	if (!is_dir)
+		return 0;
+	if (((st->st_mode ^ old.st_mode) & 07777) == 0 && st->st_uid == old.st_uid && st->st_gid == old.st_gid)
+		e->flags = COPY_IMPLICIT;
+	*ret_lower = openat(p->lower, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	r = *ret_lower < 0 ? -errno : 0;
+	return r < 0 ? fail(p, -r) : 0;
+}
+
 static int pack_one(struct pack *p, int dir, const char *name, const char *as)
 {
 	struct copy_entry e = {.name = as};
 	const char *before = NULL;
+	_fd_ int lower = -1;
 	struct stat st;
 	int r = 0;
 
@@ -318,9 +394,15 @@ static int pack_one(struct pack *p, int dir, const char *name, const char *as)
 	e.gid = st.st_gid;
 	e.mtime = st.st_mtim.tv_sec;
 	e.mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
+	if (p->changes && S_ISCHR(st.st_mode) && st.st_rdev == 0)
+		return put_gone(p, name);
+	if (p->changes)
+		r = compare(p, dir, name, &st, &e, &lower);
+	if (r < 0)
+		return r;
 	if (S_ISDIR(st.st_mode)) {
 		e.kind = COPY_DIR;
-		return pack_dir(p, dir, name, &e);
+		return pack_dir(p, dir, name, &e, lower);
 	}
 	if (!S_ISSOCK(st.st_mode) && !p->o->list)
 		r = look_up(p, &st, &before);
@@ -357,8 +439,16 @@ int copy_pack(const char *path, const char *name, const struct copy_pack *option
 			return fail(&p, errno);
 	}
 	r = pack_one(&p, AT_FDCWD, real ? real : path, name);
-	for (size_t i = 0; i < p.cap; i++)
-		free(p.seen[i].path);
-	free(p.seen);
+	forget_seen(&p);
+	return r;
+}
+
+int copy_pack_changes(const struct copy_changes *c, struct copy_out *out, struct sm_error *err)
+{
+	struct copy_pack o = {.list = c->list ? COPY_MAX_DEPTH : 0};
+	struct pack p = {.o = &o, .out = out, .err = err, .top = "", .changes = c, .lower = c->lower};
+	int r = pack_one(&p, c->upper, ".", "");
+
+	forget_seen(&p);
 	return r;
 }

@@ -203,10 +203,13 @@ static const char *entry_fault(const struct copy_in *in, const struct copy_entry
 		return "too deep";
 	if (!copy_name_valid(e->name, name_len) && !(root && name_len == 0))
 		return "a name that is none";
-	if (e->kind < COPY_FILE || e->kind > COPY_SOCKET || e->flags > COPY_IMPLICIT || e->mode > 07777 ||
+	if (!in->changes && (e->kind == COPY_GONE || (e->flags & COPY_NEW)))
+		return "changes that nobody asked for";
+	if (e->kind < COPY_FILE || e->kind > COPY_GONE || e->flags > (COPY_IMPLICIT | COPY_NEW) || e->mode > 07777 ||
 	    e->mtime_ns >= 1000000000 || e->size > INT64_MAX)
 		return "a file that cannot be";
-	if ((e->flags && e->kind != COPY_DIR) || (e->size && e->kind != COPY_FILE))
+	if (((e->flags & COPY_IMPLICIT) && e->kind != COPY_DIR) || (e->size && e->kind != COPY_FILE) ||
+	    (e->kind == COPY_GONE && (root || e->flags)))
 		return "a file that cannot be";
 	if ((e->kind == COPY_SYMLINK || e->kind == COPY_HARDLINK) != (link_len > 0) || strlen(e->link) != link_len)
 		return "a link that is none";

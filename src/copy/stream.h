@@ -14,6 +14,10 @@
  *	ERROR	u32 errno, text: the sender gives up
  *	END	all is said
  *
+ * Changes of a tree are a tree, too: of what was changed, made (COPY_NEW) or taken away (COPY_GONE), and the
+ *directories on the way, which are COPY_IMPLICIT unless they are changed themselves. What takes the place of something
+ *of another kind comes after a COPY_GONE of the same name.
+ *
  * One tree a stream: the first ENTRY is its root, whose name is only a proposal. A stream without entries says that a
  * thing was done.
  */
@@ -38,9 +42,11 @@ enum copy_kind {
 	COPY_CHAR = 6,
 	COPY_BLOCK = 7,
 	COPY_SOCKET = 8, /* in lists alone */
+	COPY_GONE = 9,	 /* in changes alone: what had this name is not there any more */
 };
 enum copy_flags {
 	COPY_IMPLICIT = 1, /* a directory on the way, of which nothing is known: one that is there stays as it is */
+	COPY_NEW = 2,	   /* in changes: nothing had this name before, or a COPY_GONE has just said so */
 };
 
 /* Texts end with a NUL; all points into the decoder and is valid during the call. */
@@ -97,6 +103,7 @@ struct copy_in {
 	struct buf pending;
 	unsigned depth;
 	bool begun, in_file, ended;
+	bool changes;	   /* COPY_GONE and COPY_NEW may come: set after copy_in_init; else they are refused */
 	uint64_t size, at; /* of the file */
 };
 void copy_in_init(struct copy_in *in, const struct copy_sink *sink, void *arg);

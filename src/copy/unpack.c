@@ -221,6 +221,14 @@ static int make_special(const struct copy_unpack *u, int dir, const char *name, 
 	return r < 0 ? r : apply_at(u, dir, name, &m, false);
 }
 
+/* A file, or a tree; links are not followed. */
+static int take_away(int dir, const char *name)
+{
+	int r = clear_name(dir, name);
+
+	return r == -EISDIR ? remove_tree_at(dir, name) : r;
+}
+
 /* ---------------------------------------------------------------------------------------------- sink */
 
 static int find_place(struct copy_unpack *u, const struct copy_entry *e, struct sm_error *err)
@@ -302,6 +310,9 @@ static int on_entry(void *arg, const struct copy_entry *e, unsigned depth, struc
 	case COPY_HARDLINK:
 		r = make_hardlink(u, dir, name, e);
 		break;
+	case COPY_GONE:
+		r = u->o.changes ? take_away(dir, name) : -EPERM;
+		break;
 	default:
 		r = make_special(u, dir, name, e);
 	}
@@ -336,7 +347,7 @@ static int on_up(void *arg, struct sm_error *err)
 	return r < 0 ? fail(u, "a directory in it", -r, err) : 0;
 }
 
-static const struct copy_sink sink = {on_entry, on_data, on_file_end, on_up};
+const struct copy_sink copy_unpack_sink = {on_entry, on_data, on_file_end, on_up};
 
 int copy_unpack_new(const char *path, const struct copy_place *how, const struct copy_unpack_options *options,
 		    struct copy_unpack **ret)
@@ -349,7 +360,8 @@ int copy_unpack_new(const char *path, const struct copy_place *how, const struct
 	u->how = *how;
 	u->path = path;
 	u->parent = u->file = -1;
-	copy_in_init(&u->in, &sink, u);
+	copy_in_init(&u->in, &copy_unpack_sink, u);
+	u->in.changes = options->changes;
 	*ret = u;
 	return 0;
 }

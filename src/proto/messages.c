@@ -561,7 +561,7 @@ int proto_copy_decode(struct cursor *c, struct proto_copy *ret)
 {
 	int r = decode(c, LAYOUT(copy_fields, proto_copy), ret);
 
-	if (r == 0 && (ret->op < PROTO_COPY_SEND || ret->op > PROTO_COPY_REMOVE || ret->path[0] != '/')) {
+	if (r == 0 && (ret->op < PROTO_COPY_SEND || ret->op > PROTO_COPY_CHANGES || ret->path[0] != '/')) {
 		proto_copy_done(ret);
 		return -EPROTO;
 	}

@@ -172,15 +172,23 @@ void proto_file_done(struct proto_file *x);
 /*
  * PROTO_COPY. Answers are records (src/copy/stream.h) on stream 1: SEND and LIST a tree, the others END or ERROR. A
  * RECEIVE's tree comes on stream 0.
+ * CHANGES sends what the VM has changed (stream.h): of its root (path "/") or of a mount with a writable layer of its
+ * own (path: its target).
  */
-enum proto_copy_op { PROTO_COPY_SEND = 1, PROTO_COPY_RECEIVE = 2, PROTO_COPY_LIST = 3, PROTO_COPY_REMOVE = 4 };
+enum proto_copy_op {
+	PROTO_COPY_SEND = 1,
+	PROTO_COPY_RECEIVE = 2,
+	PROTO_COPY_LIST = 3,
+	PROTO_COPY_REMOVE = 4,
+	PROTO_COPY_CHANGES = 5
+};
 struct proto_copy {
 	uint32_t op;
 	char *path;	/* in the container, absolute */
 	char *name;	/* RECEIVE: the source's last component; NULL: the stream's */
 	uint32_t depth; /* LIST: 1 the path itself, 2 and what is in it */
 	bool follow;	/* SEND, LIST: a symbolic link at path */
-	bool contents;	/* RECEIVE: copy_place */
+	bool contents;	/* RECEIVE: copy_place; CHANGES: with the contents of files */
 	bool into;
 	bool keep_ids;
 	bool recursive; /* REMOVE */

@@ -41,3 +41,47 @@ test_events() {
 	out -125 $sm events -f colour=red
 	has "no such filter" "$err" 'colour=red'
 }
+
+limit_diff=240
+test_diff() {
+	# what a VM has changed of its image and of a directory that it has copy-on-write, looked at, then taken over: all or some of it, and nothing outside
+	mkdir -p src/dir out
+	echo old >src/file
+	echo old >src/dir/gone
+	echo mine >src/dir/mine
+	echo outside >out/secret
+	vm df -v ./src:/src:cow --tmpfs /scratch
+	is "at first" "$($sm diff df | tr '\n' ' ')" "A /scratch A /src "
+	$sm exec df sh -c 'echo x >/etc/new; rm /srv/data; echo y >>/etc/passwd; touch /scratch/x
+		cd /src; echo new >file; rm dir/gone; mkdir more; echo 1 >more/one; echo 2 >more/two; ln -s /etc/passwd more/link; chmod 4755 more/one; mknod more/dev c 1 3'
+	is "the image's" "$($sm diff df | grep -v /src | sort | tr '\n' ' ')" "A /etc/new A /scratch C /etc C /etc/passwd C /srv D /srv/data "
+	is "the directory's" "$($sm diff df | grep /src/ | sort | tr '\n' ' ')" \
+		"A /src/more A /src/more/dev A /src/more/link -> /etc/passwd A /src/more/one A /src/more/two C /src/dir C /src/file D /src/dir/gone "
+	is "as JSON" "$($sm diff --format json df | jq -c '.[] | select(.path == "/src/more/two") | [.kind, .size]')" '["A",2]'
+	is "nothing has reached the host" "$(cat src/file src/dir/gone; ls src)" $'old\nold\ndir\nfile'
+
+	out $sm apply df /src/more/two /src/dir
+	is "some" "$out" $'D /src/dir/gone\nA /src/more/two'
+	is "some" "$(cat src/file src/more/two src/dir/mine; ls src/more src/dir | tr '\n' ' ')" $'old\n2\nmine\nsrc/dir: mine  src/more: two '
+	out -125 $sm apply df
+	has "a device" "$err" '/src/more/dev: a device is not made'
+	is "all" "$(cat src/file; stat -c '%n %A %U' src/more/one; readlink src/more/link)" "new
+src/more/one -rwxr-xr-x $(id -un)
+/etc/passwd"
+	[ ! -e src/more/dev ] || fail "a device was made"
+	out -125 $sm apply df /etc/new
+	has "not of this host" "$err" '/etc/new is in no directory of the host with cow'
+	out -125 $sm apply df src
+	has "no path" "$err" 'begin with /'
+
+	# a directory of the host that has become a link meanwhile is not followed
+	rm -r src/dir
+	ln -s ../out src/dir
+	$sm exec df sh -c 'rm /src/file; echo planted >/src/dir/secret'
+	out -125 $sm apply df /src/dir
+	is "outside" "$(cat out/secret)" "outside"
+	$sm stop -t 1 df >/dev/null
+	out -125 $sm diff df
+	has "of one that has ended" "$err" 'not running'
+	$sm rm df >/dev/null
+}

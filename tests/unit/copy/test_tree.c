@@ -282,6 +282,100 @@ static void test_hostile(void **state)
 	assert_int_equal(attack(&o), -EPROTO);
 	assert_int_equal(copy_put_error(&evil_out, ENOSPC, "no\x1b[31m room"), 0);
 	assert_int_equal(attack(&o), -ENOSPC);
+	/* Taking away: only where changes were asked for, and never through a link. */
+	entry(COPY_DIR, "r", NULL);
+	entry(COPY_GONE, "f", NULL);
+	assert_int_equal(attack(&o), -EPROTO);
+	o.changes = true;
+	entry(COPY_GONE, "r", NULL); /* the directory itself */
+	assert_int_equal(attack(&o), -EPROTO);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		entry(COPY_DIR, "r", NULL);
+		entry(COPY_GONE, names[i], NULL);
+		assert_int_equal(attack(&o), -EPROTO);
+	}
+	entry(COPY_DIR, "r", NULL);
+	entry(COPY_DIR, "l", NULL);
+	entry(COPY_GONE, "secret", NULL);
+	assert_int_equal(attack(&o), -ENOTDIR);
+	entry(COPY_DIR, "r", NULL);
+	entry(COPY_GONE, "l", NULL);
+	entry(COPY_GONE, "nothing", NULL);
+	assert_int_equal(copy_put_up(&evil_out), 0);
+	assert_int_equal(attack(&o), 0);
+	assert_true(lstat("in/l", &st) < 0);
+	has("out/secret", "secret");
+}
+
+/* What lies in `upper` over `lower`, into `host`. */
+static void apply(const char *const *skip)
+{
+	_cleanup_(buf_done) struct buf stream = {0};
+	struct copy_out out = {.write = to_buf, .arg = &stream};
+	struct copy_unpack_options o = {.untrusted = true, .changes = true};
+	struct copy_place how = {.contents = true, .into = true, .source_name = ""};
+	struct copy_changes c = {.upper = open("upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+				 .lower = open("lower", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+				 .skip = skip};
+	struct copy_unpack *u;
+
+	assert_int_equal(copy_pack_changes(&c, &out, NULL), 0);
+	assert_int_equal(copy_put_end(&out), 0);
+	close(c.upper);
+	close(c.lower);
+	assert_int_equal(copy_unpack_new("host", &how, &o, &u), 0);
+	assert_int_equal(copy_unpack_feed(u, stream.data, stream.len, NULL), 0);
+	assert_true(copy_unpack_ended(u));
+	copy_unpack_free(u);
+	copy_out_done(&out);
+}
+
+static void test_changes(void **state)
+{
+	static const char *const dirs[] = {"lower", "lower/d", "lower/kept", "lower/r", "lower/o",
+					   "upper", "upper/d", "upper/new",  "upper/o", "upper/s",
+					   "host",  "host/d",  "host/kept",  "host/r",	"host/o"};
+	static const char *const skip[] = {"/s", NULL};
+	struct stat st;
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
+		assert_int_equal(mkdir(dirs[i], 0755), 0);
+	put("lower/f", "old");
+	put("lower/r/in", "old");
+	put("lower/o/old", "old");
+	put("lower/d/x", "old");
+	put("host/f", "old");
+	put("host/r/in", "old");
+	put("host/o/old", "old");
+	put("host/d/x", "old");
+	put("host/d/mine", "mine");
+	put("upper/f", "changed");
+	put("upper/r", "a file now");
+	put("upper/new/in", "new");
+	put("upper/s/secret", "left out");
+	put("upper/o/new", "new");
+	assert_int_equal(chmod("upper/f", 04755), 0);
+	assert_int_equal(symlink("/etc", "upper/d/link"), 0);
+	assert_int_equal(mknod("upper/d/x", S_IFCHR | 0600, 0), 0);
+	assert_int_equal(chmod("host/d", 0700), 0); /* its own: of a directory on the way nothing is said */
+	apply(skip);
+	has("host/f", "changed");
+	assert_true(stat("host/f", &st) == 0 && st.st_mode == (S_IFREG | 0755));
+	has("host/r", "a file now");
+	has("host/new/in", "new");
+	has("host/d/mine", "mine");
+	assert_true(access("host/d/x", F_OK) < 0 && access("host/s", F_OK) < 0);
+	assert_true(lstat("host/d/link", &st) == 0 && S_ISLNK(st.st_mode));
+	assert_true(stat("host/d", &st) == 0 && st.st_mode == (S_IFDIR | 0700));
+	assert_true(stat("host/kept", &st) == 0);
+	has("host/o/old", "old");
+	has("host/o/new", "new");
+	/* A directory that was made anew hides all of the old one. Only root can make one look so here. */
+	if (setxattr("upper/o", "trusted.overlay.opaque", "y", 1, 0) == 0) {
+		apply(skip);
+		assert_true(access("host/o/old", F_OK) < 0);
+		has("host/o/new", "new");
+	}
 }
 
 int main(void)
@@ -290,6 +384,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_docker_rules, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
