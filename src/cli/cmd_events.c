@@ -74,20 +74,13 @@ static const struct {
 	{"image", is_image}, {"label", has_label}, {"type", is_type},
 };
 
-static const char *filter_value(const char *text, const char *key)
-{
-	size_t len = strlen(key);
-
-	return strncmp(text, key, len) == 0 && text[len] == '=' ? text + len + 1 : NULL;
-}
-
 static int check_filters(struct cli *cli, const struct opt_list *list)
 {
 	for (size_t i = 0; i < list->n; i++) {
 		bool known = false;
 
 		for (size_t k = 0; k < ARRAY_SIZE(filters); k++)
-			known |= filter_value(list->v[i], filters[k].key) != NULL;
+			known |= text_value_of(list->v[i], filters[k].key) != NULL;
 		if (!known)
 			return cli_usage(cli, "event=, vm=, image=, label=, type=", "no such filter: %s", list->v[i]);
 	}
@@ -101,7 +94,7 @@ static bool passes(const struct sm_event *e, const struct opt_list *list)
 		size_t given = 0, fit = 0;
 
 		for (size_t i = 0; i < list->n; i++) {
-			const char *value = filter_value(list->v[i], filters[k].key);
+			const char *value = text_value_of(list->v[i], filters[k].key);
 
 			given += value != NULL;
 			fit += value && filters[k].fits(e, value);

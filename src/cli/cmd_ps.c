@@ -161,21 +161,13 @@ static const struct {
 	{"status", is_state, false}, {"ancestor", is_image, false},
 };
 
-/* The value of KEY=VALUE, NULL for another key. */
-static const char *filter_value(const char *text, const char *key)
-{
-	size_t len = strlen(key);
-
-	return strncmp(text, key, len) == 0 && text[len] == '=' ? text + len + 1 : NULL;
-}
-
 static int check_filters(struct cli *cli, const struct opt_list *list)
 {
 	for (size_t i = 0; i < list->n; i++) {
 		bool known = false;
 
 		for (size_t k = 0; k < ARRAY_SIZE(filters); k++)
-			known |= filter_value(list->v[i], filters[k].key) != NULL;
+			known |= text_value_of(list->v[i], filters[k].key) != NULL;
 		if (!known)
 			return cli_usage(cli, "label=, name=, id=, status=, ancestor=", "no such filter: %s",
 					 list->v[i]);
@@ -189,7 +181,7 @@ static bool passes(const struct sm_vm_info *vm, const struct opt_list *list)
 		size_t given = 0, fit = 0;
 
 		for (size_t i = 0; i < list->n; i++) {
-			const char *value = filter_value(list->v[i], filters[k].key);
+			const char *value = text_value_of(list->v[i], filters[k].key);
 
 			given += value != NULL;
 			fit += value && filters[k].fits(vm, value);
@@ -297,7 +289,7 @@ static bool wants_all(const struct ps_values *v)
 	bool all = v->all;
 
 	for (size_t i = 0; i < v->filters.n; i++)
-		all |= filter_value(v->filters.v[i], "status") != NULL;
+		all |= text_value_of(v->filters.v[i], "status") != NULL;
 	return all;
 }
 

@@ -214,6 +214,8 @@ int vm_drop_suspended(struct sm_vm *vm, struct sm_error *err) MUST_CHECK;
 struct vmsnap_restore;
 /* What is a VM's own, wherever it starts from. */
 int start_check_own(const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
+/* An id, the time, and what the options say of name and keeping. */
+int start_new_identity(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
 /* Makes a VM with this record and starts it. from: the snapshot that it goes on from, NULL: none. */
 int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o,
 		 struct vmsnap_restore *from, uint64_t since, struct sm_vm **ret, struct sm_error *err) MUST_CHECK;

@@ -36,15 +36,10 @@ static int add_environment(struct vm_record *r, const char *const *more)
 /* A copy of that VM's record under another identity. */
 static int become_new(struct vm_record *r, const struct sm_vm_options *o, unsigned layers, struct sm_error *err)
 {
-	struct timespec now;
-	int e = random_hex(r->id, VM_ID_DIGITS / 2);
+	int e = start_new_identity(r, o, err);
 
 	if (e < 0)
-		return error_sys(err, -e, "random numbers");
-	clock_gettime(CLOCK_REALTIME, &now);
-	r->created_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-	snprintf(r->name, sizeof(r->name), "%s", o->name ? o->name : "");
-	r->keep = o->keep;
+		return e;
 	r->layers = layers;
 	strv_free(r->ports); /* they lead into the first */
 	r->ports = NULL;

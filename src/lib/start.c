@@ -195,8 +195,7 @@ static int set_dax(struct vm_record *r, const struct sm_vm_options *o, struct sm
 	return 0;
 }
 
-static int make_record(struct sm_client *c, const struct sm_vm_options *o, const struct image_info *img,
-		       struct vm_record *r, struct sm_error *err)
+int start_new_identity(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
 {
 	struct timespec now;
 	int e = random_hex(r->id, VM_ID_DIGITS / 2);
@@ -207,6 +206,16 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 	r->created_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	snprintf(r->name, sizeof(r->name), "%s", o->name ? o->name : "");
 	r->keep = o->keep;
+	return 0;
+}
+
+static int make_record(struct sm_client *c, const struct sm_vm_options *o, const struct image_info *img,
+		       struct vm_record *r, struct sm_error *err)
+{
+	int e = start_new_identity(r, o, err);
+
+	if (e < 0)
+		return e;
 	r->cold = o->cold;
 	e = set_process(r, o, img, err);
 	if (e == 0)
