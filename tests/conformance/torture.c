@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #define NAMES 8
-#define HANDLES 6
+#define HANDLES 5
 #define ROOM (512 * 1024)
 #define RECORD 64
 #define RECORDS 512 /* of one worker in the shared file */
