@@ -39,6 +39,9 @@
 #define ROOT_TAG "host"
 #define NEW_ROOT "/newroot"
 #define PORT_WAIT_MS 10000
+#define ROOT_MODULE "virtiofs.ko" /* the last that is needed for the root; those for KVM come behind it */
+#define CLOCK "devices/system/clocksource/clocksource0/current_clocksource"
+#define CLOCK_WAIT_NS 5000000000ULL
 
 static int mount_over(const char *type, const char *path, unsigned long flags, const char *options)
 {
@@ -135,6 +138,25 @@ static void wait_for_host(int fd)
 		usleep(20000);
 }
 
+/*
+ * Linux measures the TSC at its start and once more a second later, and KVM takes the rate that it finds when it is
+ * loaded. Where the second is higher by more than 250 ppm, KVM (6.1) takes each new vCPU for one that wants a slower
+ * TSC, which emulated SVM cannot give, and counts with a TSC of zero: the guest's timers come late or never.
+ */
+static void wait_for_clock(struct agent *a)
+{
+	uint64_t until = time_now_ns() + CLOCK_WAIT_NS;
+
+	while (time_now_ns() < until) {
+		_free_ char *name = NULL;
+
+		if (read_file_at(a->sys_fd, CLOCK, 64, &name, NULL) < 0 || !str_starts(name, "tsc-early"))
+			return;
+		usleep(2000);
+	}
+	log_warn("machine", "the TSC's rate is not known for good");
+}
+
 int machine_role(struct agent *a)
 {
 	size_t pos = 0;
@@ -142,6 +164,8 @@ int machine_role(struct agent *a)
 
 	boot_mounts(a);
 	boot_protect_self(a);
+	boot_modules(&pos, ROOT_MODULE);
+	wait_for_clock(a);
 	boot_modules(&pos, NULL);
 	r = enter_root();
 	if (r < 0) {

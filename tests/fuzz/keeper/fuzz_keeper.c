@@ -40,9 +40,9 @@ int pause_request(struct keeper *k, bool pause)
 	return k->main_open ? 0 : -EAGAIN;
 }
 
-int snapshot_request(struct keeper *k, const char *dir)
+int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
 {
-	if (dir[0] != '/')
+	if (dir && dir[0] != '/')
 		abort();
 	return k->main_open ? 0 : -EAGAIN;
 }
