@@ -501,7 +501,8 @@ SM_PUBLIC int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *e
 SM_PUBLIC int sm_vm_pause(struct sm_vm *vm, struct sm_error *err);
 /** Lets a paused guest go on, with the right wall clock. -EALREADY when it is not paused. */
 SM_PUBLIC int sm_vm_unpause(struct sm_vm *vm, struct sm_error *err);
-/** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first. */
+/** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first; with force it is no
+ * error that somebody else has removed it meanwhile. */
 SM_PUBLIC int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err);
 
 /** What a VM uses, by the word of its guest. */

@@ -470,7 +470,7 @@ int vm_stop_now(struct sm_vm *vm, struct sm_error *err)
 	return request_stop(vm, &s, err);
 }
 
-int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
+static int remove_vm(struct sm_vm *vm, bool force, struct sm_error *err)
 {
 	struct vm_view v;
 	int r = vm_view(vm->client, vm->id, &v, err);
@@ -488,6 +488,19 @@ int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
 			return r;
 	}
 	return vmdir_remove(vm->client, vm->id, err);
+}
+
+int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
+{
+	struct sm_error own = {0};
+	int r = remove_vm(vm, force, &own);
+
+	/* Whoever ran it has removed it, since it ended. */
+	if (r == -ENOENT && force)
+		return 0;
+	if (r < 0 && err)
+		*err = own;
+	return r;
 }
 
 /* The end of the owner's connection is the VM's; what is not kept goes with the handle that held it. */
