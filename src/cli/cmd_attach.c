@@ -15,10 +15,25 @@ static const struct opt options[] = {
 	{0, "no-stdin", OPT_FLAG, offsetof(struct attach_values, no_stdin), NULL, "only watch: pass no input on"},
 };
 
+int attach_wait(struct cli *cli, struct session *s, struct sm_exec *exec, uint64_t memory, uint64_t disk)
+{
+	struct sm_outcome outcome = SM_OUTCOME_INIT;
+	struct sm_error err = {0};
+	int r;
+
+	session_started(s, exec);
+	r = session_wait(s, exec, &outcome, &err);
+	sm_exec_close(exec);
+	if (r == -ECANCELED && s->detached) {
+		cli_say(cli, "detached; it goes on");
+		return 0;
+	}
+	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, memory, disk);
+}
+
 int attach_session(struct cli *cli, struct session *s, struct sm_vm *vm, bool interactive)
 {
 	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
-	struct sm_outcome outcome = SM_OUTCOME_INIT;
 	struct sm_vm_info *info = NULL;
 	struct sm_exec *exec = NULL;
 	struct sm_error err = {0};
@@ -34,16 +49,7 @@ int attach_session(struct cli *cli, struct session *s, struct sm_vm *vm, bool in
 	sm_vm_info_free(info);
 	if (r >= 0)
 		r = sm_vm_attach(vm, &o, &exec, &err);
-	if (r >= 0) {
-		session_started(s, exec);
-		r = session_wait(s, exec, &outcome, &err);
-	}
-	sm_exec_close(exec);
-	if (r == -ECANCELED && s->detached) {
-		cli_say(cli, "detached; it goes on");
-		return 0;
-	}
-	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, memory, disk);
+	return r < 0 ? cli_fail(cli, &err, NULL) : attach_wait(cli, s, exec, memory, disk);
 }
 
 static int verb(struct cli *cli, const void *values, char **operands, int count)

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/filter.h"
 #include "cli/template.h"
 
 struct events_values {
@@ -33,77 +34,46 @@ struct printer {
 
 /* -------------------------------------------------------------------------------------------- filters */
 
-static bool is_event(const struct sm_event *e, const char *wanted)
+static bool is_event(const void *item, const char *wanted)
 {
+	const struct sm_event *e = item;
+
 	return streq(e->action, wanted);
 }
 
 /* docker calls a VM a container. */
-static bool is_type(const struct sm_event *e, const char *wanted)
+static bool is_type(const void *item, const char *wanted)
 {
+	const struct sm_event *e = item;
+
 	return streq(e->type, streq(wanted, "container") ? "vm" : wanted);
 }
 
-static bool is_vm(const struct sm_event *e, const char *wanted)
+static bool is_vm(const void *item, const char *wanted)
 {
+	const struct sm_event *e = item;
+
 	return streq(e->type, "vm") && (streq(e->name, wanted) || (strlen(wanted) >= 4 && str_starts(e->id, wanted)));
 }
 
-static bool is_image(const struct sm_event *e, const char *wanted)
+static bool is_image(const void *item, const char *wanted)
 {
+	const struct sm_event *e = item;
+
 	return streq(e->image, wanted) ||
 	       (streq(e->type, "image") &&
 		(streq(e->name, wanted) || (strlen(wanted) >= 4 && str_starts(e->id, wanted))));
 }
 
-static bool has_label(const struct sm_event *e, const char *wanted)
+static bool has_label(const void *item, const char *wanted)
 {
-	size_t len = strlen(wanted);
-
-	for (const char *const *l = e->labels; l && *l; l++)
-		if (streq(*l, wanted) || (!strchr(wanted, '=') && strncmp(*l, wanted, len) == 0 && (*l)[len] == '='))
-			return true;
-	return false;
+	return filter_has_label(((const struct sm_event *)item)->labels, wanted);
 }
 
-static const struct {
-	const char *key;
-	bool (*fits)(const struct sm_event *e, const char *wanted);
-} filters[] = {
-	{"event", is_event}, {"vm", is_vm},	   {"container", is_vm},
-	{"image", is_image}, {"label", has_label}, {"type", is_type},
+static const struct filter filters[] = {
+	{"event", is_event, false}, {"vm", is_vm, false},	 {"container", is_vm, false},
+	{"image", is_image, false}, {"label", has_label, false}, {"type", is_type, false},
 };
-
-static int check_filters(struct cli *cli, const struct opt_list *list)
-{
-	for (size_t i = 0; i < list->n; i++) {
-		bool known = false;
-
-		for (size_t k = 0; k < ARRAY_SIZE(filters); k++)
-			known |= text_value_of(list->v[i], filters[k].key) != NULL;
-		if (!known)
-			return cli_usage(cli, "event=, vm=, image=, label=, type=", "no such filter: %s", list->v[i]);
-	}
-	return 0;
-}
-
-/* Any of those with the same key, all keys. */
-static bool passes(const struct sm_event *e, const struct opt_list *list)
-{
-	for (size_t k = 0; k < ARRAY_SIZE(filters); k++) {
-		size_t given = 0, fit = 0;
-
-		for (size_t i = 0; i < list->n; i++) {
-			const char *value = text_value_of(list->v[i], filters[k].key);
-
-			given += value != NULL;
-			fit += value && filters[k].fits(e, value);
-		}
-		if (given && !fit)
-			return false;
-	}
-	return true;
-}
 
 /* -------------------------------------------------------------------------------------------- printing */
 
@@ -235,7 +205,7 @@ static int on_event(void *arg, const struct sm_event *e)
 	struct printer *p = arg;
 	int stop = 0;
 
-	if (!passes(e, &p->v->filter))
+	if (!filters_pass(filters, ARRAY_SIZE(filters), &p->v->filter, e))
 		return 0;
 	if (p->v->format && template_is(p->v->format))
 		stop = print_template(p, e);
@@ -268,7 +238,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	if (!status)
 		status = time_option(cli, "until", v->until, &o.until_ns);
 	if (!status)
-		status = check_filters(cli, &v->filter);
+		status = filters_check(cli, filters, ARRAY_SIZE(filters), &v->filter,
+				       "event=, vm=, image=, label=, type=");
 	if (!status && v->format && !template_is(v->format) && !streq(v->format, "json"))
 		status = cli_usage(cli, "json, or a template as {{.Action}} {{.ID}}", "no such format: %s", v->format);
 	if (status || !cli_client(cli))

@@ -5,7 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
-#include "cli/session.h"
+#include "cli/attach.h"
 
 int cli_exec_number(struct cli *cli, const char *text, uint32_t *ret)
 {
@@ -216,7 +216,6 @@ static bool find_exec(struct cli *cli, struct sm_vm *vm, uint32_t number, bool *
 static int attach(struct cli *cli, struct session *s, struct sm_vm *vm, uint32_t number, bool interactive)
 {
 	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
-	struct sm_outcome outcome = SM_OUTCOME_INIT;
 	bool tty = false, has_stdin = false;
 	struct sm_exec *exec = NULL;
 	struct sm_error err = {0};
@@ -227,16 +226,7 @@ static int attach(struct cli *cli, struct session *s, struct sm_vm *vm, uint32_t
 	r = session_streams(s, interactive && has_stdin, tty, true, &o, &err);
 	if (r >= 0)
 		r = sm_vm_exec_attach(vm, number, &o, &exec, &err);
-	if (r >= 0) {
-		session_started(s, exec);
-		r = session_wait(s, exec, &outcome, &err);
-	}
-	sm_exec_close(exec);
-	if (r == -ECANCELED && s->detached) {
-		cli_say(cli, "detached; it goes on");
-		return 0;
-	}
-	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, 0, 0);
+	return r < 0 ? cli_fail(cli, &err, NULL) : attach_wait(cli, s, exec, 0, 0);
 }
 
 static int attach_verb(struct cli *cli, const void *values, char **operands, int count)

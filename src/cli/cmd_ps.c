@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/filter.h"
 #include "cli/mounts.h"
 #include "cli/ports.h"
 #include "cli/template.h"
@@ -117,18 +118,14 @@ static void print_table(struct sm_vm_info **list, size_t count, bool whole)
 
 /* -------------------------------------------------------------------------------------------- filters */
 
-static bool has_label(const struct sm_vm_info *vm, const char *wanted)
+static bool has_label(const void *item, const char *wanted)
 {
-	size_t len = strlen(wanted);
-
-	for (const char *const *l = vm->labels; l && *l; l++)
-		if (streq(*l, wanted) || (!strchr(wanted, '=') && strncmp(*l, wanted, len) == 0 && (*l)[len] == '='))
-			return true;
-	return false;
+	return filter_has_label(((const struct sm_vm_info *)item)->labels, wanted);
 }
 
-static bool is_image(const struct sm_vm_info *vm, const char *wanted)
+static bool is_image(const void *item, const char *wanted)
 {
+	const struct sm_vm_info *vm = item;
 	size_t len = strlen(wanted);
 
 	return streq(vm->image, wanted) ||
@@ -137,60 +134,31 @@ static bool is_image(const struct sm_vm_info *vm, const char *wanted)
 }
 
 /* docker's word for a state that we call otherwise. */
-static bool is_state(const struct sm_vm_info *vm, const char *wanted)
+static bool is_state(const void *item, const char *wanted)
 {
+	const struct sm_vm_info *vm = item;
+
 	return streq(sm_vm_state_name(vm->state), wanted) || (streq(wanted, "created") && vm->state == SM_VM_STARTING);
 }
 
-static bool name_has(const struct sm_vm_info *vm, const char *wanted)
+static bool name_has(const void *item, const char *wanted)
 {
+	const struct sm_vm_info *vm = item;
+
 	return strstr(vm->name, wanted) != NULL;
 }
 
-static bool id_begins(const struct sm_vm_info *vm, const char *wanted)
+static bool id_begins(const void *item, const char *wanted)
 {
+	const struct sm_vm_info *vm = item;
+
 	return str_starts(vm->id, wanted);
 }
 
-static const struct {
-	const char *key;
-	bool (*fits)(const struct sm_vm_info *vm, const char *wanted);
-	bool all; /* every one given has to fit */
-} filters[] = {
+static const struct filter filters[] = {
 	{"label", has_label, true},  {"name", name_has, false},	    {"id", id_begins, false},
 	{"status", is_state, false}, {"ancestor", is_image, false},
 };
-
-static int check_filters(struct cli *cli, const struct opt_list *list)
-{
-	for (size_t i = 0; i < list->n; i++) {
-		bool known = false;
-
-		for (size_t k = 0; k < ARRAY_SIZE(filters); k++)
-			known |= text_value_of(list->v[i], filters[k].key) != NULL;
-		if (!known)
-			return cli_usage(cli, "label=, name=, id=, status=, ancestor=", "no such filter: %s",
-					 list->v[i]);
-	}
-	return 0;
-}
-
-static bool passes(const struct sm_vm_info *vm, const struct opt_list *list)
-{
-	for (size_t k = 0; k < ARRAY_SIZE(filters); k++) {
-		size_t given = 0, fit = 0;
-
-		for (size_t i = 0; i < list->n; i++) {
-			const char *value = text_value_of(list->v[i], filters[k].key);
-
-			given += value != NULL;
-			fit += value && filters[k].fits(vm, value);
-		}
-		if (given && (filters[k].all ? fit < given : !fit))
-			return false;
-	}
-	return true;
-}
 
 /* The others are freed. */
 static size_t apply_filters(struct sm_vm_info **list, size_t n, const struct opt_list *wanted)
@@ -198,7 +166,7 @@ static size_t apply_filters(struct sm_vm_info **list, size_t n, const struct opt
 	size_t kept = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		if (passes(list[i], wanted))
+		if (filters_pass(filters, ARRAY_SIZE(filters), wanted, list[i]))
 			list[kept++] = list[i];
 		else
 			sm_vm_info_free(list[i]);
@@ -289,7 +257,7 @@ static bool wants_all(const struct ps_values *v)
 	bool all = v->all;
 
 	for (size_t i = 0; i < v->filters.n; i++)
-		all |= text_value_of(v->filters.v[i], "status") != NULL;
+		all |= filter_value(v->filters.v[i], "status") != NULL;
 	return all;
 }
 
@@ -312,7 +280,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	struct sm_vm_info **list = NULL;
 	struct sm_error err = {0};
 	size_t n = 0;
-	int status = check_filters(cli, &v->filters);
+	int status =
+		filters_check(cli, filters, ARRAY_SIZE(filters), &v->filters, "label=, name=, id=, status=, ancestor=");
 
 	if (status)
 		return status;

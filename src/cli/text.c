@@ -160,13 +160,6 @@ char *text_duration(uint64_t ns, char buf[static 16])
 	return buf;
 }
 
-const char *text_value_of(const char *text, const char *key)
-{
-	size_t len = strlen(key);
-
-	return strncmp(text, key, len) == 0 && text[len] == '=' ? text + len + 1 : NULL;
-}
-
 int text_signal(const char *s)
 {
 	uint64_t n;

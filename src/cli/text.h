@@ -24,8 +24,6 @@ int text_time(const char *s, int64_t now_ns, int64_t *ret_ns);
 /* "1.25s", "350ms". */
 char *text_duration(uint64_t ns, char buf[static 16]);
 
-/* The VALUE of "KEY=VALUE", in text; NULL where the key is another. */
-const char *text_value_of(const char *text, const char *key);
 /* "SIGTERM", "term" or "15" to 15; -EINVAL. */
 int text_signal(const char *s);
 

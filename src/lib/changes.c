@@ -259,20 +259,29 @@ static int load_record(struct sm_vm *vm, struct vm_record *rec, struct sm_error 
 	return dir < 0 ? dir : vmdir_load(dir, vm->id, rec, err);
 }
 
-int sm_vm_diff(struct sm_vm *vm, const struct sm_diff_options *options, struct sm_error *err)
+/* The options, what is told, and the VM's record. */
+static int prepare(struct sm_vm *vm, const struct sm_diff_options *options, struct sm_diff_options *o,
+		   struct walk **ret, struct vm_record *rec, struct sm_error *err)
 {
-	static const struct sm_diff_options defaults = SM_DIFF_OPTIONS_INIT;
-	_cleanup_(vm_record_done) struct vm_record rec = {0};
-	struct sm_diff_options o = defaults;
-	_free_ struct walk *w = calloc(1, sizeof(*w));
-	int r;
+	struct walk *w = calloc(1, sizeof(*w));
 
-	options_copy(&o, sizeof(o), options, options ? options->size : 0);
+	*o = (struct sm_diff_options)SM_DIFF_OPTIONS_INIT;
+	options_copy(o, sizeof(*o), options, options ? options->size : 0);
 	if (!w)
 		return error_sys(err, ENOMEM, "changes");
-	w->change = o.change;
-	w->arg = o.arg;
-	r = load_record(vm, &rec, err);
+	w->change = o->change;
+	w->arg = o->arg;
+	*ret = w;
+	return load_record(vm, rec, err);
+}
+
+int sm_vm_diff(struct sm_vm *vm, const struct sm_diff_options *options, struct sm_error *err)
+{
+	_cleanup_(vm_record_done) struct vm_record rec = {0};
+	_free_ struct walk *w = NULL;
+	struct sm_diff_options o;
+	int r = prepare(vm, options, &o, &w, &rec, err);
+
 	if (r == 0)
 		r = walk_layer(vm, "/", w, o.cancel_fd, err);
 	for (unsigned i = 0; r == 0 && i < rec.num_mounts; i++)
@@ -334,21 +343,15 @@ static int check_paths(const struct vm_record *rec, const char *const *paths, st
 
 int sm_vm_apply(struct sm_vm *vm, const char *const *paths, const struct sm_diff_options *options, struct sm_error *err)
 {
-	static const struct sm_diff_options defaults = SM_DIFF_OPTIONS_INIT;
 	_cleanup_(vm_record_done) struct vm_record rec = {0};
-	struct sm_diff_options o = defaults;
-	_free_ struct walk *w = calloc(1, sizeof(*w));
-	int r;
+	_free_ struct walk *w = NULL;
+	struct sm_diff_options o;
+	int r = prepare(vm, options, &o, &w, &rec, err);
 
-	options_copy(&o, sizeof(o), options, options ? options->size : 0);
-	if (!w)
-		return error_sys(err, ENOMEM, "changes");
-	w->change = o.change;
-	w->arg = o.arg;
-	w->wanted = paths;
-	r = load_record(vm, &rec, err);
 	if (r == 0)
 		r = check_paths(&rec, paths, err);
+	if (r == 0)
+		w->wanted = paths;
 	for (unsigned i = 0; r == 0 && i < rec.num_mounts; i++)
 		if (rec.mounts[i].cow && concerns(paths, rec.mounts[i].target))
 			r = apply_one(vm, &rec.mounts[i], w, &o, err);

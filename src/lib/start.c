@@ -217,6 +217,7 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 	if (e < 0)
 		return e;
 	r->cold = o->cold;
+	r->trace = o->trace;
 	e = set_process(r, o, img, err);
 	if (e == 0)
 		e = set_machine(c, r, o, err);

@@ -113,7 +113,6 @@ int container_from_options(struct vm_record *r, const struct sm_vm_options *o, s
 	int e = set_hosts(r, o->hosts, err);
 
 	r->read_only = o->read_only;
-	r->trace = o->trace;
 	if (e < 0 || !n)
 		return e;
 	if (n > MAX_TMPFS)
