@@ -2,10 +2,11 @@
 # A thin layer over Meson: the programs land in build/bin. `make demo` and `make check` start from a bare Debian 12.
 BUILD ?= build
 ASAN ?= build-asan
+TSAN ?= build-tsan
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 
-.PHONY: all deps demo check check-long unit unit-asan conformance stress e2e fuzz bench format check-format check-rooms install clean
+.PHONY: all deps demo check check-long unit unit-asan unit-tsan conformance stress e2e fuzz bench format check-format check-rooms install clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j $(JOBS) --quiet
@@ -21,7 +22,7 @@ $(BUILD)/build.ninja:
 
 $(ASAN)/build.ninja:
 	@tools/install-deps build
-	@meson setup $(ASAN) -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
+	@meson setup $(ASAN) -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
 
 # Installs, builds, makes an image out of the distribution's packages, loads and runs it.
 demo:
@@ -41,6 +42,10 @@ unit: all
 unit-asan: $(ASAN)/build.ninja
 	@ninja -C $(ASAN) -j $(JOBS)
 	@meson test -C $(ASAN) --no-rebuild --no-suite conformance --print-errorlogs
+
+# What has threads, under ThreadSanitizer.
+unit-tsan:
+	@tools/unit-tsan $(TSAN)
 
 # The file server against ext4, by the conformance program.
 conformance: all
@@ -72,4 +77,4 @@ install: all
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
 
 clean:
-	@rm -rf $(BUILD) $(ASAN) build-fuzz
+	@rm -rf $(BUILD) $(ASAN) $(TSAN) build-fuzz

@@ -25,18 +25,24 @@ struct runner {
 	pthread_mutex_t lock;
 };
 
-/* Puts the code into the VM, runs it, gives back what came of it. */
+/* Runs the code, which goes into the VM with the command, and gives back what came of it. */
 static int run_in(struct sm_vm *vm, const struct runner *r, const void *code, size_t size, struct sm_result **ret,
 		  struct sm_error *err)
 {
 	const char *const argv[] = {r->interpreter, "/tmp/job", NULL};
 	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
+	struct sm_exec_file job = SM_EXEC_FILE_INIT;
 	struct sm_exec *exec;
 
+	job.path = argv[1];
+	job.data = code;
+	job.length = size;
 	o.argv = argv;
+	o.files = &job;
+	o.num_files = 1;
 	o.timeout_ns = 10 * 1000000000ull;
 	o.output_max = 4096;
-	if (sm_vm_write_file(vm, "/tmp/job", code, size, NULL, err) < 0 || sm_vm_exec(vm, &o, &exec, err) < 0)
+	if (sm_vm_exec(vm, &o, &exec, err) < 0)
 		return -1;
 	if (sm_exec_collect(exec, ret, err) < 0)
 		*ret = NULL;

@@ -5,6 +5,7 @@
  *
  *	cc tarfs.c -o tarfs $(pkg-config --cflags --libs supermachine)
  *	tarfs archive.tar /mnt				until ctrl-c or umount /mnt
+ *	tarfs --share fs.sock archive.tar		to VMs: supermachine run -v fs:fs.sock:/mnt ...
  *	tarfs --vhost-user fs.sock archive.tar		to QEMU: -device vhost-user-fs-pci,chardev=c,tag=t -chardev
  *							socket,id=c,path=fs.sock, and memory-backend-memfd,share=on
  *
@@ -493,10 +494,26 @@ static void open_archive(struct tarfs *fs, const char *path)
 	read_archive(fs);
 }
 
+static void tarfs_free(struct tarfs *fs)
+{
+	for (size_t i = 0; i < sizeof(fs->buckets) / sizeof(fs->buckets[0]); i++)
+		for (struct link *l = fs->buckets[i], *next; l; l = next) {
+			next = l->bucket;
+			free(l->name);
+			free(l);
+		}
+	for (size_t i = 0; i < fs->num_nodes; i++)
+		free(fs->nodes[i].target);
+	free(fs->nodes);
+	close(fs->fd);
+	free(fs);
+}
+
 /* Until a signal, or until the other side has gone. */
-static int serve(struct tarfs *fs, const char *archive, const char *mountpoint, const char *socket)
+static int serve(struct tarfs *fs, const char *archive, const char *mountpoint, const char *socket, bool share)
 {
 	struct sm_fs_vhost_user_options v = SM_FS_VHOST_USER_OPTIONS_INIT;
+	struct sm_fs_shared_options s = SM_FS_SHARED_OPTIONS_INIT;
 	struct sm_fs_mount_options m = SM_FS_MOUNT_OPTIONS_INIT;
 	struct sm_fs_server *server;
 	struct sm_error err = {0};
@@ -508,9 +525,10 @@ static int serve(struct tarfs *fs, const char *archive, const char *mountpoint, 
 	sigaddset(&ends, SIGTERM);
 	sigprocmask(SIG_BLOCK, &ends, NULL);
 	m.source = archive;
-	m.read_only = v.read_only = true;
-	r = socket ? sm_fs_serve_vhost_user(&fs->backend, socket, -1, &v, &server, &err)
-		   : sm_fs_mount(&fs->backend, mountpoint, &m, &server, &err);
+	m.read_only = v.read_only = s.read_only = true;
+	r = share    ? sm_fs_serve_shared(&fs->backend, socket, -1, &s, &server, &err)
+	    : socket ? sm_fs_serve_vhost_user(&fs->backend, socket, -1, &v, &server, &err)
+		     : sm_fs_mount(&fs->backend, mountpoint, &m, &server, &err);
 	if (r < 0)
 		fail(archive, err.message);
 	printf("%zu files of %s are on %s until ctrl-c\n", fs->num_nodes, archive, socket ? socket : mountpoint);
@@ -524,14 +542,18 @@ static int serve(struct tarfs *fs, const char *archive, const char *mountpoint, 
 
 int main(int argc, char **argv)
 {
+	bool share = argc == 4 && strcmp(argv[1], "--share") == 0;
 	bool vhost = argc == 4 && strcmp(argv[1], "--vhost-user") == 0;
 	struct tarfs *fs = must(calloc(1, sizeof(*fs)));
-	const char *archive = vhost ? argv[3] : argv[1];
+	const char *archive = argc == 4 ? argv[3] : argv[1];
+	int status;
 
-	if (!vhost && argc != 3) {
-		fprintf(stderr, "usage: tarfs ARCHIVE MOUNTPOINT | tarfs --vhost-user SOCKET ARCHIVE\n");
+	if (!vhost && !share && argc != 3) {
+		fprintf(stderr, "usage: tarfs ARCHIVE MOUNTPOINT | tarfs --share|--vhost-user SOCKET ARCHIVE\n");
 		return 2;
 	}
 	open_archive(fs, archive);
-	return serve(fs, archive, vhost ? NULL : argv[2], vhost ? argv[2] : NULL);
+	status = serve(fs, archive, argc == 4 ? NULL : argv[2], argc == 4 ? argv[2] : NULL, share);
+	tarfs_free(fs);
+	return status;
 }

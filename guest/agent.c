@@ -40,7 +40,8 @@ static const struct service services[] = {
 	{PROTO_STATS, true, stats_open},	  {PROTO_SYNC_CLOCK, true, clock_open},
 	{PROTO_PREPARE, true, prepare_open},	  {PROTO_COPY, false, copy_open},
 	{PROTO_HOLD, false, hold_open},		  {PROTO_RESUME, true, resume_open},
-	{PROTO_ADOPT, false, adopt_open},
+	{PROTO_ADOPT, false, adopt_open},	  {PROTO_SECRET, false, secret_open},
+	{PROTO_LISTEN, false, listen_open},	  {PROTO_ACCEPT, false, accept_open},
 };
 
 void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...)
@@ -101,6 +102,7 @@ int agent_init(struct agent *a, enum agent_role role)
 			    .proc_fd = -1,
 			    .sys_fd = -1,
 			    .cgroup_fd = -1,
+			    .shares_fd = -1,
 			    .init_fd = -1,
 			    .loader_fd = -1,
 			    .signal_fd = -1};
@@ -125,6 +127,7 @@ void agent_done(struct agent *a)
 	fd_close(a->proc_fd);
 	fd_close(a->sys_fd);
 	fd_close(a->cgroup_fd);
+	fd_close(a->shares_fd);
 	fd_close(a->init_fd);
 	fd_close(a->loader_fd);
 	free(a->stale);
@@ -181,6 +184,7 @@ int agent_serve(struct agent *a, int fd)
 	}
 	a->lost = a->role == ROLE_GUEST && a->set_up;
 	exec_abandon_all(a);
+	listen_abandon_all(a);
 	tunnel_abandon_all(a);
 	a->link = link_free(a->link);
 	a->mux = NULL;

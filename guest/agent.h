@@ -39,6 +39,7 @@ struct agent {
 	int signal_fd;
 	int proc_fd;   /* a /proc of the agent's own PID namespace, whatever the container does to its own; -1: none */
 	int sys_fd;    /* the same of /sys, to find disks by serial */
+	int shares_fd; /* the mount of the host's directories, O_PATH; -1: there are none */
 	int cgroup_fd; /* the root of the cgroup2 tree, -1: none */
 	uint32_t next_cgroup, *stale; /* stale: groups whose processes outlived their command, to be removed */
 	size_t num_stale;
@@ -47,6 +48,7 @@ struct agent {
 	int loader_fd;		  /* the modules that SETUP needs are still loading, -1: no more */
 	pid_t loader_pid;	  /* who loads what comes after those, 0: nobody has */
 	bool prepared;		  /* PREPARE was done: this guest may be one of many copies */
+	bool mounts_ahead;	  /* and the container's own mounts are there (mounts.c) */
 	bool set_up;		  /* SETUP was done */
 	bool lost;		  /* and the link was lost since: this is a copy, until RESUME */
 	bool upper_disk;	  /* the writable layer is a disk */
@@ -56,8 +58,11 @@ struct agent {
 	bool init_holds;	  /* it is no command, but a holder (spawn.h) */
 	struct exec *execs;
 	struct tunnel *tunnels;
+	struct listener *listeners;
 	struct sink *sinks;
 	bool pid_namespace; /* commands get one */
+	struct disk *disks; /* those there were at PREPARE (disks.c) */
+	size_t num_disks;
 	struct layer *layers;
 	size_t num_layers;
 };
@@ -70,6 +75,11 @@ void agent_done(struct agent *a);
 /* Refuses a channel: logs nothing, tells the client. */
 void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...) PRINTF_LIKE(4, 5);
 
+/* listen.c */
+void listen_open(struct agent *a, uint32_t ch, struct cursor *request);
+void accept_open(struct agent *a, uint32_t ch, struct cursor *request);
+void listen_abandon_all(struct agent *a);
+
 /* exec.c */
 void exec_open(struct agent *a, uint32_t ch, struct cursor *request);
 /* A child of the agent ended; was_init: it was PID 1 of the commands' namespace. False if it is no exec's leader. */
@@ -81,6 +91,7 @@ void exec_abandon_all(struct agent *a);
 void exec_hold_all(struct agent *a, bool hold);
 /* The image's command, which waits for a keeper to adopt it, may run for so long from now on. */
 int exec_limit_main(struct agent *a, uint64_t timeout_ns);
+void secret_open(struct agent *a, uint32_t ch, struct cursor *request); /* secrets.c */
 void adopt_open(struct agent *a, uint32_t ch, struct cursor *request);
 
 /* hold.c */

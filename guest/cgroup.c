@@ -40,6 +40,15 @@ static void name_of(uint32_t id, char name[static 24])
 	snprintf(name, 24, "exec-%u", id);
 }
 
+void cgroup_make_ahead(struct agent *a)
+{
+	char name[24];
+
+	name_of(a->next_cgroup + 1, name);
+	if (a->cgroup_fd >= 0)
+		mkdirat(a->cgroup_fd, name, 0755);
+}
+
 int cgroup_make(struct agent *a, uint32_t *ret_id)
 {
 	char name[24];
@@ -65,12 +74,10 @@ bool cgroup_kill(int fd)
 uint64_t cgroup_oom_kills(int fd)
 {
 	_free_ char *text = NULL;
-	char *line;
 
 	if (fd < 0 || read_file_at(fd, "memory.events", 4096, &text, NULL) < 0)
 		return 0;
-	line = strstr(text, "oom_kill ");
-	return line ? strtoull(line + strlen("oom_kill "), NULL, 10) : 0;
+	return number_after(text, "oom_kill ");
 }
 
 static bool try_remove(struct agent *a, uint32_t id)

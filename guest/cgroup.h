@@ -10,6 +10,9 @@
 
 /* Takes this mount of cgroup2 as the tree, and turns on accounting of memory and processes. 0 or -errno. */
 int cgroup_use(struct agent *a, const char *path);
+/* Has the first group that cgroup_make will give made already: the kernel then does for it, and for the first group at
+ * all, what it would do when a command begins. */
+void cgroup_make_ahead(struct agent *a);
 /* A new group: its directory's descriptor, or -1; *ret_id names it. */
 int cgroup_make(struct agent *a, uint32_t *ret_id);
 /* Kills every process in it. False if there is none such, or the kernel cannot. */

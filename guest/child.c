@@ -25,6 +25,7 @@
 
 #include "base/fileio.h"
 #include "base/util.h"
+#include "proto/messages.h"
 
 #define NOFILE_SOFT 1024u /* select(2) cannot count further; programs that can raise it themselves */
 #define NOFILE_HARD 1048576u
@@ -76,11 +77,28 @@ static void reset_oom_score(const struct child_plan *p)
 	}
 }
 
-static void set_limits(void)
+static rlim_t limit_of(uint64_t v)
+{
+	return v == UINT64_MAX ? RLIM_INFINITY : (rlim_t)v;
+}
+
+static void set_limits(const struct child_plan *p)
 {
 	struct rlimit files = {NOFILE_SOFT, NOFILE_HARD};
 
 	setrlimit(RLIMIT_NOFILE, &files);
+	for (size_t i = 0; i < ARRAY_SIZE(p->more_limits); i++) {
+		for (char *const *text = p->more_limits[i]; text && *text; text++) {
+			struct proto_rlimit l;
+			struct rlimit v;
+
+			if (proto_rlimit_parse(*text, &l) < 0)
+				fail(p, 126, *text, "not a resource limit");
+			v = (struct rlimit){limit_of(l.soft), limit_of(l.hard)};
+			if (setrlimit(l.resource, &v) < 0)
+				fail_errno(p, *text);
+		}
+	}
 }
 
 /* The old one, if any, was of a namespace that has ended. */
@@ -129,11 +147,17 @@ static void take_descriptors(const struct child_plan *p)
 /* All that the agent has open is close-on-exec; this holds even if something was forgotten. */
 static void close_others(const struct child_plan *p)
 {
-	unsigned keep = (unsigned)p->report_fd;
+	int keep[2] = {MIN(p->report_fd, p->stage.fd), MAX(p->report_fd, p->stage.fd)};
+	unsigned first = 3;
 
-	if (keep > 3)
-		syscall(SYS_close_range, 3u, keep - 1, 0u);
-	syscall(SYS_close_range, keep + 1, ~0u, 0u);
+	for (int i = 0; i < 2; i++) {
+		if (keep[i] < 0)
+			continue;
+		if ((unsigned)keep[i] > first)
+			syscall(SYS_close_range, first, (unsigned)keep[i] - 1, 0u);
+		first = (unsigned)keep[i] + 1;
+	}
+	syscall(SYS_close_range, first, ~0u, 0u);
 }
 
 static void enter_cwd(const struct child_plan *p)
@@ -154,6 +178,20 @@ static void become_user(const struct child_plan *p)
 	if (setgroups(u->num_groups, u->groups) < 0 || setresgid(u->gid, u->gid, u->gid) < 0 ||
 	    setresuid(u->uid, u->uid, u->uid) < 0)
 		fail_errno(p, "user");
+}
+
+static void write_files(const struct child_plan *p)
+{
+	const char *path = NULL;
+	struct child_failure f = {.error = stage_write(&p->stage, &path)};
+
+	if (p->stage.fd >= 0)
+		close(p->stage.fd);
+	if (!f.error)
+		return;
+	snprintf(f.text, sizeof(f.text), "%.160s: %s", path, strerror(-f.error));
+	(void)!write(p->report_fd, &f, sizeof(f));
+	_exit(126);
 }
 
 static const char *env_get(char *const *env, const char *name)
@@ -219,7 +257,7 @@ static void prepare(const struct child_plan *p)
 	if (p->own_cgroup_view)
 		unshare(CLONE_NEWCGROUP);
 	if (p->limits)
-		set_limits();
+		set_limits(p);
 	if (p->mount_proc)
 		mount_proc(p);
 	umask(0022);
@@ -246,6 +284,7 @@ void child_run(const struct child_plan *p)
 	close_others(p);
 	enter_cwd(p);
 	become_user(p);
+	write_files(p);
 	if (strchr(p->argv[0], '/')) {
 		execve(p->argv[0], p->argv, p->env);
 		fail_exec(p, p->argv[0], errno);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "guest/stage.h"
 #include "guest/users.h"
 
 struct child_plan {
@@ -14,18 +15,21 @@ struct child_plan {
 	const char *cwd;
 	const struct user *user;
 	int fds[3];
-	bool tty;	      /* fds[0] becomes the controlling terminal */
-	bool console;	      /* and /dev/console */
-	bool mount_proc;      /* the first process of a PID namespace: gives the container its /proc */
-	bool own_cgroup_view; /* its cgroup is the root of what it sees */
-	bool hold;	      /* executes nothing: child_hold */
-	bool limits;	      /* sets a container's resource limits */
-	int proc_fd;	      /* the agent's /proc, or -1 */
-	int report_fd;	      /* close-on-exec: the child writes its pid, then, on failure, a child_failure */
+	struct stage stage;
+	bool tty;		     /* fds[0] becomes the controlling terminal */
+	bool console;		     /* and /dev/console */
+	bool mount_proc;	     /* the first process of a PID namespace: gives the container its /proc */
+	bool own_cgroup_view;	     /* its cgroup is the root of what it sees */
+	bool hold;		     /* executes nothing: child_hold */
+	bool limits;		     /* sets a container's resource limits */
+	char *const *more_limits[2]; /* on top of these: the container's and the command's (proto_rlimit); NULL: none */
+	int proc_fd;		     /* the agent's /proc, or -1 */
+	int report_fd;		     /* close-on-exec: the child writes its pid, then, on failure, a child_failure */
 };
 
 struct child_failure {
 	int32_t status; /* 126 or 127 */
+	int32_t error;	/* -errno: a file that comes with it could not be written; status is nothing then */
 	char text[240];
 };
 

@@ -26,44 +26,92 @@
 #define WORK WRITABLE "/work"
 #define DEVICE_WAIT_NS 3000000000ULL
 
-/* False for the places of disks that this guest has not: asking each for its serial number would take a request. */
-static bool has_size(int block, const char *name)
+/* The files of a disk that copies of this guest ask: opening one by its long path in /sys takes them far longer than
+ * reading it. */
+struct disk {
+	char name[32];
+	int size, serial;
+};
+
+static int open_attribute(int block, const char *name, const char *attribute)
 {
-	_free_ char *text = NULL;
 	char path[300];
 
-	snprintf(path, sizeof(path), "%s/size", name);
-	return read_file_at(block, path, 64, &text, NULL) == 0 && strtoull(text, NULL, 10) > 0;
+	snprintf(path, sizeof(path), "%s/%s", name, attribute);
+	return openat(block, path, O_RDONLY | O_CLOEXEC);
 }
 
-/* The block device with this serial number, as "/dev/vda"; 0 or -ENOENT. */
-static int find_by_serial(struct agent *a, const char *serial, char *ret, size_t size)
+static void forget(struct agent *a)
+{
+	for (size_t i = 0; i < a->num_disks; i++) {
+		fd_close(a->disks[i].size);
+		fd_close(a->disks[i].serial);
+	}
+	a->num_disks = 0;
+}
+
+static void learn(struct agent *a, int block, const char *name)
+{
+	struct disk x = {.size = open_attribute(block, name, "size"), .serial = open_attribute(block, name, "serial")};
+	struct disk *more = NULL;
+
+	snprintf(x.name, sizeof(x.name), "%.31s", name);
+	if (x.size >= 0 && x.serial >= 0 && streq(x.name, name))
+		more = realloc(a->disks, (a->num_disks + 1) * sizeof(*more));
+	if (!more) {
+		fd_close(x.size);
+		fd_close(x.serial);
+		return;
+	}
+	a->disks = more;
+	more[a->num_disks++] = x;
+}
+
+void disks_learn(struct agent *a)
 {
 	int fd = openat(a->sys_fd, "block", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
-	int r = -ENOENT;
 
+	forget(a);
 	if (!d) {
 		fd_close(fd);
-		return -ENOENT;
+		return;
 	}
-	while (r < 0 && (e = readdir(d))) {
-		_free_ char *text = NULL;
-		char path[300];
-
-		snprintf(path, sizeof(path), "%s/serial", e->d_name);
-		if (e->d_name[0] == '.' || !has_size(dirfd(d), e->d_name) ||
-		    read_file_at(dirfd(d), path, 64, &text, NULL) < 0)
-			continue;
-		text[strcspn(text, "\n")] = '\0';
-		if (streq(text, serial)) {
-			snprintf(ret, size, "/dev/%s", e->d_name);
-			r = 0;
-		}
-	}
+	while ((e = readdir(d)))
+		if (str_starts(e->d_name, "vd"))
+			learn(a, dirfd(d), e->d_name);
 	closedir(d);
-	return r;
+}
+
+/* What an attribute says now, without its newline. */
+static void read_attribute(int fd, char ret[static 64])
+{
+	ssize_t n = pread_full(fd, ret, 63, 0);
+
+	ret[MAX(n, 0)] = '\0';
+	ret[strcspn(ret, "\n")] = '\0';
+}
+
+/* The block device with this serial number, as "/dev/vda"; 0 or -ENOENT. The places of disks that this guest has not
+ * have no size: asking each for its serial number would take a request. */
+static int find_by_serial(struct agent *a, const char *serial, char *ret, size_t size)
+{
+	char text[64];
+
+	if (!a->prepared)
+		disks_learn(a);
+	for (size_t i = 0; i < a->num_disks; i++) {
+		read_attribute(a->disks[i].size, text);
+		if (strtoull(text, NULL, 10) == 0)
+			continue;
+		read_attribute(a->disks[i].serial, text);
+		if (!streq(text, serial))
+			continue;
+		snprintf(ret, size, "/dev/%s", a->disks[i].name);
+		return 0;
+	}
+	return -ENOENT;
 }
 
 /* Drivers may find their devices in the background: waits for a while. */
@@ -82,6 +130,11 @@ static int find_device(struct agent *a, const char *name, bool by_serial, char *
 					 by_serial ? "disk" : "device", name);
 		usleep(500);
 	}
+}
+
+int disks_find(struct agent *a, const char *serial, char *ret, size_t size, struct sm_error *err)
+{
+	return find_device(a, serial, true, ret, size, err);
 }
 
 static int mount_image(struct agent *a, const struct proto_setup *s, struct sm_error *err)

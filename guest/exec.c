@@ -3,9 +3,9 @@
  * Commands: the EXEC service. A command's life, each step told to the client:
  *
  *	spawned		the process exists; its report pipe is open, so nothing is said yet
- *	accepted	the report pipe has ended: OPENED with its pid. Streams flow.
- *	reaped		it has ended; its output is passed on as far as it was written, within the client's credit
- *	finished	EOFs, the exit event, CLOSE; freed
+ *	accepted	the report pipe has ended: OPENED with its pid. Streams flow. (Earlier if files come by them.)
+ *	reaped		it has ended; if another is chained to it: from the beginning with that; else its output is
+ *passed on as far as it was written, within the client's credit finished	EOFs, the exit event, CLOSE; freed
  *
  * Output that others still hold open when the command has ended (a daemon it left behind) is read and thrown away from
  *then on, so that they do not die of writing. When the client closes the channel early, the command is killed unless it
@@ -76,7 +76,7 @@ static void sink_add(struct agent *a, int fd)
 	a->sinks = s;
 }
 
-static void exec_free(struct exec *e)
+void exec_free(struct exec *e)
 {
 	struct exec **link = &e->a->execs;
 
@@ -91,11 +91,13 @@ static void exec_free(struct exec *e)
 	outflow_done(&e->out[0]);
 	outflow_done(&e->out[1]);
 	inflow_done(&e->in);
+	inflow_done(&e->staged);
+	chain_free(e->chain);
 	cgroup_remove(e->a, e->cgroup_fd, e->cgroup_id);
 	free(e);
 }
 
-static void exec_kill(struct exec *e)
+void exec_kill(struct exec *e)
 {
 	if (e->reaped)
 		return;
@@ -116,15 +118,21 @@ static bool disk_is_full(struct agent *a)
 	return (uint64_t)v.f_bavail * v.f_frsize < LOW_SPACE || (v.f_files && !v.f_favail);
 }
 
-static void explain_failure(const struct exec *e, struct proto_event *ev)
+/* False: it was executed, or it is not known yet. */
+static bool has_failed(const struct exec *e, struct child_failure *ret)
 {
-	struct child_failure f;
+	if (e->report_len < sizeof(e->report))
+		return false;
+	memcpy(ret, e->report + sizeof(int32_t), sizeof(*ret));
+	ret->text[sizeof(ret->text) - 1] = '\0';
+	return true;
+}
 
-	memcpy(&f, e->report + sizeof(int32_t), sizeof(f));
-	f.text[sizeof(f.text) - 1] = '\0';
-	ev->status = f.status;
-	ev->reason = f.status == 127 ? PROTO_EXIT_NOT_FOUND : PROTO_EXIT_NOT_EXECUTABLE;
-	snprintf(ev->text, sizeof(ev->text), "%s", f.text);
+static void explain_failure(const struct child_failure *f, struct proto_event *ev)
+{
+	ev->status = f->status;
+	ev->reason = f->status == 127 ? PROTO_EXIT_NOT_FOUND : PROTO_EXIT_NOT_EXECUTABLE;
+	snprintf(ev->text, sizeof(ev->text), "%s", f->text);
 }
 
 static void explain_exit(const struct exec *e, struct proto_event *ev)
@@ -159,19 +167,36 @@ static void explain_exit(const struct exec *e, struct proto_event *ev)
 	}
 }
 
-static void send_exit(struct exec *e)
+static void send_exit(struct exec *e, const struct child_failure *failure)
 {
-	struct proto_event ev = {
-		.kind = PROTO_EV_EXIT, .duration_ns = e->end_ns - e->start_ns, .peak_rss = e->peak_rss};
+	struct proto_event ev = {.kind = PROTO_EV_EXIT,
+				 .duration_ns = e->end_ns - e->start_ns,
+				 .peak_rss = e->peak_rss,
+				 .step = e->step};
 	struct buf b = {0};
 
-	if (e->report_len == sizeof(e->report))
-		explain_failure(e, &ev);
+	if (failure)
+		explain_failure(failure, &ev);
 	else
 		explain_exit(e, &ev);
 	if (proto_event_encode(&b, &ev) == 0)
 		mux_send_event(e->a->mux, e->ch, &b);
 	buf_done(&b);
+}
+
+static void close_channel(struct exec *e)
+{
+	struct mux *m = e->a->mux;
+	struct child_failure f;
+	bool failed = has_failed(e, &f);
+
+	if (!failed || !f.error)
+		send_exit(e, failed ? &f : NULL);
+	mux_set_handler(m, e->ch, NULL, NULL);
+	if (failed && f.error)
+		agent_refuse(e->a, e->ch, f.error, "%s", f.text);
+	else
+		mux_close(m, e->ch, 0, NULL);
 }
 
 static void finish(struct exec *e)
@@ -189,23 +214,31 @@ static void finish(struct exec *e)
 		if (!e->tty)
 			sink_add(e->a, TAKE_FD(f->fd));
 	}
-	if (e->has_channel) {
-		send_exit(e);
-		mux_set_handler(m, e->ch, NULL, NULL);
-		mux_close(m, e->ch, 0, NULL);
-	}
+	if (e->has_channel)
+		close_channel(e);
 	exec_free(e);
+}
+
+static bool goes_on(const struct exec *e)
+{
+	return e->chain && (e->has_channel || e->detached) && !e->timed_out && e->report_len < sizeof(e->report) &&
+	       WIFEXITED(e->status) && WEXITSTATUS(e->status) == 0;
 }
 
 /* Finishes the command if nothing is left to do for it. */
 static void settle(struct exec *e)
 {
-	bool drained;
+	bool drained = true;
 
 	if (!e->reaped || e->report_fd >= 0 || e->orphan)
 		return;
-	drained = outflow_drain(&e->out[0]);
-	if (outflow_drain(&e->out[1]) && drained)
+	if (goes_on(e) && exec_next(e) == 0)
+		return;
+	e->timer = loop_remove(e->timer);
+	/* A channel that was never opened has had nothing to pass on. */
+	for (unsigned i = 0; i < 2 && e->accepted; i++)
+		drained = outflow_drain(&e->out[i]) && drained;
+	if (drained)
 		finish(e);
 }
 
@@ -240,8 +273,9 @@ bool exec_reaped(struct agent *a, pid_t pid, bool was_init, int status, const st
 		e->reaped = true;
 		e->status = status;
 		e->end_ns = time_now_ns();
-		e->peak_rss = (uint64_t)usage->ru_maxrss * KIB;
-		e->timer = loop_remove(e->timer);
+		e->peak_rss = MAX(e->peak_rss, (uint64_t)usage->ru_maxrss * KIB);
+		if (!e->chain)
+			e->timer = loop_remove(e->timer);
 		if (asked_reboot(e, was_init, &restart))
 			reboot_as_asked(e, restart);
 		settle(e);
@@ -250,7 +284,7 @@ bool exec_reaped(struct agent *a, pid_t pid, bool was_init, int status, const st
 	return false;
 }
 
-static void on_timeout(struct loop *loop, struct loop_source *src, void *arg)
+void exec_on_timeout(struct loop *loop, struct loop_source *src, void *arg)
 {
 	struct exec *e = arg;
 
@@ -263,16 +297,26 @@ static void on_timeout(struct loop *loop, struct loop_source *src, void *arg)
 static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
 {
 	struct exec *e = arg;
+	size_t staged = (size_t)MIN(len, e->staged_left);
 
+	if (staged) {
+		inflow_data(&e->staged, p, staged);
+		e->staged_left -= staged;
+		if (!e->staged_left)
+			inflow_eof(&e->staged);
+	}
+	if (len == staged)
+		return;
 	if (e->tty && !e->reaped)
-		exec_heed_keys(e, p, len);
-	inflow_data(&e->in, p, len);
+		exec_heed_keys(e, p + staged, len - staged);
+	inflow_data(&e->in, p + staged, len - staged);
 }
 
 static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
 {
 	struct exec *e = arg;
 
+	inflow_eof(&e->staged);
 	inflow_eof(&e->in);
 }
 
@@ -311,6 +355,7 @@ static void forsake(struct exec *e)
 		e->out[i].discard = true;
 		outflow_writable(&e->out[i]); /* it may have been parked */
 	}
+	inflow_eof(&e->staged);
 	inflow_eof(&e->in);
 	if (!e->detached)
 		exec_kill(e);
@@ -340,7 +385,7 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		forsake(e);
 }
 
-static const struct mux_callbacks exec_callbacks = {
+const struct mux_callbacks exec_callbacks = {
 	.data = on_data,
 	.eof = on_eof,
 	.event = on_event,
@@ -373,7 +418,7 @@ int exec_limit_main(struct agent *a, uint64_t timeout_ns)
 	if (!e || e->reaped)
 		return 0;
 	if (!e->timer)
-		r = loop_add_timer(a->loop, on_timeout, e, &e->timer);
+		r = loop_add_timer(a->loop, exec_on_timeout, e, &e->timer);
 	if (r == 0)
 		loop_timer_at(e->timer, time_now_ns() + MIN(timeout_ns, (uint64_t)INT64_MAX / 2));
 	return r;
@@ -441,165 +486,45 @@ void adopt_open(struct agent *a, uint32_t ch, struct cursor *request)
 	agent_refuse(a, ch, -ESRCH, "no command waits for a keeper");
 }
 
-/* The report pipe has something, or has ended: then the command runs, or has failed to. */
-static void on_report(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+/* From now on there are streams. pid 0: it could not be executed. */
+static void accept_it(struct exec *e, uint32_t pid)
 {
-	struct exec *e = arg;
-	ssize_t n = read(e->report_fd, e->report + e->report_len, sizeof(e->report) - e->report_len);
 	struct buf b = {0};
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n > 0)
-		e->report_len += (size_t)n;
-	if (n > 0 && e->report_len < sizeof(e->report))
-		return;
-	e->report_src = loop_remove(e->report_src);
-	e->report_fd = fd_close(e->report_fd);
-	/* A full report has a failure in it: nothing runs. */
-	proto_pid_encode(&b, e->report_len == sizeof(e->report) ? 0 : pid_of(e));
+	e->accepted = true;
+	proto_pid_encode(&b, pid);
 	if (e->has_channel)
 		mux_opened(e->a->mux, e->ch, &b);
 	buf_done(&b);
-	e->accepted = true;
 	for (unsigned i = 0; i < 2 && e->has_channel; i++)
 		if (e->out[i].fd < 0)
 			mux_send_eof(e->a->mux, e->ch, i + 1);
 	outflow_writable(&e->out[0]);
 	outflow_writable(&e->out[1]);
-	settle(e);
 }
 
-/* ------------------------------------------------------------------------------------------ the beginning */
-
-static int begin_flows(struct exec *e, struct ends *s)
+/* The report pipe has something, or has ended: then the command runs, or has failed to. */
+void exec_on_report(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
-	struct flow_channel to = {.loop = e->a->loop, .mux = e->a->mux, .ch = e->ch};
-	int r = 0;
+	struct exec *e = arg;
+	ssize_t n = read(e->report_fd, e->report + e->report_len, sizeof(e->report) - e->report_len);
+	struct child_failure f;
+	bool failed;
 
-	for (unsigned i = 0; i < 2 && r == 0; i++) {
-		to.stream = i + 1;
-		if (s->ours[i + 1] >= 0)
-			r = outflow_begin(&e->out[i], to, TAKE_FD(s->ours[i + 1]), false, NULL, NULL);
-		if (r == 0 && e->out[i].src)
-			loop_modify(e->out[i].src, 0); /* until the channel is open */
-	}
-	to.stream = 0;
-	if (r == 0 && s->ours[0] >= 0)
-		r = inflow_begin(&e->in, to, TAKE_FD(s->ours[0]), false, NULL, NULL);
-	e->in.tty = e->tty;
-	return r;
-}
-
-static int start(struct exec *e, const struct proto_exec *x, const struct user *u, const struct environment *env,
-		 struct ends *s)
-{
-	struct agent *a = e->a;
-	struct child_plan plan = {
-		.argv = x->argv,
-		.env = env->vars,
-		.cwd = x->cwd			       ? x->cwd
-		       : a->setup.cwd && *a->setup.cwd ? a->setup.cwd
-						       : "/",
-		.user = u,
-		.fds = {s->child[0], s->child[1], s->child[2]},
-		.tty = x->tty,
-		.console = x->tty && x->main && a->set_up,
-		.hold = x->hold,
-		.limits = a->role == ROLE_GUEST,
-		.proc_fd = a->proc_fd,
-	};
-	int report[2], r;
-
-	if (pipe2(report, O_CLOEXEC) < 0)
-		return -errno;
-	e->report_fd = report[0];
-	plan.report_fd = report[1];
-	e->cgroup_fd = cgroup_make(a, &e->cgroup_id);
-	plan.own_cgroup_view = e->cgroup_fd >= 0 && a->set_up;
-	e->start_ns = time_now_ns();
-	e->pid = spawn(a, &plan, x->main, e->cgroup_fd);
-	fd_close(report[1]);
-	if (e->pid < 0)
-		return e->pid;
-	/* From here on the process is there: what fails now shows as a broken stream, and the command is killed. */
-	r = fd_set_nonblock(e->report_fd, true);
-	if (r == 0)
-		r = loop_add(a->loop, e->report_fd, EPOLLIN, on_report, e, &e->report_src);
-	if (r == 0 && x->timeout_ns)
-		r = loop_add_timer(a->loop, on_timeout, e, &e->timer);
-	if (r == 0 && x->timeout_ns)
-		loop_timer_at(e->timer,
-			      x->timeout_ns > UINT64_MAX - e->start_ns ? UINT64_MAX : e->start_ns + x->timeout_ns);
-	if (r == 0)
-		r = begin_flows(e, s);
-	if (r < 0)
-		exec_kill(e);
-	return r;
-}
-
-static struct exec *exec_new(struct agent *a, uint32_t ch, const struct proto_exec *x)
-{
-	struct exec *e = calloc(1, sizeof(*e));
-
-	if (!e)
-		return NULL;
-	e->a = a;
-	e->ch = ch;
-	e->has_channel = true;
-	e->detached = x->detached;
-	e->tty = x->tty;
-	e->main = x->main;
-	e->report_fd = e->cgroup_fd = -1;
-	e->out[0].fd = e->out[1].fd = e->in.fd = -1;
-	e->out[0].to.mux = e->out[1].to.mux = e->in.from.mux = a->mux;
-	e->in.from.ch = ch;
-	e->next = a->execs;
-	a->execs = e;
-	return e;
-}
-
-static int run(struct agent *a, uint32_t ch, const struct proto_exec *x, const struct user *u,
-	       const struct environment *env)
-{
-	struct ends s = {{-1, -1, -1}, {-1, -1, -1}};
-	struct exec *e = NULL;
-	int r = ends_make(&s, x, u);
-
-	if (r == 0) {
-		e = exec_new(a, ch, x);
-		r = e ? start(e, x, u, env, &s) : -ENOMEM;
-	}
-	ends_close(&s);
-	if (r < 0 && e)
-		exec_free(e);
-	else if (r == 0)
-		mux_set_handler(a->mux, ch, &exec_callbacks, e);
-	return r;
-}
-
-void exec_open(struct agent *a, uint32_t ch, struct cursor *request)
-{
-	struct environment env = {0};
-	struct sm_error err = {0};
-	struct user u = {0};
-	struct proto_exec x;
-	int r = proto_exec_decode(request, &x);
-
-	if (r < 0) {
-		agent_refuse(a, ch, r, "malformed EXEC request");
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	}
-	r = user_resolve(x.user ? x.user : a->setup.user, "/etc/passwd", "/etc/group", &u, &err);
-	if (r == 0)
-		r = environment_make(&env, x.clear_env ? NULL : a->setup.env, x.env);
-	if (r == 0 && !x.clear_env)
-		r = environment_defaults(&env, u.home, x.tty);
-	if (r == 0)
-		r = run(a, ch, &x, &u, &env);
-	if (r < 0)
-		agent_refuse(a, ch, r, "%s", err.kind ? err.message : strerror(-r));
-	environment_done(&env);
-	user_done(&u);
-	proto_exec_done(&x);
+	if (n > 0)
+		e->report_len += (size_t)n;
+	/* It waits for files that come by its channel. */
+	if (e->staged_left && !e->accepted && e->report_len >= sizeof(int32_t) && e->report_len < sizeof(e->report))
+		accept_it(e, pid_of(e));
+	if (n > 0 && e->report_len < sizeof(e->report))
+		return;
+	e->report_src = loop_remove(e->report_src);
+	e->report_fd = fd_close(e->report_fd);
+	/* A full report has a failure in it: nothing runs. */
+	failed = has_failed(e, &f);
+	if (!e->accepted && !(failed && f.error))
+		accept_it(e, failed ? 0 : pid_of(e));
+	settle(e);
 }

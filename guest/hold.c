@@ -21,8 +21,10 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "guest/cgroup.h"
+#include "guest/refresh.h"
 
 #define STOP_LIMIT_NS 10000000000ULL
+#define CATCH_UP_MS 20000
 #define HOSTS_MAX 65536
 #define OWN_ADDRESS "127.0.1.1\t"
 
@@ -132,6 +134,9 @@ static int renew(struct agent *a, const struct proto_resume *m, struct sm_error 
 	r = set_names(m);
 	if (r < 0)
 		return error_sys(err, -r, "set the host name");
+	r = a->shares_fd < 0 ? 0 : refresh_catch_up(a->shares_fd, a->proc_fd, CATCH_UP_MS);
+	if (r < 0)
+		return error_sys(err, -r, "ask anew for the host's directories");
 	r = m->timeout_ns ? exec_limit_main(a, m->timeout_ns) : 0;
 	if (r < 0)
 		return error_sys(err, -r, "limit its time");

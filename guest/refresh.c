@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/securebits.h>
 #include <linux/vm_sockets.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/fsuid.h>
@@ -118,7 +119,7 @@ int refresh_apply(int base, int proc, enum refresh_what what, const char *path)
 	return r;
 }
 
-int refresh_serve(int base, int proc, int fd)
+int refresh_serve(int base, int proc, int fd, int told)
 {
 	uint8_t record[REFRESH_MAX + 1];
 	uint32_t len;
@@ -137,13 +138,18 @@ int refresh_serve(int base, int proc, int fd)
 		record[len] = '\0';
 		if (memchr(record + 1, '\0', len - 1) || record[1] == '/')
 			return -EPROTO;
+		if (record[0] == REFRESH_CAUGHT_UP) {
+			if (told >= 0 && write(told, "", 1) < 0)
+				return -errno;
+			continue;
+		}
 		/* What is gone meanwhile needs no refreshing. */
 		refresh_apply(base, proc, record[0], (const char *)record + 1);
 	}
 }
 
-/* Keeps nothing of the agent's but these two descriptors. */
-static _Noreturn void child(int base, int proc)
+/* Keeps nothing of the agent's but these descriptors. */
+static _Noreturn void child(int base, int proc, int told)
 {
 	struct sockaddr_vm host = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = REFRESH_PORT};
 	sigset_t none;
@@ -153,12 +159,13 @@ static _Noreturn void child(int base, int proc)
 	prctl(PR_SET_NAME, "sm-refresh");
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (dup2(proc, 1) < 0 || dup2(base, 0) < 0 || syscall(SYS_close_range, 3U, ~0U, 0U) < 0)
+	if ((told >= 0 && dup2(told, 2) < 0) || dup2(proc, 1) < 0 || dup2(base, 0) < 0 ||
+	    syscall(SYS_close_range, 3U, ~0U, 0U) < 0)
 		_exit(1);
 	fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof(host)) < 0)
 		_exit(1); /* a host that does not watch */
-	_exit(refresh_serve(0, 1, fd) < 0);
+	_exit(refresh_serve(0, 1, fd, told < 0 ? -1 : 2) < 0);
 }
 
 int refresh_start(int base, int proc)
@@ -166,6 +173,36 @@ int refresh_start(int base, int proc)
 	pid_t pid = fork();
 
 	if (pid == 0)
-		child(base, proc);
+		child(base, proc, -1);
 	return pid < 0 ? -errno : pid;
+}
+
+/* What was used lately is only asked to go the first time. */
+static int drop_all(int proc)
+{
+	int r = 0;
+
+	for (int i = 0; i < 4 && r == 0; i++)
+		r = refresh_apply(-1, proc, REFRESH_ALL, "");
+	return r;
+}
+
+int refresh_catch_up(int base, int proc, int limit_ms)
+{
+	struct pollfd p = {.events = POLLIN};
+	_fd_ int told = -1;
+	int pair[2];
+	pid_t pid;
+	char byte;
+
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return -errno;
+	told = p.fd = pair[0];
+	pid = fork();
+	if (pid == 0)
+		child(base, proc, pair[1]);
+	close(pair[1]);
+	if (pid < 0)
+		return -errno;
+	return poll(&p, 1, limit_ms) > 0 && read(told, &byte, 1) == 1 ? 0 : drop_all(proc);
 }

@@ -18,7 +18,7 @@
 #include "guest/cgroup.h"
 
 /* As docker has them: every user may ping, and any port may be bound. Kernels without these have nothing to allow. */
-static void relax_network(struct agent *a)
+void setup_network(struct agent *a)
 {
 	static const char *const settings[][2] = {
 		{"sys/net/ipv4/ping_group_range", "0 2147483647"},
@@ -31,6 +31,7 @@ static void relax_network(struct agent *a)
 		if (r < 0)
 			log_debug("agent", "%s: %s", settings[i][0], strerror(-r));
 	}
+	boot_loopback_up();
 }
 
 static int set_identity(struct agent *a, const struct proto_setup *s, struct sm_error *err)
@@ -50,7 +51,6 @@ static int set_identity(struct agent *a, const struct proto_setup *s, struct sm_
 	}
 	if (s->hostname && *s->hostname && sethostname(s->hostname, strlen(s->hostname)) < 0)
 		return error_sys(err, errno, "set the host name to '%s'", s->hostname);
-	boot_loopback_up();
 	return 0;
 }
 
@@ -101,7 +101,8 @@ static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error 
 	uint64_t since = time_now_ns();
 	int r = stage(&since, "identity", set_identity(a, s, err));
 
-	relax_network(a);
+	if (!a->prepared)
+		setup_network(a);
 	a->loader_fd = boot_modules_wait(a->loader_fd);
 	stage(&since, "modules", 0);
 	if (r == 0)

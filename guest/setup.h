@@ -9,30 +9,45 @@
 #define SETUP_ROOT "/container"
 #define SETUP_WRITABLE "/writable" /* the writable layer's file system */
 
-/* disks.c: the image, the writable layer and the overlay of them on SETUP_ROOT. */
+/* disks.c: finds the disks that there may be, for the copies' search among them by serial number. */
+void disks_learn(struct agent *a);
+/* The image, the writable layer and the overlay of them on SETUP_ROOT. */
 int disks_mount(struct agent *a, const struct proto_setup *s, struct sm_error *err) MUST_CHECK;
+/* "/dev/vdc": the disk with this serial number, waited for a while. */
+int disks_find(struct agent *a, const char *serial, char *ret, size_t size, struct sm_error *err) MUST_CHECK;
 
 /* layers.c: keeps the two directories open, for what the VM changes of the lower one. */
 int layers_keep(struct agent *a, const char *target, const char *lower, const char *upper,
 		struct sm_error *err) MUST_CHECK;
 
-/* mounts.c */
+/* mounts.c; ahead: what of it needs no image yet, once for all copies of this guest. */
+int mounts_ahead(struct agent *a) MUST_CHECK;
 int mounts_make(struct agent *a, struct sm_error *err) MUST_CHECK;
 /* Makes SETUP_ROOT the root of the agent and of all that it starts. */
 int mounts_enter(struct sm_error *err) MUST_CHECK;
 
 /*
- * shares.c: the directories of the host. They are opened while the agent's own root is still there, and put on their
- * targets once the container's is the root, so that links on the way mean what they mean in the container.
+ * shares.c: the directories of the host, and volumes. They are opened while the agent's own root is still there, and
+ * put on their targets once the container's is the root, so that links on the way mean what they mean in the container.
  */
 #define MAX_SHARES 64
 struct shares {
-	int trees[MAX_SHARES]; /* detached mounts */
+	int trees[MAX_SHARES]; /* detached mounts, as they stand in proto_setup.mounts */
 	unsigned num;
+	unsigned num_volumes; /* of them; the others are the device's, in their order */
 };
 int shares_open(struct agent *a, const struct proto_setup *s, struct shares *ret, struct sm_error *err) MUST_CHECK;
 int shares_attach(const struct proto_setup *s, const struct shares *shares, struct sm_error *err) MUST_CHECK;
 void shares_done(struct shares *shares);
+
+/* volumes.c: mounts volume number `number` out of sight; *ret: the directory that belongs on m's target. When there is
+ * a clone of it, volume_let_go. */
+int volume_open(struct agent *a, unsigned number, const struct proto_mount *m, char *ret, size_t size,
+		struct sm_error *err) MUST_CHECK;
+void volume_let_go(unsigned number);
+
+/* setup.c: the loopback interface, and what docker allows every user. */
+void setup_network(struct agent *a);
 
 /* etcfiles.c: hosts, resolv.conf and hostname, each mounted over the image's own. */
 int etc_files_make(const struct proto_setup *s, struct sm_error *err) MUST_CHECK;

@@ -4,7 +4,7 @@
  * system, each a submount; of each a detached mount is made, which is put on its target later: see setup.h.
  *
  * One with cow is the lower layer of an overlay whose upper layer lies beside the container's own: what is changed
- * stays in the VM, and is there again when the VM is started again.
+ * stays in the VM, and is there again when the VM is started again. Volumes (volumes.c) are clones of the same kind.
  */
 #include "guest/setup.h"
 
@@ -92,46 +92,75 @@ static int mount_cow(unsigned i, const char *lower, char *ret, size_t size, stru
 	return 0;
 }
 
-static int open_one(struct agent *a, unsigned i, const struct proto_mount *m, int *ret, struct sm_error *err)
+/* What a mount shows, as a path of the agent's own root. */
+static int find_source(struct agent *a, const struct shares *shares, const struct proto_mount *m, char *ret,
+		       size_t size, struct sm_error *err)
 {
-	struct mount_attributes attributes = {.set = ATTR_READ_ONLY};
-	char path[64], merged[64], upper[64];
-	_fd_ int tree = -1;
+	unsigned i = shares->num - shares->num_volumes;
+	char path[64], upper[64];
 	int r;
 
+	if (m->volume)
+		return volume_open(a, shares->num_volumes, m, ret, size, err);
 	snprintf(path, sizeof(path), SHARES "/%u", i);
-	if (m->cow) {
-		r = mount_cow(i, path, merged, sizeof(merged), err);
-		snprintf(upper, sizeof(upper), COW "/%u/upper", i);
-		if (r == 0)
-			r = layers_keep(a, m->target, path, upper, err);
-		if (r < 0)
-			return r;
+	if (!m->cow) {
+		snprintf(ret, size, "%s", path);
+		return 0;
 	}
-	tree = (int)syscall(CALL_OPEN_TREE, AT_FDCWD, m->cow ? merged : path, TREE_CLONE | O_CLOEXEC);
+	r = mount_cow(i, path, ret, size, err);
+	snprintf(upper, sizeof(upper), COW "/%u/upper", i);
+	return r < 0 ? r : layers_keep(a, m->target, path, upper, err);
+}
+
+static int open_one(struct agent *a, struct shares *shares, const struct proto_mount *m, struct sm_error *err)
+{
+	struct mount_attributes attributes = {.set = ATTR_READ_ONLY};
+	char source[64];
+	_fd_ int tree = -1;
+	int r = find_source(a, shares, m, source, sizeof(source), err);
+
+	if (r < 0)
+		return r;
+	tree = (int)syscall(CALL_OPEN_TREE, AT_FDCWD, source, TREE_CLONE | O_CLOEXEC);
 	if (tree < 0)
-		return error_sys(err, errno, "open the host's directory for %s", m->target);
+		return error_sys(err, errno, "open what belongs on %s", m->target);
 	if (m->read_only && syscall(CALL_MOUNT_SETATTR, tree, "", EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
 		return error_sys(err, errno, "make the mount on %s read-only", m->target);
-	*ret = TAKE_FD(tree);
+	if (m->volume)
+		volume_let_go(shares->num_volumes++);
+	shares->trees[shares->num++] = TAKE_FD(tree);
 	return 0;
 }
 
 /* From here on the host may say what changed. Without that the kernel asks again by itself, only less often. */
 static void follow_changes(struct agent *a)
 {
-	_fd_ int base = open(SHARES, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int r = base < 0 ? -errno : refresh_start(base, a->proc_fd);
+	int r;
+
+	a->shares_fd = open(SHARES, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	r = a->shares_fd < 0 ? -errno : refresh_start(a->shares_fd, a->proc_fd);
 
 	if (r < 0)
 		log_warn("agent", "changes of the host's directories will be seen late: %s", strerror(-r));
 }
 
+/* Whether any is of the host's: volumes want no device. */
+static bool has_shares(const struct proto_setup *s)
+{
+	struct proto_mount m;
+
+	for (char **text = s->mounts; text && *text; text++)
+		if (proto_mount_parse(*text, &m) == 0 && !m.volume)
+			return true;
+	return false;
+}
+
 int shares_open(struct agent *a, const struct proto_setup *s, struct shares *ret, struct sm_error *err)
 {
-	int r = s->mounts && s->mounts[0] ? mount_device(err) : 0;
+	bool device = has_shares(s);
+	int r = device ? mount_device(err) : 0;
 
-	if (r == 0 && s->mounts && s->mounts[0])
+	if (r == 0 && device)
 		follow_changes(a);
 
 	for (char **text = s->mounts; text && *text && r == 0; text++) {
@@ -139,9 +168,7 @@ int shares_open(struct agent *a, const struct proto_setup *s, struct shares *ret
 
 		if (ret->num == MAX_SHARES || proto_mount_parse(*text, &m) < 0)
 			return error_set(err, SM_ERROR_INVALID, EINVAL, "mount '%s'", *text);
-		r = open_one(a, ret->num, &m, &ret->trees[ret->num], err);
-		if (r == 0)
-			ret->num++;
+		r = open_one(a, ret, &m, err);
 	}
 	return r;
 }
@@ -157,9 +184,11 @@ static int make_target(const struct proto_mount *m, struct sm_error *err)
 		return error_sys(err, ENOMEM, "mount on %s", m->target);
 	if (stat(m->target, &st) == 0) {
 		if (S_ISDIR(st.st_mode) == m->is_file)
-			return error_set(err, SM_ERROR_INVALID, ENOTDIR, "%s is %s in the VM, but %s on the host",
-					 m->target, m->is_file ? "a directory" : "a file",
-					 m->is_file ? "a file" : "a directory");
+			return error_set(err, SM_ERROR_INVALID, ENOTDIR, "%s is %s in the VM, but %s", m->target,
+					 m->is_file ? "a directory" : "a file",
+					 m->volume    ? "a volume is a directory"
+					 : m->is_file ? "a file on the host"
+						      : "a directory on the host");
 		return 0;
 	}
 	*strrchr(parent, '/') = '\0';

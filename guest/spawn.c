@@ -51,7 +51,7 @@ static pid_t start_namespace(struct agent *a, struct child_plan *plan, int cgrou
 /* Makes the namespace with a holder, and waits until its /proc is mounted. */
 static int start_holder(struct agent *a)
 {
-	struct child_plan plan = {.hold = true, .proc_fd = a->proc_fd, .report_fd = -1};
+	struct child_plan plan = {.hold = true, .proc_fd = a->proc_fd, .report_fd = -1, .stage.fd = -1};
 	int ends[2];
 	_fd_ int in = -1, out = -1;
 	struct child_failure f;

@@ -19,6 +19,8 @@ void ends_close(struct ends *s)
 		s->child[i] = fd_close(s->child[i]);
 		s->ours[i] = fd_close(s->ours[i]);
 	}
+	s->staged = fd_close(s->staged);
+	s->stage = fd_close(s->stage);
 }
 
 static int make_pipe(struct ends *s, int i, const struct user *u)
@@ -84,7 +86,22 @@ static int make_terminal(struct ends *s, const struct proto_exec *x, const struc
 	return s->ours[0] < 0 ? -errno : 0;
 }
 
+static int make_stage(struct ends *s)
+{
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	s->staged = p[0];
+	s->stage = p[1];
+	return fd_set_nonblock(s->stage, true);
+}
+
 int ends_make(struct ends *s, const struct proto_exec *x, const struct user *u)
 {
+	int r = x->contents_follow ? make_stage(s) : 0;
+
+	if (r < 0)
+		return r;
 	return x->tty ? make_terminal(s, x, u) : make_pipes(s, x, u);
 }

@@ -26,14 +26,6 @@
 
 /* ------------------------------------------------------------------------------------------ STATS */
 
-/* The number after a label in a text of "label number" lines, 0 if it is not there. */
-static uint64_t number_after(const char *text, const char *label)
-{
-	const char *p = strstr(text, label);
-
-	return p ? strtoull(p + strlen(label), NULL, 10) : 0;
-}
-
 static char *proc_text(struct agent *a, const char *file)
 {
 	char *text = NULL;
@@ -49,10 +41,10 @@ static void memory_stats(struct agent *a, struct proto_stats *s)
 		s->mem_total = number_after(mem, "MemTotal:") * KIB;
 		s->mem_free = number_after(mem, "MemFree:") * KIB;
 		s->mem_available = number_after(mem, "MemAvailable:") * KIB;
-		s->mem_cached = number_after(mem, "\nCached:") * KIB;
+		s->mem_cached = number_after(mem, "Cached:") * KIB;
 	}
 	if (vm)
-		s->oom_kills = number_after(vm, "\noom_kill ");
+		s->oom_kills = number_after(vm, "oom_kill ");
 }
 
 static void cpu_stats(struct agent *a, struct proto_stats *s)

@@ -22,22 +22,23 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "guest/agent.h"
-#include "proto/flow.h"
+#include "guest/newfile.h"
+#include "proto/flowpair.h"
+
+/* How often to look whether a unix socket is there that is waited for. */
+#define LOOK_AGAIN_NS 2000000u
 
 struct tunnel {
 	struct tunnel *next;
 	struct agent *a;
 	uint32_t ch;
-	struct inflow in;
-	struct outflow out;
-	bool in_open, out_open; /* not ended yet */
-	bool busy;
-	int error;
-	/* While connecting */
+	struct flow_pair pair;
+	/* While connecting: to a socket, or by looking again until then (ns) whether the one at this path is there */
 	int fd;
 	struct loop_source *connecting;
-	/* A file being written: its temporary name becomes path at the end. */
-	char *path, *temporary;
+	char *awaited;
+	uint64_t until;
+	struct newfile file; /* being written: it gets its name at the end */
 };
 
 static void tunnel_free(struct tunnel *t)
@@ -49,13 +50,33 @@ static void tunnel_free(struct tunnel *t)
 	*link = t->next;
 	loop_remove(t->connecting);
 	fd_close(t->fd);
-	inflow_done(&t->in);
-	outflow_done(&t->out);
-	if (t->temporary)
-		unlink(t->temporary);
-	free(t->temporary);
-	free(t->path);
+	flow_pair_done(&t->pair);
+	newfile_done(&t->file);
+	free(t->awaited);
 	free(t);
+}
+
+static void tunnel_close(struct tunnel *t, int code, const char *text)
+{
+	mux_set_handler(t->a->mux, t->ch, NULL, NULL);
+	mux_close(t->a->mux, t->ch, code, text);
+	tunnel_free(t);
+}
+
+/* A file that has come whole gets its name. */
+static void tunnel_ended(struct flow_pair *p)
+{
+	struct tunnel *t = flow_pair_owner(struct tunnel, pair, p);
+	int r = p->error;
+
+	if (t->file.temporary && r == 0)
+		r = newfile_commit(&t->file);
+	tunnel_close(t, r, r ? strerror(-r) : NULL);
+}
+
+static struct flow_channel stream_of(const struct tunnel *t, unsigned stream)
+{
+	return (struct flow_channel){t->a->loop, t->a->mux, t->ch, stream};
 }
 
 static struct tunnel *tunnel_new(struct agent *a, uint32_t ch)
@@ -66,8 +87,8 @@ static struct tunnel *tunnel_new(struct agent *a, uint32_t ch)
 		return NULL;
 	t->a = a;
 	t->ch = ch;
-	t->fd = t->in.fd = t->out.fd = -1;
-	t->in.from = (struct flow_channel){a->loop, a->mux, ch, 0};
+	t->fd = t->file.fd = -1;
+	flow_pair_init(&t->pair, stream_of(t, 0), tunnel_ended);
 	t->next = a->tunnels;
 	a->tunnels = t;
 	return t;
@@ -79,95 +100,15 @@ void tunnel_abandon_all(struct agent *a)
 		tunnel_free(a->tunnels);
 }
 
-static void tunnel_close(struct tunnel *t, int code, const char *text)
-{
-	mux_set_handler(t->a->mux, t->ch, NULL, NULL);
-	mux_close(t->a->mux, t->ch, code, text);
-	tunnel_free(t);
-}
-
-/* The file is complete: its name is given to it. */
-static int commit_file(struct tunnel *t)
-{
-	int r = rename(t->temporary, t->path) < 0 ? -errno : 0;
-
-	if (r == 0) {
-		free(t->temporary);
-		t->temporary = NULL;
-	}
-	return r;
-}
-
-static void settle(struct tunnel *t)
-{
-	if (t->busy || ((t->in_open || t->out_open) && t->error == 0))
-		return;
-	if (t->temporary && t->error == 0)
-		t->error = commit_file(t);
-	tunnel_close(t, t->error, t->error ? strerror(-t->error) : NULL);
-}
-
-/* The flows call back from deep inside; the tunnel is freed only from the outermost call. */
-static void in_ended(void *arg, int error)
-{
-	struct tunnel *t = arg;
-
-	t->in_open = false;
-	/* A peer that no longer reads is no failure of a byte pipe: its other direction may go on. */
-	if (error && error != -EPIPE && error != -ECONNRESET)
-		t->error = error;
-	settle(t);
-}
-
-static void out_ended(void *arg, int error)
-{
-	struct tunnel *t = arg;
-
-	t->out_open = false;
-	if (error)
-		t->error = error;
-	settle(t);
-}
-
-static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
-{
-	struct tunnel *t = arg;
-
-	t->busy = true;
-	inflow_data(&t->in, p, len);
-	t->busy = false;
-	settle(t);
-}
-
-static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
-{
-	struct tunnel *t = arg;
-
-	t->busy = true;
-	inflow_eof(&t->in);
-	t->busy = false;
-	settle(t);
-}
-
-static void on_writable(void *arg, uint32_t ch, void *user, unsigned stream)
-{
-	struct tunnel *t = arg;
-
-	t->busy = true;
-	outflow_writable(&t->out);
-	t->busy = false;
-	settle(t);
-}
-
 static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
 {
-	tunnel_close(arg, 0, NULL);
+	tunnel_close(flow_pair_owner(struct tunnel, pair, arg), 0, NULL);
 }
 
 static const struct mux_callbacks tunnel_callbacks = {
-	.data = on_data,
-	.eof = on_eof,
-	.writable = on_writable,
+	.data = flow_pair_on_data,
+	.eof = flow_pair_on_eof,
+	.writable = flow_pair_on_writable,
 	.closed = on_closed,
 };
 
@@ -175,36 +116,19 @@ static const struct mux_callbacks tunnel_callbacks = {
 
 static void connected(struct tunnel *t)
 {
-	struct flow_channel c = t->in.from;
-	int fd = TAKE_FD(t->fd), other = fcntl(fd, F_DUPFD_CLOEXEC, 3), r;
-
-	t->busy = true;
 	mux_opened(t->a->mux, t->ch, NULL);
-	t->in_open = t->out_open = true;
-	r = inflow_begin(&t->in, c, fd, false, in_ended, t);
-	t->in.shut = true;
-	c.stream = 1;
-	if (r == 0)
-		r = other < 0 ? -EMFILE : outflow_begin(&t->out, c, other, false, out_ended, t);
-	else
-		fd_close(other);
-	if (r < 0)
-		t->error = r;
-	t->busy = false;
-	settle(t);
+	t->pair.error = flow_pair_join(&t->pair, stream_of(t, 0), stream_of(t, 1), TAKE_FD(t->fd));
+	flow_pair_settle(&t->pair);
 }
 
 static void on_connected(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct tunnel *t = arg;
-	socklen_t len = sizeof(int);
-	int error = 0;
+	int r = socket_error(t->fd);
 
-	if (getsockopt(t->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-		error = errno;
 	t->connecting = loop_remove(t->connecting);
-	if (error)
-		tunnel_close(t, -error, strerror(error));
+	if (r < 0)
+		tunnel_close(t, r, strerror(-r));
 	else
 		connected(t);
 }
@@ -217,6 +141,49 @@ static int connect_unix(const char *path)
 	if (r < 0)
 		fd_close(fd);
 	return r < 0 ? r : fd;
+}
+
+static bool may_come(int r)
+{
+	return r == -ENOENT || r == -ECONNREFUSED;
+}
+
+static void look_again(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct tunnel *t = arg;
+	int fd = connect_unix(t->awaited);
+
+	if (may_come(fd) && time_now_ns() < t->until) {
+		loop_timer_at(src, time_now_ns() + LOOK_AGAIN_NS);
+		return;
+	}
+	t->connecting = loop_remove(t->connecting);
+	t->fd = MAX(fd, -1);
+	if (fd < 0)
+		tunnel_close(t, fd, strerror(-fd));
+	else
+		connected(t);
+}
+
+/* Nobody listens yet: 0 if it is waited for. */
+static int await_unix(struct agent *a, uint32_t ch, const struct proto_connect *x)
+{
+	struct tunnel *t = tunnel_new(a, ch);
+	int r = t ? loop_add_timer(a->loop, look_again, t, &t->connecting) : -ENOMEM;
+
+	if (r == 0)
+		t->awaited = strdup(x->path);
+	if (r == 0 && !t->awaited)
+		r = -ENOMEM;
+	if (r < 0) {
+		if (t)
+			tunnel_free(t);
+		return r;
+	}
+	t->until = time_now_ns() + MIN(x->wait_ns, PROTO_CONNECT_WAIT_MAX);
+	mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
+	loop_timer_at(t->connecting, time_now_ns() + LOOK_AGAIN_NS);
+	return 0;
 }
 
 /* Numbers, and names that /etc/hosts knows; no name server is asked, that would block everybody. */
@@ -276,6 +243,13 @@ void connect_open(struct agent *a, uint32_t ch, struct cursor *request)
 		return;
 	}
 	fd = x.path ? connect_unix(x.path) : connect_tcp(x.host, x.port);
+	if (x.path && x.wait_ns && may_come(fd)) {
+		fd = await_unix(a, ch, &x);
+		if (fd == 0) {
+			proto_connect_done(&x);
+			return;
+		}
+	}
 	t = fd < 0 ? NULL : tunnel_new(a, ch);
 	if (fd >= 0 && !t) {
 		fd_close(fd);
@@ -285,7 +259,7 @@ void connect_open(struct agent *a, uint32_t ch, struct cursor *request)
 		agent_refuse(a, ch, fd, "connect to %s: %s", x.path ? x.path : x.host, strerror(-fd));
 	} else {
 		t->fd = fd;
-		mux_set_handler(a->mux, ch, &tunnel_callbacks, t);
+		mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
 		if (x.path)
 			connected(t);
 		else if (loop_add(a->loop, fd, EPOLLOUT, on_connected, t, &t->connecting) < 0)
@@ -307,7 +281,7 @@ void tunnel_join(struct agent *a, uint32_t ch, int fd)
 		return;
 	}
 	t->fd = fd;
-	mux_set_handler(a->mux, ch, &tunnel_callbacks, t);
+	mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
 	connected(t);
 }
 
@@ -315,7 +289,6 @@ void tunnel_join(struct agent *a, uint32_t ch, int fd)
 
 static int begin_read(struct tunnel *t, const struct proto_file *x)
 {
-	struct flow_channel c = {t->a->loop, t->a->mux, t->ch, 1};
 	struct proto_file reply = {0};
 	struct buf b = {0};
 	struct stat st;
@@ -339,10 +312,9 @@ static int begin_read(struct tunnel *t, const struct proto_file *x)
 	buf_done(&b);
 	if (r < 0)
 		return r;
-	t->out_open = true;
-	r = outflow_begin(&t->out, c, TAKE_FD(t->fd), true, out_ended, t);
+	r = flow_pair_out(&t->pair, stream_of(t, 1), TAKE_FD(t->fd), true);
 	if (x->size)
-		t->out.left = x->size;
+		t->pair.out.left = x->size;
 	return r;
 }
 
@@ -365,48 +337,27 @@ void read_file_open(struct agent *a, uint32_t ch, struct cursor *request)
 			tunnel_free(t);
 		agent_refuse(a, ch, r, "%s: %s", x.path, strerror(-r));
 	} else {
-		mux_set_handler(a->mux, ch, &tunnel_callbacks, t);
-		on_writable(t, ch, NULL, 1);
+		mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
+		flow_pair_on_writable(&t->pair, ch, NULL, 1);
 	}
 	proto_file_done(&x);
 }
 
-static int make_parents(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	_free_ char *dir = slash && slash != path ? strndup(path, (size_t)(slash - path)) : NULL;
-
-	return dir ? mkdir_p(dir, 0755) : 0;
-}
-
 static int begin_write(struct tunnel *t, const struct proto_file *x)
 {
-	char unique[17];
-	struct stat st;
 	int r;
 
 	if (x->path[0] != '/' || streq(x->path, "/"))
 		return -EINVAL;
-	if (stat(x->path, &st) == 0 && !S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
-	r = x->make_dirs ? make_parents(x->path) : 0;
-	if (r == 0)
-		r = random_hex(unique, 8);
-	/* Where the path is a symbolic link, the file that it names is the one to be replaced. */
-	t->path = r < 0 ? NULL : realpath(x->path, NULL);
-	if (!t->path)
-		t->path = strdup(x->path);
-	if (r < 0 || !t->path || asprintf(&t->temporary, "%s.%s", t->path, unique) < 0) {
-		t->temporary = NULL;
-		return r < 0 ? r : -ENOMEM;
-	}
-	t->fd = open(t->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (t->fd < 0)
-		return -errno;
-	if (fchown(t->fd, x->uid, x->gid) < 0 || fchmod(t->fd, x->mode ? x->mode & 07777 : 0644) < 0)
-		return -errno;
-	t->in_open = true;
-	return inflow_begin(&t->in, t->in.from, TAKE_FD(t->fd), true, in_ended, t);
+	r = newfile_begin(&t->file, x->path, x->make_dirs, x->mode ? x->mode & 07777 : 0644);
+	if (r == 0 && fchown(t->file.fd, x->uid, x->gid) < 0)
+		r = -errno;
+	/* Only now: a change of owner takes set-id bits. */
+	if (r == 0 && x->mode & 07000 && fchmod(t->file.fd, x->mode & 07777) < 0)
+		r = -errno;
+	if (r < 0)
+		return r;
+	return flow_pair_in(&t->pair, stream_of(t, 0), TAKE_FD(t->file.fd), true);
 }
 
 void write_file_open(struct agent *a, uint32_t ch, struct cursor *request)
@@ -428,7 +379,7 @@ void write_file_open(struct agent *a, uint32_t ch, struct cursor *request)
 			tunnel_free(t);
 		agent_refuse(a, ch, r, "%s: %s", x.path, strerror(-r));
 	} else {
-		mux_set_handler(a->mux, ch, &tunnel_callbacks, t);
+		mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
 		mux_opened(a->mux, ch, NULL);
 	}
 	proto_file_done(&x);

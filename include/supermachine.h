@@ -45,6 +45,8 @@ enum sm_error_kind {
 	SM_ERROR_CANCELLED = 11,  /**< The caller asked to stop. */
 	SM_ERROR_IO = 12,	  /**< A system call failed; @ref sm_error.code says how. */
 	SM_ERROR_BUSY = 13,	  /**< All that may be used at once is in use; later it may not be. */
+	SM_ERROR_DENIED = 14,	  /**< A registry wants a login, or another one (sm_registry_login). */
+	SM_ERROR_NETWORK = 15,	  /**< A registry cannot be found or reached, or breaks off. */
 };
 
 #define SM_ERROR_MESSAGE_SIZE 1024
@@ -83,7 +85,7 @@ SM_PUBLIC const char *sm_version(void);
 SM_PUBLIC void sm_free(void *p);
 
 /**
- * How a long call tells how far it is. `stage` is a short static text ("layers", "metadata", "template");
+ * How a long call tells how far it is. `stage` is a short static text ("manifest", "layers", "metadata", "template");
  * `total` is 0 when unknown; the unit is bytes. Called from one thread at a time, maybe not the caller's. A nonzero
  * return asks to stop: the call then fails with -ECANCELED and leaves things as they were.
  */
@@ -170,6 +172,40 @@ struct sm_load_options {
  */
 SM_PUBLIC int sm_image_load(struct sm_client *client, const char *source, const struct sm_load_options *options,
 			    struct sm_image **ret, struct sm_error *err);
+
+/** When an image that a VM is made of is fetched from its registry. */
+enum sm_pull {
+	SM_PULL_DEFAULT = 0, /**< As SUPERMACHINE_PULL says (missing, always, never), else MISSING. */
+	SM_PULL_MISSING = 1, /**< If the store has none of that name. */
+	SM_PULL_ALWAYS = 2,  /**< The name is looked up anew; what the store has of the image is not fetched again. */
+	SM_PULL_NEVER = 3,   /**< What is not in the store is not found. */
+};
+
+struct sm_pull_options {
+	size_t size;
+	const char *platform; /**< "linux/amd64"; NULL: this host's. */
+	struct sm_image_limits limits;
+	unsigned threads; /**< Layers fetched and converted at once; 0: as many as CPUs. */
+	struct sm_progress progress;
+};
+#define SM_PULL_OPTIONS_INIT                                                                                           \
+	{                                                                                                              \
+		.size = sizeof(struct sm_pull_options)                                                                 \
+	}
+
+/**
+ * Fetches the image "name[:tag][@digest]" from its registry, or finds that the store has it: one request then. Each
+ * layer goes straight into the store, held to its digest; one that breaks off goes on where it broke. A failed or
+ * killed pull leaves the store as it was, but for whole layers, which the next one finds. The image's name is the
+ * reference.
+ *
+ * The registry is part of the name (docker's default one if it has none), and is spoken to by https, one on this host
+ * by http too. -EACCES (SM_ERROR_DENIED): it wants a login, see sm_registry_login. SM_ERROR_NETWORK: it cannot be
+ * reached; SM_ERROR_CORRUPT: it sent something else than it promised. ret may be NULL.
+ */
+SM_PUBLIC int sm_image_pull(struct sm_client *client, const char *ref, const struct sm_pull_options *options,
+			    struct sm_image **ret, struct sm_error *err);
+
 /** Finds one by reference, id, or unique prefix of an id (4 digits or more). */
 SM_PUBLIC int sm_image_open(struct sm_client *client, const char *ref, struct sm_image **ret, struct sm_error *err);
 SM_PUBLIC struct sm_image *sm_image_close(struct sm_image *image);
@@ -198,6 +234,27 @@ SM_PUBLIC int sm_image_prune(struct sm_client *client, bool all, struct sm_prune
 /** Writes the image's file system as one sparse EROFS file, to check or to mount elsewhere. */
 SM_PUBLIC int sm_image_export_erofs(struct sm_client *client, const char *ref, const char *path, struct sm_error *err);
 
+/* -------------------------------------------------------------------------------------- registries */
+/*
+ * Who is asked for credentials by a registry: first what sm_registry_login has kept, then docker's config.json
+ * ($DOCKER_CONFIG or ~/.docker), and the credential helpers that this names. They go to that registry and to the token
+ * server that it names alone, and are part of no message, record or log.
+ *
+ * Certificates are checked against the host's authorities (or $SSL_CERT_FILE), and those of the registry in
+ * /etc/docker/certs.d/HOST/ca.crt or ~/.config/docker/certs.d/HOST/ca.crt. Proxies are those of the environment
+ * (https_proxy, no_proxy).
+ */
+
+/**
+ * Has a registry judge user and password, and keeps them if they are right, in a file of the client's data directory
+ * that this user alone can read. host: "name[:port]"; NULL: docker's default registry. -EACCES (SM_ERROR_DENIED) if
+ * they are wrong.
+ */
+SM_PUBLIC int sm_registry_login(struct sm_client *client, const char *host, const char *user, const char *password,
+				struct sm_error *err);
+/** Forgets what sm_registry_login has kept; -ENOENT if that is nothing. What docker has stays. */
+SM_PUBLIC int sm_registry_logout(struct sm_client *client, const char *host, struct sm_error *err);
+
 /* --------------------------------------------------------------------------------------------- VMs */
 
 /** Why a VM or a command ended. */
@@ -206,9 +263,9 @@ enum sm_reason {
 	SM_REASON_EXITED = 1,	 /**< By itself; `status` is its exit status. */
 	SM_REASON_SIGNALLED = 2, /**< By the signal `signal`; `status` is 128 + signal. */
 	SM_REASON_TIMEOUT = 3,	 /**< Its time limit ran out; status 124. */
-	SM_REASON_TTL = 4,
-	SM_REASON_IDLE = 5,
-	SM_REASON_OOM = 6, /**< Killed as the guest was out of memory; status 137. */
+	SM_REASON_TTL = 4,	 /**< Stopped after sm_vm_options.ttl_ns. */
+	SM_REASON_IDLE = 5,	 /**< Stopped or killed since nobody used it (sm_vm_options.idle_ns). */
+	SM_REASON_OOM = 6,	 /**< Killed as the guest was out of memory; status 137. */
 	SM_REASON_DISK_FULL =
 		7, /**< Failed after its disk had filled up; with a `message`: it was the disk of the host. */
 	SM_REASON_GUEST_PANIC = 8,  /**< The guest's kernel gave up: `message` has the console's last line. */
@@ -248,6 +305,7 @@ struct sm_outcome {
 	char message[512]; /**< A line for a person when the reason needs one, or more went wrong than it says; else "".
 			    */
 	unsigned num_stages;
+	unsigned step; /**< Of sm_exec_options.chain: which command ended it; 0: the first. */
 	struct sm_stage stages[SM_MAX_STAGES];
 };
 #define SM_OUTCOME_INIT                                                                                                \
@@ -325,31 +383,86 @@ struct sm_mount {
 	 * for them, and what the host changes it sees at once. See dax_size.
 	 */
 	bool dax;
+	/**
+	 * Instead of source: the name of a volume (sm_volume_create), which is made if there is none; "": a new one
+	 * without a name of its own, which a VM that is not kept takes along. Of the other members target, read_only
+	 * and no_copy alone count then. At most 6 in a VM, each of them once. One VM at a time has a volume, or any
+	 * number that have it read_only: -EBUSY (SM_ERROR_BUSY) names the VM that has it.
+	 */
+	const char *volume;
+	bool no_copy; /**< An empty volume stays so; else it begins with what the image has at target. */
+	/**
+	 * source is a socket on which a program serves a backend of its own (sm_fs_serve_shared): its tree is what is
+	 * mounted. The program runs on this host, wherever the VM runs. Of the other members target and read_only alone
+	 * count then. While nobody serves there what the VM does with it fails (EIO, then
+	 * ENOTCONN); who serves there again is used.
+	 */
+	bool served;
 };
 #define SM_MOUNT_INIT                                                                                                  \
 	{                                                                                                              \
 		.size = sizeof(struct sm_mount)                                                                        \
 	}
 
-/** A TCP port of the host that leads to one in a VM. An array of these has the first one's size as its stride. */
+/**
+ * A TCP port or unix socket of the host that leads to one in a VM, or the other way: a connection at one end is carried
+ * to the other for as long as the VM runs. An array of these has the first one's size as its stride.
+ */
 struct sm_port {
 	size_t size;
-	const char *address; /**< Of this host, IPv4 or IPv6; NULL: all of them. */
+	/** Of this host, IPv4 or IPv6; NULL: all of them, or with reverse its loopback, 127.0.0.1. */
+	const char *address;
 	uint16_t host_port;  /**< 0: one that is free; sm_vm_query tells which. */
 	uint16_t guest_port; /**< On the guest's own loopback. */
+	/** Instead of address and host_port: a unix socket, made (mode as the umask has it) and removed with the VM;
+	 * one that is there and that nobody listens on is replaced. */
+	const char *host_path;
+	const char *guest_path; /**< Instead of guest_port: a unix socket in the VM, an absolute path. */
+	/**
+	 * From the guest to the host: the guest listens at guest_port or guest_path, from before its command begins,
+	 * and each connection there is one to the host's end, made on the host by the caller's user. Where it leads is
+	 * said here alone; the guest has no say in it, and reaches nothing else of the host.
+	 */
+	bool reverse;
 };
 #define SM_PORT_INIT                                                                                                   \
 	{                                                                                                              \
 		.size = sizeof(struct sm_port)                                                                         \
 	}
 
+/**
+ * What a VM's command is to know and nobody else: a file /run/secrets/NAME in the guest's memory, there before the
+ * command runs. The VM's record has its name alone; what it is goes to the guest and is written down nowhere on the
+ * host (but where the VM is saved with its memory: sm_vm_snapshot, sm_vm_suspend). An array of these has the first
+ * one's size as its stride.
+ */
+struct sm_secret {
+	size_t size;
+	const char *name; /**< As a VM's. */
+	const void *data;
+	size_t length;	 /**< Of data; at most 60 KiB. */
+	const char *env; /**< Also a variable of this name in the environment; NULL: none. */
+};
+#define SM_SECRET_INIT                                                                                                 \
+	{                                                                                                              \
+		.size = sizeof(struct sm_secret)                                                                       \
+	}
+
 /** A VM: a record, a disk, and while it runs a keeper to talk to. */
 struct sm_vm;
 
+/** What is done with a VM that nobody has used for so long. */
+enum sm_on_idle {
+	SM_ON_IDLE_STOP = 0,	/**< As sm_vm_stop does it. */
+	SM_ON_IDLE_SUSPEND = 1, /**< As sm_vm_suspend. If that fails it goes on, and is tried again as much later. */
+	SM_ON_IDLE_KILL = 2,	/**< At once; status 137. */
+};
+
 struct sm_vm_options {
 	size_t size;
-	const char *image; /**< A reference, or a source as for sm_image_load, which is then loaded first. Required. */
-	const char *name;  /**< [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63; NULL: none. -EEXIST when taken. */
+	/** A reference (see `pull`), or a source as for sm_image_load, which is then loaded first. Required. */
+	const char *image;
+	const char *name;     /**< [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63; NULL: none. -EEXIST when taken. */
 	const char *hostname; /**< NULL: the first 12 digits of its id. */
 	uint64_t memory;      /**< Rounded up to 2 MiB; 0: 1 GiB. At least 128 MiB. */
 	unsigned cpus;	      /**< 1 to 16; 0: 1. */
@@ -371,7 +484,8 @@ struct sm_vm_options {
 	bool detach;		 /**< It lives on without its client. Else it ends when the handle's owner goes. */
 	bool background;	 /**< Without detach: the command does not wait for sm_vm_attach. Its output goes to the
 				    log until somebody attaches, and goes on when he leaves. */
-	bool no_command;	 /**< No command of its own: it is up until it is stopped, for sm_vm_exec. */
+	bool no_command; /**< No command of its own: it is up until it is stopped, for sm_vm_exec. Nobody attaches to
+			    it. */
 	const char *const *labels;     /**< "K=V". */
 	struct sm_image_limits limits; /**< When a source is loaded. */
 	struct sm_progress progress;
@@ -397,13 +511,56 @@ struct sm_vm_options {
 		      none yet. */
 	/**
 	 * Instead of an image: go on from this snapshot of a VM (sm_vm_snapshot), its processes included. Of the other
-	 * members only name, hostname, keep, detach, background, labels, progress, ports, env and timeout_ns count
-	 * then; the rest is the snapshot's, and image must be NULL. env is for commands of sm_vm_exec, and for its own
-	 * when it is started again. Time that was limited (timeout_ns, else the snapshot's) is counted anew. Ports of
-	 * the host stay the first VM's: it has those that are given here. The new VM has random numbers, a wall clock,
-	 * a host name and a disk of its own.
+	 * members only name, hostname, keep, detach, background, labels, progress, ports, mounts, env,
+	 * timeout_ns, ttl_ns, idle_ns, on_idle and start_timeout_ns count then; the rest is the snapshot's, and image
+	 * must be NULL. env is for commands of sm_vm_exec, and for its own when it is started again. Time that was
+	 * limited (timeout_ns, else the snapshot's) is counted anew. Ports of the host stay the first VM's: it has
+	 * those that are given here. Its mounts are the snapshot's, each with the source that it had; one that is given
+	 * here has the same target and another source, and may be read-only. A source that is not there is an error.
+	 * The new VM has random numbers, a wall clock, a host name and a disk of its own.
 	 */
 	const char *snapshot;
+	const struct sm_secret *secrets; /**< At most 32. */
+	size_t num_secrets;
+	/** Limits of all processes, "NAME=SOFT[:HARD]" as docker has them: nofile, nproc, core ...; -1: none. Without:
+	 * nofile 1024:1048576 as docker's, else the kernel's. */
+	const char *const *ulimits;
+	/**
+	 * A name as of a VM. Each of the mounts is served by a process that all VMs of this user with the same group,
+	 * directory and options have in common, instead of by the VM itself: what is known of the files is there once,
+	 * and what one of them changes the others see at once. It ends ten seconds after the last of them. If it is
+	 * killed, what is under way fails with EIO, and another one serves what comes after. NULL: none.
+	 */
+	const char *share_group;
+	/**
+	 * What is done with it when it has been idle for so long: when nobody is attached, has a command run in it or
+	 * copies files, no byte went over its ports, and it used less than a tenth of one CPU. So what it does by
+	 * itself, its own command and detached ones, counts by the CPU that it takes: a server that waits is idle.
+	 * Paused it is not. 0: no limit. A limit needs `detach`, or `background` and another action than to suspend it.
+	 * The outcome's reason is SM_REASON_IDLE, or it is suspended, and woken as by sm_vm_suspend.
+	 */
+	uint64_t idle_ns;
+	enum sm_on_idle on_idle;
+	/** How long it lives at most, from each start on, whatever it does: then it is stopped (SM_REASON_TTL). Unlike
+	 * timeout_ns a pause is no time off, and all of a start counts. 0: no limit. */
+	uint64_t ttl_ns;
+	/**
+	 * A file of the host, made if missing, to which a line of JSON is appended for each thing that the guest does
+	 * to files of the host through the VM's mounts: time_ns, vm, op ("open", "create", "rename", ...), path (the
+	 * host's), to (of a rename or link), write (it changed something, or opened to), result ("ok", or the errno:
+	 * what was refused). lost: so many lines before it could not be written. It may not lie in a directory that the
+	 * VM may write to. Mounts of a share group and served ones have none. NULL: none.
+	 */
+	const char *audit;
+	/** Whether `image`, a reference, is fetched from its registry first. */
+	enum sm_pull pull;
+	/**
+	 * How long the start may wait for its turn, then -EBUSY (SM_ERROR_BUSY); 0: five minutes. So many VMs of a home
+	 * start at once, whatever programs start them, and each only while there is memory for what its start takes: by
+	 * what is free where it runs, less what those that start at that moment may still take. What a VM may use later
+	 * (memory) is no part of that. While it waits for a second and longer progress is told.
+	 */
+	uint64_t start_timeout_ns;
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \
@@ -422,6 +579,9 @@ SM_PUBLIC int sm_vm_start(struct sm_client *client, const struct sm_vm_options *
 			  struct sm_error *err);
 /** Starts a kept VM that has ended, with its disk and the same command. detach as above. -EBUSY while it runs. */
 SM_PUBLIC int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err);
+/** What sm_vm_start_again wants of a VM that was started with secrets: all of them again, as they are kept nowhere, for
+ * one start. Copied. -ENOKEY when one of those in sm_vm_info.secrets is missing. */
+SM_PUBLIC int sm_vm_set_secrets(struct sm_vm *vm, const struct sm_secret *secrets, size_t count, struct sm_error *err);
 
 /** Finds a VM by id, unique prefix of an id (4 digits or more), or name. */
 SM_PUBLIC int sm_vm_open(struct sm_client *client, const char *ref, struct sm_vm **ret, struct sm_error *err);
@@ -464,6 +624,7 @@ struct sm_vm_info {
 	size_t num_mounts;
 	const struct sm_port *ports; /**< As they are open now; of a VM that has ended: as they were asked for. */
 	size_t num_ports;
+	const char *const *secrets; /**< The names of those it was started with, and a NULL; NULL: none. */
 };
 SM_PUBLIC int sm_vm_query(struct sm_vm *vm, struct sm_vm_info **ret, struct sm_error *err);
 SM_PUBLIC struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info);
@@ -521,6 +682,10 @@ struct sm_vm_stats {
 	}
 /** Asks the guest: -ESRCH unless it runs, -ETIMEDOUT when it has not answered for 5 s. */
 SM_PUBLIC int sm_vm_get_stats(struct sm_vm *vm, struct sm_vm_stats *ret, struct sm_error *err);
+/** What its monitor has counted since it started, as JSON text to sm_free: exits by reason, accesses of ports and
+ * memory, interrupts and kicks of each device, requests of mounts by FUSE opcode. What is counted may change from
+ * version to version. Also of one that is paused; else as above. */
+SM_PUBLIC int sm_vm_get_counters(struct sm_vm *vm, char **ret_json, struct sm_error *err);
 
 struct sm_logs_options {
 	size_t size;
@@ -541,6 +706,46 @@ struct sm_logs_options {
 SM_PUBLIC int sm_vm_logs(struct sm_vm *vm, const struct sm_logs_options *options, struct sm_error *err);
 /** The guest's console (kernel messages), as text to sm_free. */
 SM_PUBLIC int sm_vm_console(struct sm_vm *vm, char **ret, struct sm_error *err);
+
+/* ----------------------------------------------------------------------------------------- volumes */
+
+/** A disk that VMs have one after the other, or several read-only. It stays when they go. */
+struct sm_volume_info {
+	const char *name;
+	const char *path; /**< Of its file, a sparse ext4 file system whose directory `data` VMs see. */
+	const char *const *labels;
+	bool anonymous;		 /**< Made without a name, for one VM. */
+	uint64_t size;		 /**< Most that it holds. */
+	uint64_t allocated_size; /**< Bytes on disk. */
+	int64_t created_ns;
+	const char *const *vms; /**< Ids of the VMs that have it, whether they run or not. */
+};
+
+struct sm_volume_options {
+	size_t size;
+	const char *name;	   /**< As a VM's; NULL: a new one, anonymous. */
+	uint64_t disk_size;	   /**< Sparse; 0: 10 GiB. */
+	const char *const *labels; /**< "K=V". */
+};
+#define SM_VOLUME_OPTIONS_INIT                                                                                         \
+	{                                                                                                              \
+		.size = sizeof(struct sm_volume_options)                                                               \
+	}
+/** Makes a volume, empty. -EEXIST when there is one. *ret_name (may be NULL): its name, to sm_free. options may be
+ * NULL. */
+SM_PUBLIC int sm_volume_create(struct sm_client *client, const struct sm_volume_options *options, char **ret_name,
+			       struct sm_error *err);
+/** All volumes, by name. */
+SM_PUBLIC int sm_volume_list(struct sm_client *client, struct sm_volume_info ***ret, size_t *ret_count,
+			     struct sm_error *err);
+SM_PUBLIC void sm_volume_list_free(struct sm_volume_info **list, size_t count);
+/** Everything about a volume, as JSON text to sm_free. */
+SM_PUBLIC int sm_volume_inspect(struct sm_client *client, const char *name, char **ret_json, struct sm_error *err);
+/** Removes a volume and what is in it. -EBUSY (SM_ERROR_BUSY) while a VM has it, also one that has ended. */
+SM_PUBLIC int sm_volume_remove(struct sm_client *client, const char *name, struct sm_error *err);
+/** Removes the anonymous volumes that no VM has; all: also those with names. The counts may be NULL. */
+SM_PUBLIC int sm_volume_prune(struct sm_client *client, bool all, unsigned *ret_count, uint64_t *ret_bytes,
+			      struct sm_error *err);
 
 /* ------------------------------------------------------------------------------------------ events */
 
@@ -601,7 +806,8 @@ struct sm_snapshot_info {
  * -EEXIST when there is one). The VM goes on; *ret_pause_ns (may be NULL) is how long all of it stood still; its
  * processes are stopped a little earlier and go on a little later. What its
  * disk holds is shared with the snapshot from then on, and neither can change that for the other. -EOPNOTSUPP for a VM
- * with directories of the host. On failure the VM goes on as if nothing had been. Start VMs from it by
+ * with a volume, or a mount that has the option dax. On failure the VM goes on as if nothing had been. Start VMs from
+ * it by
  * sm_vm_options.snapshot.
  */
 SM_PUBLIC int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err);
@@ -618,8 +824,9 @@ SM_PUBLIC int sm_vm_branch(struct sm_vm *vm, const struct sm_vm_options *options
  * Writes a running VM to the disk, its processes and memory included, and ends all that runs for it: it takes no memory
  * and survives a restart of the host. Returns when that is durable; killed at any moment, there is the running VM or
  * the suspended one. Clients that are attached lose their connection. Only a VM started with `detach`, without
- * directories of the host; not a paused one. -E2BIG after 63 times, as each leaves a layer of its disk. On failure the
- * VM goes on. sm_vm_exec, what copies files, and sm_vm_start_again wake it, too; sm_vm_stop ends it for good.
+ * volumes or a mount with the option dax; not a paused one. -E2BIG after 63 times, as each leaves a layer of its disk.
+ * On failure the VM goes on. sm_vm_exec, what copies files, sm_vm_start_again, and a connection to one of its ports,
+ * which stay open, wake it, too; sm_vm_stop ends it for good.
  */
 SM_PUBLIC int sm_vm_suspend(struct sm_vm *vm, struct sm_error *err);
 /** Lets a suspended VM go on where it was, with its id, name, disk and ports, the right wall clock and new random
@@ -643,6 +850,19 @@ SM_PUBLIC int sm_snapshot_prune(struct sm_client *client, bool all, unsigned *re
 
 /** A command in a VM or in the machine, and its streams. */
 struct sm_exec;
+
+/** A file that comes with a command. An array of these has the first one's size as its stride. */
+struct sm_exec_file {
+	size_t size;
+	const char *path; /**< In the VM; beneath the command's cwd unless it is absolute. */
+	const void *data;
+	size_t length;
+	uint32_t mode; /**< Permission bits; 0: 0644. */
+};
+#define SM_EXEC_FILE_INIT                                                                                              \
+	{                                                                                                              \
+		.size = sizeof(struct sm_exec_file)                                                                    \
+	}
 
 struct sm_exec_options {
 	size_t size;
@@ -674,6 +894,22 @@ struct sm_exec_options {
 	 * for sm_exec_number and sm_exec_close alone. With stdin_open its input stays open for sm_vm_exec_attach. At
 	 * most 512 run in a VM (-EMFILE). */
 	bool detach;
+	const char *const *ulimits; /**< As of sm_vm_options, on top of the VM's. */
+	/**
+	 * Files that are written before the command begins, in the same round trip, by the command's user; directories
+	 * on the way are made, and a file is there whole or not at all. One that cannot be written is a failure of
+	 * sm_exec_wait (-ENOSPC, -EACCES ...), which names it, and nothing runs. At most 256; copied. Those of a
+	 * detached command have at most some 60 KiB in all (-E2BIG).
+	 */
+	const struct sm_exec_file *files;
+	size_t num_files;
+	/**
+	 * Commands that run after argv, one after the other, each when the one before it ended with status 0: their
+	 * words, with a NULL behind each command's last one and one more NULL at the end. No shell has a part in it.
+	 * All share user, environment, directory, streams (a command reads on where the one before it stopped) and
+	 * the time limit; the outcome is that of the one that ended it, sm_outcome.step. At most 63; without tty.
+	 */
+	const char *const *chain;
 };
 #define SM_EXEC_OPTIONS_INIT                                                                                           \
 	{                                                                                                              \
@@ -843,6 +1079,36 @@ SM_PUBLIC int sm_pool_new(struct sm_client *client, const struct sm_pool_options
  * lessee ends, is given back all the same.
  */
 SM_PUBLIC int sm_pool_acquire(struct sm_pool *pool, struct sm_vm **ret, struct sm_error *err);
+
+/** What one lease alone has. */
+struct sm_lease_options {
+	size_t size;
+	/**
+	 * Directories of the host and volumes, beside those of the pool's VMs; of a pool with a snapshot other sources
+	 * for mounts that it has, as sm_vm_options.snapshot says. A VM that is up cannot be given any, so one is
+	 * started for this lease.
+	 */
+	const struct sm_mount *mounts;
+	size_t num_mounts;
+	/**
+	 * Beside those of the pool's VMs. An idle VM is given them, unless one of them is `reverse`, or the pool's VMs
+	 * have ports: then one is started for this lease.
+	 */
+	const struct sm_port *ports;
+	size_t num_ports;
+	const char *const *env; /**< "K=V", for commands of sm_vm_exec by this handle that do not clear theirs. */
+};
+#define SM_LEASE_OPTIONS_INIT                                                                                          \
+	{                                                                                                              \
+		.size = sizeof(struct sm_lease_options)                                                                \
+	}
+/**
+ * As sm_pool_acquire, for a VM with things of this lease's own. A VM that has mounts, volumes or ports of a lease ends
+ * with it, also in a pool that keeps its VMs. One that is started for a lease counts as one of the pool's `max`; an
+ * idle one makes room for it. acquire_timeout_ns counts for its start, too.
+ */
+SM_PUBLIC int sm_pool_acquire_with(struct sm_pool *pool, const struct sm_lease_options *options, struct sm_vm **ret,
+				   struct sm_error *err);
 /** Gives a VM back; all that uses the handle must have ended (close its sm_execs first). Does not wait. NULL is
  * allowed; returns NULL. */
 SM_PUBLIC struct sm_vm *sm_pool_release(struct sm_pool *pool, struct sm_vm *vm);
@@ -868,9 +1134,10 @@ SM_PUBLIC void sm_pool_get_stats(struct sm_pool *pool, struct sm_pool_stats *ret
 
 /* ---------------------------------------------------------------------------- long calls and event loops */
 /*
- * A command is driven by sm_exec_fd. For all other calls that take long (sm_vm_start, sm_image_load, sm_run,
- * sm_vm_copy_from, sm_pool_acquire ...) there is this: one or several of them on a thread that the library keeps for
- * it, all signals blocked, and a descriptor that tells when they are done. Cancel them as they can be cancelled.
+ * A command is driven by sm_exec_fd. For all other calls that take long (sm_vm_start, sm_image_load, sm_image_pull,
+ * sm_run, sm_vm_copy_from, sm_pool_acquire ...) there is this: one or several of them on a thread that the library
+ * keeps for it, all signals blocked, and a descriptor that tells when they are done. Cancel them as they can be
+ * cancelled.
  */
 struct sm_task;
 
@@ -884,8 +1151,10 @@ SM_PUBLIC int sm_task_finish(struct sm_task *task, struct sm_error *err);
 
 /* ----------------------------------------------------------------------------------------- files of a VM */
 /*
- * All of these need a VM that runs (they wait for one that starts); else -ESRCH, SM_ERROR_STATE. Paths in the VM are
- * those of its container, whatever user its command has; a relative one begins at /.
+ * All of these wait for a VM that starts, and wake one that is suspended. Of one that has ended and was kept they have
+ * the files on its disk and in its mounts: the first such call starts another VM with its disk and no command, which
+ * the handle keeps until it is closed, or the VM started again or removed through it; meanwhile others cannot start it
+ * (-EBUSY). Paths in the VM are those of its container, whatever user its command has; a relative one begins at /.
  */
 
 struct sm_copy_options {
@@ -983,7 +1252,7 @@ struct sm_diff_options {
 	{                                                                                                              \
 		.size = sizeof(struct sm_diff_options), .cancel_fd = -1                                                \
 	}
-/** Lists the changes of a running VM's root, then those of each mount with `cow`, paths in no order but parents first.
+/** Lists the changes of a VM's root, then those of each mount with `cow`, paths in no order but parents first.
  * File systems in memory, /proc, /sys, /dev and the files of /etc that every VM has of its own are left out. */
 SM_PUBLIC int sm_vm_diff(struct sm_vm *vm, const struct sm_diff_options *options, struct sm_error *err);
 /**
@@ -1224,8 +1493,8 @@ struct sm_fs_ops {
 	/** The peer has no mapping of this part of the node any more. NULL: nothing to do. (REMOVEMAPPING) */
 	void (*dax_unmap)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t offset, uint64_t length);
 	/** Adds a watch of this directory, for the events of inotify(7) in mask, to an inotify instance: its number, or
-	 * -errno. With it the peer may cache names and attributes for as long as nobody else changes them. NULL: they
-	 * are valid for as long as each answer says. */
+	 * -errno (-EREMOTE: others change it where this kernel does not see it). With it the peer may cache names and
+	 * attributes for as long as nobody else changes them. NULL: they are valid for as long as each answer says. */
 	int (*watch)(struct sm_fs_backend *be, uint64_t nodeid, int inotify_fd, uint32_t mask);
 	/** When the file was made; -EOPNOTSUPP where that is not known. NULL: it never is. (STATX) */
 	int (*birth)(struct sm_fs_backend *be, uint64_t nodeid, struct timespec *ret);
@@ -1285,8 +1554,12 @@ struct sm_fs_server;
 struct sm_fs_mount_options {
 	size_t size;
 	const char *source; /**< As mount(8) shows it; NULL: "supermachine". */
-	unsigned threads;   /**< 0: one per CPU, at least 2; at most 16. */
-	bool read_only;	    /**< Changes are refused (EROFS) without asking the backend. */
+	/**
+	 * 0: one per CPU, at least 2; and by io_uring where the kernel has that on (fuse.enable_uring, Linux 6.14). A
+	 * number: so many, at most 16, without.
+	 */
+	unsigned threads;
+	bool read_only;	  /**< Changes are refused (EROFS) without asking the backend. */
 	bool allow_other; /**< Other users may enter: always so when root mounts, for others /etc/fuse.conf decides. */
 	bool writeback;	  /**< The kernel may keep written data for a while: only where nobody else writes the tree. */
 };

@@ -41,7 +41,7 @@ void *buf_extend(struct buf *b, size_t len)
 
 	if (buf_reserve(b, len) < 0)
 		return NULL;
-	p = b->data + b->len;
+	p = b->data ? b->data + b->len : NULL; /* none, of no bytes */
 	b->len += len;
 	return p;
 }
@@ -116,5 +116,45 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 void buf_consume(struct buf *b, size_t len)
 {
 	b->len -= len;
-	memmove(b->data, b->data + len, b->len);
+	if (b->len)
+		memmove(b->data, b->data + len, b->len);
+}
+
+/* Length of the whole, valid UTF-8 sequence at p, 0 if there is none. */
+static size_t utf8_length(const unsigned char *p)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
+	uint32_t c;
+
+	if (n < 2)
+		return n;
+	c = p[0] & (0xffU >> (n + 1));
+	for (size_t i = 1; i < n; i++) {
+		if (p[i] >> 6 != 2)
+			return 0;
+		c = c << 6 | (p[i] & 0x3f);
+	}
+	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+void buf_put_json(struct buf *b, const char *text)
+{
+	const unsigned char *p = (const unsigned char *)text;
+
+	buf_put_u8(b, '"');
+	while (*p) {
+		size_t n = utf8_length(p);
+
+		if (!n)
+			buf_printf(b, "\\ufffd");
+		else if (*p == '"' || *p == '\\')
+			buf_printf(b, "\\%c", *p);
+		else if (*p < 0x20 || *p == 0x7f)
+			buf_printf(b, "\\u%04x", *p);
+		else
+			buf_put(b, p, n);
+		p += n ? n : 1;
+	}
+	buf_put_u8(b, '"');
 }

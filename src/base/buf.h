@@ -25,6 +25,8 @@ int buf_put_u32(struct buf *b, uint32_t v);
 int buf_put_u64(struct buf *b, uint64_t v);
 int buf_put_zero(struct buf *b, size_t len);
 int buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* A JSON string, quoted; bytes that are no UTF-8 become U+FFFD. */
+void buf_put_json(struct buf *b, const char *text);
 /* Drops len bytes from the front (len <= b->len). */
 void buf_consume(struct buf *b, size_t len);
 

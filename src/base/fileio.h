@@ -37,6 +37,9 @@ int mkdir_p(const char *path, mode_t mode);
 /* Removes a tree without following symbolic links; absent is success. */
 int remove_tree_at(int dirfd, const char *path);
 
+/* False on file systems whose contents others change without an event (inotify) here. */
+bool fd_raises_events(int fd);
+
 int fd_set_cloexec(int fd, bool on);
 int fd_set_nonblock(int fd, bool on);
 
@@ -47,6 +50,11 @@ ssize_t fd_recv(int sock, void *p, size_t len, int *fds, size_t *nfds);
 
 /* Unix stream sockets whose path may exceed sun_path (by way of /proc/self/fd of the directory). fd or -errno. */
 int unix_listen(const char *path, int backlog);
+/* As unix_listen; a socket that is there and that nobody listens on any more is replaced. */
+int unix_listen_again(const char *path, int backlog);
 int unix_connect(const char *path);
+int unix_connect_nonblock(const char *path); /* and the socket is; -EAGAIN: more wait there than it takes */
+/* How a connect that was not waited for has ended: 0 or -errno. */
+int socket_error(int fd);
 
 #endif

@@ -323,3 +323,23 @@ int process_run(const struct process_options *o, int timeout_ms, bool merge, siz
 	process_wait(pid, ret_status);
 	return r < 0 ? error_sys(err, -r, "run %s", o->argv[0]) : 0;
 }
+
+const char **process_plain_env(void)
+{
+	static const char *const kept[] = {
+		"PATH=", "HOME=",	  "TMPDIR=", "TZ=",	      "LANG=",		"LC_",
+		"XDG_",	 "SUPERMACHINE_", "LD_",     "ASAN_OPTIONS=", "UBSAN_OPTIONS=", "TSAN_OPTIONS="};
+	size_t count = 0, n = 0;
+	const char **v;
+
+	while (environ[count])
+		count++;
+	v = calloc(count + 1, sizeof(*v));
+	for (size_t i = 0; v && i < count; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(kept); k++)
+			if (str_starts(environ[i], kept[k])) {
+				v[n++] = environ[i];
+				break;
+			}
+	return v;
+}

@@ -55,4 +55,8 @@ void process_close_others(int *keep, size_t num_keep);
 int process_run(const struct process_options *o, int timeout_ms, bool merge, size_t max, struct buf *out,
 		int *ret_status, struct sm_error *err) MUST_CHECK;
 
+/* The caller's environment as far as programs of ours that outlive him need it: what else is in it, a password say, is
+ * not theirs to carry. A list to free, of strings that are not; NULL: no memory. */
+const char **process_plain_env(void);
+
 #endif

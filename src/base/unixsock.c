@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -60,11 +61,33 @@ int unix_listen(const char *path, int backlog)
 	return TAKE_FD(fd);
 }
 
-int unix_connect(const char *path)
+/* Whether a socket is at path that nobody listens on any more. */
+static bool is_left_over(const char *path)
+{
+	struct stat st;
+	int fd;
+
+	if (lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return false;
+	fd = unix_connect_nonblock(path);
+	fd_close(fd);
+	return fd == -ECONNREFUSED;
+}
+
+int unix_listen_again(const char *path, int backlog)
+{
+	int fd = unix_listen(path, backlog);
+
+	if (fd == -EADDRINUSE && is_left_over(path) && unlink(path) == 0)
+		fd = unix_listen(path, backlog);
+	return fd;
+}
+
+static int connect_to(const char *path, int flags)
 {
 	struct sockaddr_un sa;
 	_fd_ int dir = -1;
-	_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 	int r;
 
 	if (fd < 0)
@@ -75,6 +98,24 @@ int unix_connect(const char *path)
 	if (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
 		return -errno;
 	return TAKE_FD(fd);
+}
+
+int unix_connect(const char *path)
+{
+	return connect_to(path, 0);
+}
+
+int unix_connect_nonblock(const char *path)
+{
+	return connect_to(path, SOCK_NONBLOCK);
+}
+
+int socket_error(int fd)
+{
+	socklen_t len = sizeof(int);
+	int error = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? -errno : -error;
 }
 
 int fd_send(int sock, const void *p, size_t len, const int *fds, size_t nfds)

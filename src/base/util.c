@@ -113,6 +113,14 @@ int parse_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
 	return 0;
 }
 
+uint64_t number_after(const char *text, const char *label)
+{
+	for (const char *at = text; (at = strstr(at, label)); at += strlen(label))
+		if (at == text || at[-1] == '\n')
+			return strtoull(at + strlen(label), NULL, 10);
+	return 0;
+}
+
 int random_hex(char *out, size_t n)
 {
 	static const char digits[] = "0123456789abcdef";

@@ -63,6 +63,9 @@ int parse_duration(const char *s, uint64_t *ret_ns);
 
 /* Decimal, whole string, within [min, max]; -EINVAL or -ERANGE. */
 int parse_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
+/* Of a text of "label number" lines, as /proc and cgroups have them: the number behind the line's beginning `label`; 0:
+ * there is no such line. */
+uint64_t number_after(const char *text, const char *label);
 
 /* Lower-case hex of n random bytes from the kernel, NUL-terminated: out has 2 * n + 1 bytes. */
 int random_hex(char *out, size_t n);

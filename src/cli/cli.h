@@ -43,6 +43,7 @@ enum operand_kind {
 	OPERAND_ANY,
 	OPERAND_VERB,
 	OPERAND_SNAPSHOT,
+	OPERAND_VOLUME,
 	OPERAND_EXEC, /* a VM, then numbers of its detached commands */
 	OPERAND_COPY  /* a file here, or VM:PATH */
 };
@@ -70,8 +71,9 @@ extern const struct verb verb_run, verb_exec, verb_exec_ls, verb_exec_logs, verb
 	verb_snapshot, verb_restore, verb_branch, verb_rm, verb_attach, verb_cp, verb_port, verb_stats, verb_logs,
 	verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune, verb_inspect, verb_fs_mount,
 	verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor, verb_events,
-	verb_diff, verb_apply, verb_version, verb_completion, verb_help, verb_complete, verb_snapshots,
-	verb_snapshot_rm, verb_snapshot_prune;
+	verb_explain, verb_diff, verb_apply, verb_version, verb_completion, verb_help, verb_complete, verb_snapshots,
+	verb_snapshot_rm, verb_snapshot_prune, verb_volume_create, verb_volume_ls, verb_volume_inspect, verb_volume_rm,
+	verb_volume_prune, verb_pull, verb_login, verb_logout;
 
 /* All verbs, in the order in which help lists them; ends with NULL. */
 const struct verb *const *cli_verbs(void);
@@ -107,6 +109,11 @@ void cli_log(void *arg, enum sm_log_level level, const char *line);
 
 /* The client, opened when first asked for; NULL after having said why not. */
 struct sm_client *cli_client(struct cli *cli);
+/* A verb that prunes all of a kind at once, and says how many that were and what they took: its status. */
+int cli_prune(struct cli *cli,
+	      int (*prune)(struct sm_client *client, bool all, unsigned *ret_count, uint64_t *ret_bytes,
+			   struct sm_error *err),
+	      bool all, const char *noun);
 /* The VM or image that `ref` means; NULL after having said that there is none, with the nearest name. */
 struct sm_vm *cli_open_vm(struct cli *cli, const char *ref);
 int cli_no_vm(struct cli *cli, const char *ref, const struct sm_error *err);

@@ -13,9 +13,14 @@ static const struct opt options[] = {
 	{0, "rm", OPT_FLAG, V(rm), NULL, "remove the new VMs when they end"},
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable for commands of exec"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
+	{'v', "volume", OPT_LIST, V(volumes), "SRC:DST[:ro]", RESTORE_VOLUME_HELP},
 	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
 	 "a TCP port of this host that leads to one in the new VM; HOST 0: a free one, which supermachine port shows"},
+	{0, "reverse", OPT_LIST, V(reverse), "GUEST:[ADDR:]HOST",
+	 "a port or socket of the VM leads to one of this host (may be repeated)"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long from now on: status 124"},
+	{0, "ttl", OPT_DURATION, V(ttl), "TIME", CLI_TTL_HELP, 1},
+	CLI_IDLE_OPTS(V(idle), V(on_idle)),
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the new VM (default: its id)"},
 	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the new VMs"},
 	{'d', "detach", OPT_IGNORED, 0, NULL, NULL},
@@ -40,9 +45,9 @@ static int report(struct cli *cli, struct sm_vm **children, size_t count, uint64
 }
 
 static int branch(struct cli *cli, const struct restore_values *v, char **env, const struct cli_ports *ports,
-		  const char *ref)
+		  const struct cli_mounts *mounts, const char *ref)
 {
-	struct sm_vm_options o = restore_options(v, env, ports);
+	struct sm_vm_options o = restore_options(v, env, ports, mounts);
 	size_t count = v->count ? v->count : 1;
 	struct sm_vm **children = calloc(count, sizeof(*children));
 	struct sm_vm *vm = children ? cli_open_vm(cli, ref) : NULL;
@@ -65,18 +70,22 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	const struct restore_values *v = values;
 	struct cli_ports ports = {0};
+	struct cli_mounts mounts = {0};
 	struct sm_error err = {0};
 	char **env = NULL;
-	int status = cli_ports_parse(cli, &v->ports, &ports);
+	int status = cli_ports_parse(cli, &v->ports, &v->reverse, &ports);
 
 	if (status == 0)
 		status = restore_check_count(cli, v, &ports);
 	if (status == 0 && cli_env(&v->env_file, &v->env, false, &env, &err) < 0)
 		status = cli_fail(cli, &err, NULL);
 	if (status == 0)
-		status = branch(cli, v, env, &ports, operands[0]);
+		status = cli_mounts_parse(cli, &v->volumes, &(struct opt_list){0}, &(struct opt_list){0}, &mounts);
+	if (status == 0)
+		status = branch(cli, v, env, &ports, &mounts, operands[0]);
 	cli_env_free(env);
 	cli_ports_free(&ports);
+	cli_mounts_free(&mounts);
 	return status;
 }
 
@@ -92,10 +101,10 @@ const struct verb verb_branch = {
 		   "files and "
 		   "disk as they are now; all of it is shared until one of them writes. Random numbers, clock, host "
 		   "name and "
-		   "ports are each one's own. A VM with directories of the host (-v) cannot be branched.\n"
-		   "The VM stands still for its state alone; its memory is written to a file meanwhile, which is gone "
-		   "when "
-		   "the new VMs have started. Either all of them start or none.",
+		   "ports are each one's own. Directories of the host (-v) are shared by all of them: what "
+		   "one writes there the others see.\n"
+		   "The VM stands still for its state alone. What of its memory is its own is copied meanwhile, which "
+		   "takes that much of free memory. Either all of them start or none.",
 	.examples = examples,
 	VERB_OPTS(options, struct restore_values),
 	.min_operands = 1,

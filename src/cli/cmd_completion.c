@@ -203,6 +203,18 @@ static void offer_snapshots(const struct typed *t)
 	sm_snapshot_list_free(list, n);
 }
 
+static void offer_volumes(const struct typed *t)
+{
+	struct sm_volume_info **list = NULL;
+	size_t n = 0;
+
+	if (!cli_client(t->cli) || sm_volume_list(t->cli->client, &list, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		offer(t, list[i]->name, NULL);
+	sm_volume_list_free(list, n);
+}
+
 static void offer_choices(const struct typed *t, const char *choices)
 {
 	char word[64];
@@ -224,6 +236,8 @@ static void offer_operands(const struct typed *t, enum operand_kind kind)
 		offer_images(t);
 	if (kind == OPERAND_SNAPSHOT)
 		offer_snapshots(t);
+	if (kind == OPERAND_VOLUME)
+		offer_volumes(t);
 	if (kind == OPERAND_COPY)
 		offer_vm_paths(t);
 	if (kind == OPERAND_FILE || kind == OPERAND_COPY)

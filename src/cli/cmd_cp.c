@@ -104,11 +104,12 @@ static const char *const examples[] = {"cp web:/var/log ./logs",
 const struct verb verb_cp = {
 	.name = "cp",
 	.operands = "SRC DST",
-	.summary = "Copy files between this host and a running VM",
+	.summary = "Copy files between this host and a VM",
 	.details =
 		"One of SRC and DST is VM:PATH. Rules as docker's: into DST if it is a directory, else as DST, whose "
 		"parent must be there; SRC/. means what is in SRC. - is a tar stream on standard output, or from "
 		"standard input into a directory.\n"
+		"A VM that has ended gives and takes files too, from its disk, for which it is not started.\n"
 		"Modes, times, links and holes are kept. What is copied belongs to you, in the VM to root, unless -a "
 		"is given.",
 	.examples = examples,

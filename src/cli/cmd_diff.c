@@ -102,10 +102,11 @@ static const char *const diff_examples[] = {"diff web", "what it has added (A), 
 const struct verb verb_diff = {
 	.name = "diff",
 	.operands = "VM",
-	.summary = "List what a running VM has changed of its image",
+	.summary = "List what a VM has changed of its image",
 	.details = "A, C or D and the path: added, changed, deleted; also of each directory of the host that it has "
 		   "with cow "
-		   "(-v DIR:PATH:cow), which apply takes over. What is only in memory (tmpfs) is left out.",
+		   "(-v DIR:PATH:cow), which apply takes over. What is only in memory (tmpfs) is left out. "
+		   "Also of a VM that has ended.",
 	.examples = diff_examples,
 	VERB_OPTS(diff_options, struct diff_values),
 	.min_operands = 1,

@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* exec: one more command in a running VM. */
+/* exec: one more command in a running VM, with files that it needs, and others behind it. */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/cleanup.h"
+#include "base/fileio.h"
 #include "base/util.h"
 #include "cli/session.h"
+
+#define FILE_LIMIT (1u << 30)
 
 struct exec_values {
 	bool interactive, tty, detach;
 	const char *workdir, *user;
-	struct opt_list env, env_file;
+	struct opt_list env, env_file, ulimits, files;
+	const char *then;
 	uint64_t timeout;
 };
 
@@ -23,6 +31,10 @@ static const struct opt options[] = {
 	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
 	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long: status 124"},
+	{0, "ulimit", OPT_LIST, V(ulimits), "NAME=SOFT[:HARD]", "limit of its processes: nofile, nproc, core, ..."},
+	{0, "file", OPT_LIST, V(files), "FILE:PATH", "write a file of this host into the VM before it runs"},
+	{0, "then", OPT_TEXT, V(then), "WORD",
+	 "WORD among the arguments separates commands: each runs if the one before it succeeded"},
 	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
 };
 #undef V
@@ -33,7 +45,122 @@ static const char *const examples[] = {"exec web cat /etc/hosts",
 				       "a shell in it",
 				       "exec -d web ./work",
 				       "left running: exec logs web 1 shows what it prints",
+				       "exec --file x.c:/x.c --then , web cc -o /x /x.c , /x",
+				       "a file, and two commands, in one round trip and without a shell",
 				       NULL};
+
+/* --file, as the library has it. The data and the paths are to be freed. */
+static int take_file(const char *text, struct sm_exec_file *ret, struct sm_error *err)
+{
+	const char *colon = strrchr(text, ':');
+	_free_ char *source = colon ? strndup(text, (size_t)(colon - text)) : NULL;
+	struct stat st;
+	char *data;
+	size_t len;
+	int r;
+
+	*ret = (struct sm_exec_file)SM_EXEC_FILE_INIT;
+	if (!source || !*source || !colon[1])
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "--file %s: FILE:PATH is expected", text);
+	r = stat(source, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? -EISDIR : 0;
+	if (r == 0)
+		r = read_file_at(AT_FDCWD, source, FILE_LIMIT, &data, &len);
+	if (r < 0)
+		return error_sys(err, -r, "--file %s", source);
+	ret->path = colon + 1;
+	ret->data = data;
+	ret->length = len;
+	ret->mode = st.st_mode & 0777;
+	return 0;
+}
+
+static void files_free(struct sm_exec_options *o)
+{
+	for (size_t i = 0; i < o->num_files; i++)
+		free((void *)(uintptr_t)o->files[i].data);
+	free((void *)(uintptr_t)o->files);
+}
+
+static int take_files(const struct opt_list *list, struct sm_exec_options *o, struct sm_error *err)
+{
+	struct sm_exec_file *files = list->n ? calloc(list->n, sizeof(*files)) : NULL;
+	int r = files || !list->n ? 0 : error_sys(err, ENOMEM, "files");
+
+	o->files = files;
+	for (size_t i = 0; r == 0 && i < list->n; i++) {
+		r = take_file(list->v[i], &files[i], err);
+		o->num_files += r == 0;
+	}
+	return r;
+}
+
+/* The command's words, and behind a NULL those of the ones that --then begins: as the library has them. To free. */
+static int take_commands(const char *then, char **argv, const char ***ret, struct sm_error *err)
+{
+	size_t n = 0, begin = 0;
+	const char **words;
+
+	while (argv[n])
+		n++;
+	words = calloc(n + 2, sizeof(*words));
+	if (!words)
+		return error_sys(err, ENOMEM, "commands");
+	*ret = words;
+	for (size_t i = 0; i <= n; i++) {
+		bool end = i == n || (then && streq(argv[i], then));
+
+		if (end && i == begin)
+			return error_set(err, SM_ERROR_INVALID, EINVAL, "--then %s: a command is missing",
+					 then ? then : "");
+		words[i] = end ? NULL : argv[i];
+		if (end)
+			begin = i + 1;
+	}
+	return 0;
+}
+
+/* What the options point to. */
+struct given {
+	const char **words;
+	char **env;
+};
+
+static void given_done(struct given *g, struct sm_exec_options *o)
+{
+	files_free(o);
+	free(g->words);
+	cli_env_free(g->env);
+}
+
+static int take_options(const struct exec_values *v, char **argv, struct given *g, struct sm_exec_options *o,
+			struct sm_error *err)
+{
+	int r = cli_env(&v->env_file, &v->env, v->tty, &g->env, err);
+
+	if (r >= 0)
+		r = take_files(&v->files, o, err);
+	if (r >= 0)
+		r = take_commands(v->then, argv, &g->words, err);
+	if (r < 0)
+		return r;
+	o->argv = o->chain = g->words;
+	while (*o->chain++) /* to behind the first command's NULL */
+		;
+	o->env = (const char *const *)g->env;
+	o->cwd = v->workdir;
+	o->user = v->user;
+	o->timeout_ns = v->timeout;
+	o->detach = v->detach;
+	o->ulimits = v->ulimits.v;
+	return 0;
+}
+
+/* As the shell says of a command that cannot be started. */
+static int fail_detached(struct cli *cli, const struct sm_error *err, int r)
+{
+	cli_fail(cli, err, NULL);
+	return r == -ENOENT ? 127 : r == -EACCES ? 126 : CLI_FAILED;
+}
 
 static int run_in(struct cli *cli, const struct exec_values *v, struct session *s, struct sm_vm *vm, char **argv)
 {
@@ -41,18 +168,11 @@ static int run_in(struct cli *cli, const struct exec_values *v, struct session *
 	struct sm_outcome outcome = SM_OUTCOME_INIT;
 	struct sm_exec *exec = NULL;
 	struct sm_error err = {0};
-	char **env = NULL;
-	int r;
+	struct given given = {0};
+	int r = session_streams(s, v->interactive, v->tty, false, &o, &err);
 
-	r = cli_env(&v->env_file, &v->env, v->tty, &env, &err);
 	if (r >= 0)
-		r = session_streams(s, v->interactive, v->tty, false, &o, &err);
-	o.argv = (const char *const *)argv;
-	o.env = (const char *const *)env;
-	o.cwd = v->workdir;
-	o.user = v->user;
-	o.timeout_ns = v->timeout;
-	o.detach = v->detach;
+		r = take_options(v, argv, &given, &o, &err);
 	if (r >= 0)
 		r = sm_vm_exec(vm, &o, &exec, &err);
 	if (r >= 0 && !v->detach) {
@@ -62,14 +182,10 @@ static int run_in(struct cli *cli, const struct exec_values *v, struct session *
 	if (r >= 0 && v->detach)
 		printf("%u\n", sm_exec_number(exec));
 	sm_exec_close(exec);
-	cli_env_free(env);
-	if (r >= 0 && v->detach)
-		return 0;
-	if (r < 0 && v->detach)
-		return cli_fail(cli, &err, NULL) + (r == -ENOENT   ? 127 - CLI_FAILED
-						    : r == -EACCES ? 126 - CLI_FAILED
-								   : 0);
-	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, 0, 0);
+	given_done(&given, &o);
+	if (r < 0)
+		return v->detach ? fail_detached(cli, &err, r) : cli_fail(cli, &err, NULL);
+	return v->detach ? 0 : cli_outcome(cli, &outcome, 0, 0);
 }
 
 static int verb(struct cli *cli, const void *values, char **operands, int count)

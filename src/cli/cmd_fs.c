@@ -48,7 +48,8 @@ static const struct opt options[] = {
 	{0, "ro", OPT_FLAG, V(read_only), NULL, "read-only"},
 	{0, "allow-other", OPT_FLAG, V(allow_other), NULL, "let other users in (always so as root)"},
 	{0, "size", OPT_SIZE, V(size), "SIZE", "room in memory, with --backend mem (default 1G)", .min = 4096},
-	{0, "threads", OPT_NUMBER, V(threads), "N", "threads that serve (default: one per CPU)", .min = 1, .max = 16},
+	{0, "threads", OPT_NUMBER, V(threads), "N", "threads that serve, without io_uring (default: by CPUs)", .min = 1,
+	 .max = 16},
 };
 #undef V
 

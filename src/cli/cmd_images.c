@@ -24,11 +24,16 @@ static const struct table_column columns[] = {
 	{"CREATED", TABLE_LEFT, 0}, {"SIZE", TABLE_RIGHT, 0}, {"SHARED", TABLE_RIGHT, 0},
 };
 
-/* Splits "host:5000/name:tag" at the tag's colon. */
+/* Splits "host:5000/name:tag" at the tag's colon; "name@digest" has no tag. */
 static void split_name(const char *ref, int *name_len, const char **tag)
 {
 	const char *slash = strrchr(ref, '/'), *colon = strchr(slash ? slash : ref, ':');
 
+	if (strchr(ref, '@')) {
+		*name_len = (int)strcspn(ref, "@");
+		*tag = "<none>";
+		return;
+	}
 	*name_len = colon ? (int)(colon - ref) : (int)strlen(ref);
 	*tag = colon ? colon + 1 : "";
 }

@@ -4,14 +4,19 @@
 
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/inspect.h"
+#include "cli/template.h"
 
 struct inspect_values {
-	const char *type, *export_erofs;
+	const char *type, *export_erofs, *format;
 };
 
 #define V(m) offsetof(struct inspect_values, m)
 static const struct opt options[] = {
-	{0, "type", OPT_TEXT, V(type), "vm|image|snapshot", "look only among these", .choices = "vm|image|snapshot"},
+	{0, "type", OPT_TEXT, V(type), "vm|image|snapshot|volume", "look only among these",
+	 .choices = "vm|image|snapshot|volume"},
+	{'f', "format", OPT_TEXT, V(format), "json|TEMPLATE", "how to print; '{{.State.Status}}': such fields of VMs",
+	 .choices = "json", .open = true},
 	{0, "export-erofs", OPT_TEXT, V(export_erofs), "FILE", "write an image's file system as one EROFS file"},
 };
 #undef V
@@ -43,10 +48,16 @@ static char *look(struct cli *cli, const char *type, const char *ref)
 			cli_fail(cli, &err, "supermachine snapshots lists them");
 		return text;
 	}
-	/* An image's name goes before a snapshot's. */
+	if (type && streq(type, "volume")) {
+		if (sm_volume_inspect(cli->client, ref, &text, &err) < 0)
+			cli_fail(cli, &err, "supermachine volume ls lists them");
+		return text;
+	}
+	/* An image's name goes before a snapshot's, and that before a volume's. */
 	if (!type && sm_image_inspect(cli->client, ref, &text, NULL) >= 0)
 		return text;
-	if (!type && sm_snapshot_inspect(cli->client, ref, &text, NULL) >= 0)
+	if (!type && (sm_snapshot_inspect(cli->client, ref, &text, NULL) >= 0 ||
+		      sm_volume_inspect(cli->client, ref, &text, NULL) >= 0))
 		return text;
 	err = (struct sm_error){0};
 	if (sm_image_inspect(cli->client, ref, &text, &err) < 0) {
@@ -77,6 +88,15 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 		return cli_usage(cli, NULL, "--export-erofs goes with one image");
 	if (v->export_erofs)
 		return export_erofs(cli, operands[0], v->export_erofs);
+	if (v->format && !streq(v->format, "json") && !template_is(v->format))
+		return cli_usage(cli, "json, or fields such as '{{.State.Status}}'", "--format cannot be '%s'",
+				 v->format);
+	for (; *operands && v->format && template_is(v->format); operands++) {
+		r = inspect_formatted(cli, *operands, v->format);
+		status = r ? r : status;
+	}
+	if (v->format && template_is(v->format))
+		return status;
 	json_open(&j, NULL, '[');
 	for (; *operands; operands++) {
 		char *text = look(cli, v->type, *operands);
@@ -100,6 +120,9 @@ const struct verb verb_inspect = {
 	.name = "inspect",
 	.operands = "VM|IMAGE|SNAPSHOT...",
 	.summary = "Print all about VMs, images or snapshots as JSON",
+	.details = "Fields of a template, of VMs alone, by docker's names: .Id .Name .Image .Created .Config.Image "
+		   ".Config.Tty .HostConfig.Memory .State.Status .State.Running .State.Paused .State.OOMKilled "
+		   ".State.ExitCode .State.Error .State.Pid .State.StartedAt .State.FinishedAt.",
 	.examples = examples,
 	VERB_OPTS(options, struct inspect_values),
 	.min_operands = 1,

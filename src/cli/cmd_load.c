@@ -8,9 +8,11 @@
 #include "base/util.h"
 #include "cli/archive.h"
 #include "cli/cli.h"
+#include "cli/warm.h"
 
 struct load_values {
 	const char *input, *name, *platform;
+	struct warm_values warm;
 	bool quiet;
 	uint64_t threads, max_layers, max_entries, max_layer_bytes, max_image_bytes, max_depth, max_path;
 };
@@ -20,6 +22,13 @@ static const struct opt options[] = {
 	{'i', "input", OPT_TEXT, V(input), "FILE", "archive to read; the same as naming it"},
 	{0, "name", OPT_TEXT, V(name), "NAME[:TAG]", "name to give it (default: the one it carries)"},
 	{0, "platform", OPT_TEXT, V(platform), "OS/ARCH", "which of an index (default: this host's)"},
+	{0, "warm", OPT_TEXT, V(warm.command), "COMMAND",
+	 "then have a VM of it run this by sh -c, and save the VM as a snapshot: see run --snapshot"},
+	{0, "ready", OPT_TEXT, V(warm.ready), "PATH",
+	 "COMMAND goes on in the snapshot, which is made as soon as PATH is there in the VM"},
+	{0, "warm-name", OPT_TEXT, V(warm.name), "NAME",
+	 "name of the snapshot (default: the image's, with - for / and :)"},
+	{'m', "memory", OPT_SIZE, V(warm.memory), "SIZE", "memory of that VM (default 1G)", 128 * MIB},
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "print only the id"},
 	{0, "threads", OPT_NUMBER, V(threads), "N", "layers converted at once (default: one a CPU)", 1, 256},
 	{0, "max-layers", OPT_NUMBER, V(max_layers), "N", "refuse an image of more layers", 1, 4096},
@@ -45,6 +54,7 @@ static int load(struct cli *cli, const struct load_values *v, const char *source
 {
 	struct sm_load_options o = SM_LOAD_OPTIONS_INIT;
 	const struct sm_image_info *info;
+	struct warm_values warm = v->warm;
 	struct sm_image *image = NULL;
 	struct sm_error err = {0};
 	char size[16];
@@ -76,8 +86,10 @@ static int load(struct cli *cli, const struct load_values *v, const char *source
 		printf(" (%.12s, %u layer%s, %s)\n", info->id, info->layers, info->layers == 1 ? "" : "s",
 		       format_size(info->allocated_size, size));
 	}
+	warm.image_name = v->name;
+	r = warm.command ? warm_image(cli, &warm, info, v->quiet) : 0;
 	sm_image_close(image);
-	return 0;
+	return r;
 }
 
 static int verb(struct cli *cli, const void *values, char **operands, int count)
@@ -89,6 +101,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 
 	if (v->input && count)
 		return cli_usage(cli, NULL, "either --input or an operand");
+	if (!v->warm.command && (v->warm.ready || v->warm.name || v->warm.memory))
+		return cli_usage(cli, NULL, "--ready, --warm-name and --memory go with --warm");
 	if (!source && isatty(STDIN_FILENO))
 		return cli_usage(cli, "for example: supermachine load image.tar, or supermachine load oci:DIR",
 				 "load what?");
@@ -108,6 +122,8 @@ static const char *const examples[] = {"load oci:bundle:latest",
 				       "an OCI archive, or what docker save wrote",
 				       "load --name demo:1 - < image.tar",
 				       "from a pipe, under a name of one's choice",
+				       "load --warm 'python3 -c \"import numpy\"' oci:science",
+				       "and a snapshot that has run it: run --snapshot science python3 job.py",
 				       NULL};
 
 const struct verb verb_load = {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* port: which ports of this host lead into a VM. */
+/* port: which ports of this host lead into a VM, and of the VM to this host. */
 #include <string.h>
 
 #include "cli/ports.h"
@@ -7,16 +7,14 @@
 /* As docker prints them: all addresses are two lines. */
 static void print(const struct sm_port *p, bool whole)
 {
-	const char *address = p->address ? p->address : "0.0.0.0";
-	bool v6 = strchr(address, ':') != NULL;
+	char host[CLI_PORT_TEXT], guest[CLI_PORT_TEXT];
 
-	for (int i = 0; i < (p->address ? 1 : 2); i++) {
+	cli_port_guest_text(p, guest);
+	for (int i = 0; i < (p->address || p->host_path ? 1 : 2); i++) {
+		cli_port_text(p, i == 1, host);
 		if (whole)
-			printf("%u/tcp -> ", p->guest_port);
-		if (i)
-			printf("[::]:%u\n", p->host_port);
-		else
-			printf("%s%s%s:%u\n", v6 ? "[" : "", address, v6 ? "]" : "", p->host_port);
+			printf("%s %s ", guest, p->reverse ? "<-" : "->");
+		printf("%s\n", host);
 	}
 }
 
@@ -38,9 +36,9 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	sm_vm_close(vm);
 	if (r < 0)
 		return cli_fail(cli, &err, NULL);
-	/* None is open while it does not run. */
-	for (size_t i = 0; info->state != SM_VM_EXITED && info->state != SM_VM_SUSPENDED && i < info->num_ports; i++) {
-		if (wanted && info->ports[i].guest_port != wanted)
+	/* None is open of one that has ended; those of a suspended one are, as a rule. */
+	for (size_t i = 0; info->state != SM_VM_EXITED && i < info->num_ports; i++) {
+		if (wanted && (info->ports[i].guest_port != wanted || info->ports[i].reverse))
 			continue;
 		print(&info->ports[i], !wanted);
 		found = true;

@@ -24,7 +24,7 @@ static const struct opt options[] = {
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only ids"},
 	{0, "no-trunc", OPT_FLAG, V(no_trunc), NULL, "cut nothing to fit the terminal"},
 	{'f', "filter", OPT_LIST, V(filters), "KEY=VALUE",
-	 "label=NAME[=VALUE], name=PART, id=PART, status=STATE, ancestor=IMAGE"},
+	 "label=NAME[=VALUE], name=PART, id=PART, status=STATE, ancestor=IMAGE, volume=NAME"},
 	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE", "how to print; '{{.ID}} {{.Name}}': these fields",
 	 .choices = "table|json", .open = true},
 };
@@ -155,9 +155,21 @@ static bool id_begins(const void *item, const char *wanted)
 	return str_starts(vm->id, wanted);
 }
 
+/* By name, or by where it is mounted, as docker has it. */
+static bool has_volume(const void *item, const char *wanted)
+{
+	const struct sm_vm_info *vm = item;
+
+	for (size_t i = 0; i < vm->num_mounts; i++)
+		if ((vm->mounts[i].volume && streq(vm->mounts[i].volume, wanted)) ||
+		    streq(vm->mounts[i].target, wanted) || streq(vm->mounts[i].source, wanted))
+			return true;
+	return false;
+}
+
 static const struct filter filters[] = {
 	{"label", has_label, true},  {"name", name_has, false},	    {"id", id_begins, false},
-	{"status", is_state, false}, {"ancestor", is_image, false},
+	{"status", is_state, false}, {"ancestor", is_image, false}, {"volume", has_volume, false},
 };
 
 /* The others are freed. */
@@ -184,13 +196,21 @@ static void put_list(struct buf *b, const char *const *v)
 
 static void put_ports(struct buf *b, const struct sm_vm_info *vm)
 {
-	for (size_t i = 0; vm->state != SM_VM_EXITED && vm->state != SM_VM_SUSPENDED && i < vm->num_ports; i++) {
-		const struct sm_port *p = &vm->ports[i];
-		bool v6 = p->address && strchr(p->address, ':');
+	char host[CLI_PORT_TEXT], guest[CLI_PORT_TEXT];
 
-		buf_printf(b, "%s%s%s%s:%u->%u/tcp", i ? ", " : "", v6 ? "[" : "", p->address ? p->address : "0.0.0.0",
-			   v6 ? "]" : "", p->host_port, p->guest_port);
+	for (size_t i = 0; vm->state != SM_VM_EXITED && i < vm->num_ports; i++) {
+		const struct sm_port *p = &vm->ports[i];
+
+		cli_port_text(p, false, host);
+		cli_port_guest_text(p, guest);
+		buf_printf(b, "%s%s%s%s", i ? ", " : "", host, p->reverse ? "<-" : "->", guest);
 	}
+}
+
+static void put_mounts(struct buf *b, const struct sm_vm_info *vm)
+{
+	for (size_t i = 0; i < vm->num_mounts; i++)
+		buf_printf(b, "%s%s", i ? "," : "", vm->mounts[i].volume ? vm->mounts[i].volume : vm->mounts[i].source);
 }
 
 static bool field(const void *row, const char *name, struct buf *b)
@@ -223,6 +243,8 @@ static bool field(const void *row, const char *name, struct buf *b)
 		buf_printf(b, "%s ago", text_age(vm->created_ns, text_now(), age));
 	} else if (streq(name, "Ports")) {
 		put_ports(b, vm);
+	} else if (streq(name, "Mounts")) {
+		put_mounts(b, vm);
 	} else if (streq(name, "Labels")) {
 		put_list(b, vm->labels);
 	} else {
@@ -305,7 +327,7 @@ const struct verb verb_ps = {
 	.operands = "",
 	.summary = "List VMs",
 	.details = "Fields of a template: .ID .Name .Names .Image .Command .Status .State .CreatedAt .RunningFor "
-		   ".Ports .Labels. "
+		   ".Ports .Labels .Mounts. "
 		   "Filters: those of one key are alternatives, but for label; status shows VMs that have ended, too.",
 	.examples = examples,
 	VERB_OPTS(options, struct ps_values),

@@ -18,9 +18,14 @@ static const struct opt options[] = {
 	{0, "rm", OPT_FLAG, V(rm), NULL, "remove the VM when it ends, also with --name or -d"},
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable for commands of exec"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
+	{'v', "volume", OPT_LIST, V(volumes), "SRC:DST[:ro]", RESTORE_VOLUME_HELP},
 	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
 	 "a TCP port of this host that leads to one in the VM; HOST 0: a free one, which supermachine port shows"},
+	{0, "reverse", OPT_LIST, V(reverse), "GUEST:[ADDR:]HOST",
+	 "a port or socket of the VM leads to one of this host (may be repeated)"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long from now on: status 124"},
+	{0, "ttl", OPT_DURATION, V(ttl), "TIME", CLI_TTL_HELP, 1},
+	CLI_IDLE_OPTS(V(idle), V(on_idle)),
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the VM (default: its id)"},
 	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the VM"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
@@ -34,13 +39,22 @@ struct restore {
 	const char *snapshot;
 	char **env;
 	struct cli_ports ports;
+	struct cli_mounts mounts;
 	struct session session;
 	struct sm_vm *vm;
 	struct sm_exec *exec;
 	struct sm_outcome outcome;
 };
 
-struct sm_vm_options restore_options(const struct restore_values *v, char **env, const struct cli_ports *ports)
+enum sm_on_idle cli_on_idle(const char *text)
+{
+	return !text || streq(text, "stop") ? SM_ON_IDLE_STOP
+	       : streq(text, "suspend")	    ? SM_ON_IDLE_SUSPEND
+					    : SM_ON_IDLE_KILL;
+}
+
+struct sm_vm_options restore_options(const struct restore_values *v, char **env, const struct cli_ports *ports,
+				     const struct cli_mounts *mounts)
 {
 	struct sm_vm_options o = SM_VM_OPTIONS_INIT;
 
@@ -52,14 +66,19 @@ struct sm_vm_options restore_options(const struct restore_values *v, char **env,
 	o.env = (const char *const *)env;
 	o.ports = ports->v;
 	o.num_ports = ports->n;
-	o.timeout_ns = v->timeout;
+	o.mounts = mounts->v;
+	o.num_mounts = mounts->n;
+	o.timeout_ns = v->command ? 0 : v->timeout;
+	o.ttl_ns = v->ttl;
+	o.idle_ns = v->idle;
+	o.on_idle = cli_on_idle(v->on_idle);
 	return o;
 }
 
 /* number: of several, from 1; 0: the only one. */
 static int start(struct restore *r, unsigned number, struct sm_error *err)
 {
-	struct sm_vm_options o = restore_options(r->v, r->env, &r->ports);
+	struct sm_vm_options o = restore_options(r->v, r->env, &r->ports, &r->mounts);
 	char name[128];
 	int e;
 
@@ -67,6 +86,7 @@ static int start(struct restore *r, unsigned number, struct sm_error *err)
 	if (o.name && number)
 		o.name = name;
 	o.snapshot = r->snapshot;
+	o.background = r->v->command && !o.detach;
 	o.progress = cli_progress(r->cli);
 	e = sm_vm_start(r->cli->client, &o, &r->vm, err);
 	cli_progress_clear(r->cli);
@@ -83,6 +103,36 @@ static int detached(struct restore *r)
 	}
 	puts(sm_vm_id(r->vm));
 	return 0;
+}
+
+static int ended(struct restore *r, uint64_t memory, uint64_t disk)
+{
+	struct sm_error err = {0};
+
+	if (r->v->outcome && cli_outcome_write(r->v->outcome, r->snapshot, sm_vm_id(r->vm), &r->outcome, &err) < 0)
+		cli_fail(r->cli, &err, "");
+	return cli_outcome(r->cli, &r->outcome, memory, disk);
+}
+
+/* A command beside the one that the VM was saved with; the VM is gone when it has ended. */
+static int command(struct restore *r)
+{
+	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
+	struct sm_error err = {0};
+	int e = session_streams(&r->session, r->v->interactive, r->v->tty, false, &o, &err);
+
+	o.argv = (const char *const *)r->v->command;
+	o.env = (const char *const *)r->env;
+	o.cwd = r->v->workdir;
+	o.user = r->v->user;
+	o.timeout_ns = r->v->timeout;
+	e = e < 0 ? e : sm_vm_exec(r->vm, &o, &r->exec, &err);
+	if (e < 0)
+		return cli_fail(r->cli, &err, NULL);
+	session_started(&r->session, r->exec);
+	if (session_wait(&r->session, r->exec, &r->outcome, &err) < 0)
+		return cli_fail(r->cli, &err, NULL);
+	return ended(r, 0, 0);
 }
 
 /* As the VM was started that was saved: with a terminal or without. */
@@ -109,9 +159,7 @@ static int foreground(struct restore *r)
 		session_started(&r->session, r->exec);
 	if (session_wait(&r->session, r->exec, &r->outcome, &err) < 0)
 		return cli_fail(r->cli, &err, NULL);
-	if (r->v->outcome && cli_outcome_write(r->v->outcome, r->snapshot, sm_vm_id(r->vm), &r->outcome, &err) < 0)
-		cli_fail(r->cli, &err, "");
-	return cli_outcome(r->cli, &r->outcome, memory, disk);
+	return ended(r, memory, disk);
 }
 
 /* Those that have started stay when a later one cannot. */
@@ -130,7 +178,7 @@ static int run(struct restore *r)
 		if (start(r, count > 1 ? i : 0, &err) < 0)
 			return cli_fail(r->cli, &err,
 					err.kind == SM_ERROR_NOT_FOUND ? "supermachine snapshots lists them" : NULL);
-		status = r->v->detach ? detached(r) : foreground(r);
+		status = r->v->detach ? detached(r) : r->v->command ? command(r) : foreground(r);
 	}
 	return status;
 }
@@ -142,7 +190,7 @@ int restore_check_count(struct cli *cli, const struct restore_values *v, const s
 	if (v->hostname)
 		return cli_usage(cli, NULL, "several VMs cannot have one host name");
 	for (size_t i = 0; i < ports->n; i++)
-		if (ports->v[i].host_port)
+		if (!ports->v[i].reverse && (ports->v[i].host_port || ports->v[i].host_path))
 			return cli_usage(cli, "-p 0:GUEST takes a free one for each", "several VMs cannot have port %u",
 					 ports->v[i].host_port);
 	return 0;
@@ -160,9 +208,11 @@ int restore_vm(struct cli *cli, const struct restore_values *v, const char *snap
 		return cli_usage(cli, "later: supermachine inspect VM", "--outcome needs a run that waits, not -d");
 	if (v->count > 1 && !v->detach)
 		return cli_usage(cli, NULL, "several VMs run in the background: -n goes with -d");
-	status = cli_ports_parse(cli, &v->ports, &r.ports);
+	status = cli_ports_parse(cli, &v->ports, &v->reverse, &r.ports);
 	if (status == 0)
 		status = restore_check_count(cli, v, &r.ports);
+	if (status == 0)
+		status = cli_mounts_parse(cli, &v->volumes, &(struct opt_list){0}, &(struct opt_list){0}, &r.mounts);
 	if (status == 0 && session_begin(&r.session, cli, &err) < 0)
 		status = cli_fail(cli, &err, NULL);
 	if (status == 0) {
@@ -173,6 +223,7 @@ int restore_vm(struct cli *cli, const struct restore_values *v, const char *snap
 	sm_vm_close(r.vm);
 	cli_env_free(r.env);
 	cli_ports_free(&r.ports);
+	cli_mounts_free(&r.mounts);
 	return status;
 }
 
@@ -197,7 +248,9 @@ const struct verb verb_restore = {
 		"Its command goes on where it was when supermachine snapshot saved it, and its output and exit status "
 		"come here. Random numbers, clock, host name and disk are its own. Commands that had been run by exec "
 		"and whose client is not there are killed. A limit on the command's time, the saved VM's unless "
-		"--timeout is given, is counted anew. The ports of the saved VM stay its own.",
+		"--timeout is given, is counted anew. The ports of the saved VM stay its own. "
+		"Directories of the host (-v) are there as they are now: files that are other files than then are "
+		"looked up anew, and what was open and is gone fails with EBADF.",
 	.examples = examples,
 	VERB_OPTS(options, struct restore_values),
 	.min_operands = 1,

@@ -6,19 +6,43 @@
 #include "cli/cli.h"
 
 struct rm_values {
-	bool force;
+	bool force, volumes;
 };
 
 static const struct opt options[] = {
 	{'f', "force", OPT_FLAG, offsetof(struct rm_values, force), NULL,
 	 "also while it runs; no error when there is none"},
+	{'v', "volumes", OPT_FLAG, offsetof(struct rm_values, volumes), NULL, "also its volumes that have no name"},
 };
+
+/* Those that nobody else has, and that are nobody's by name. */
+static void drop_volumes(struct cli *cli, const struct sm_vm_info *vm)
+{
+	struct sm_volume_info **list = NULL;
+	size_t n = 0;
+
+	if (sm_volume_list(cli->client, &list, &n, NULL) < 0)
+		return;
+	for (size_t i = 0; i < vm->num_mounts; i++)
+		for (size_t k = 0; vm->mounts[i].volume && k < n; k++)
+			if (list[k]->anonymous && streq(list[k]->name, vm->mounts[i].volume))
+				sm_volume_remove(cli->client, list[k]->name, NULL);
+	sm_volume_list_free(list, n);
+}
 
 static int rm_one(struct cli *cli, struct sm_vm *vm, const void *arg)
 {
+	const struct rm_values *v = arg;
+	struct sm_vm_info *info = NULL;
 	struct sm_error err = {0};
-	int r = sm_vm_remove(vm, ((const struct rm_values *)arg)->force, &err);
+	int r;
 
+	if (v->volumes)
+		sm_vm_query(vm, &info, NULL);
+	r = sm_vm_remove(vm, v->force, &err);
+	if (r == 0 && info)
+		drop_volumes(cli, info);
+	sm_vm_info_free(info);
 	if (r == -EBUSY)
 		return cli_fail(cli, &err, "try: supermachine stop, or rm -f");
 	return r < 0 ? cli_fail(cli, &err, NULL) : 0;

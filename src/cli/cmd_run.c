@@ -11,14 +11,16 @@
 #include "cli/mounts.h"
 #include "cli/ports.h"
 #include "cli/restore.h"
+#include "cli/secrets.h"
 #include "cli/session.h"
 
 struct run_values {
 	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only, trace;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal, *cidfile, *pull,
-		*network, *snapshot;
-	struct opt_list env, env_file, labels, volumes, ports, hosts, tmpfs;
-	uint64_t memory, cpus, disk, dax, timeout;
+		*network, *snapshot, *share_group, *on_idle, *audit;
+	struct opt_list env, env_file, labels, volumes, mounts, ports, reverse, hosts, tmpfs, secrets, secret_env,
+		ulimits;
+	uint64_t memory, cpus, disk, dax, timeout, ttl, idle;
 };
 
 #define SHARES_NOTHING "a VM shares no namespaces with the host or another VM"
@@ -35,12 +37,23 @@ static const struct opt options[] = {
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable, or pass on the caller's"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
 	{'v', "volume", OPT_LIST, V(volumes), "SRC:DST[:OPTIONS]",
-	 "show a directory or file of the host in the VM; OPTIONS: ro, cow, dax, cache=none|auto|always, "
-	 "ids=caller|same"},
+	 "show a directory or file of the host in the VM, or a volume if SRC is its name; OPTIONS: ro, cow, dax, "
+	 "cache=none|auto|always, ids=caller|same; of a volume: ro, nocopy; fs:SOCKET:DST: what a program of yours "
+	 "serves there"},
+	{0, "mount", OPT_LIST, V(mounts), "type=TYPE,...",
+	 "the same in words: type=bind|volume|tmpfs|fs, source=, target=, readonly, volume-nocopy, tmpfs-size=, "
+	 "tmpfs-mode="},
+	{0, "share-group", OPT_TEXT, V(share_group), "NAME",
+	 "have directories of -v served by one process for all VMs of this group: what one changes the others see"},
+	{0, "audit", OPT_TEXT, V(audit), "FILE",
+	 "append a line of JSON for each file of the host that is opened, changed or refused through -v"},
 	{0, "dax", OPT_SIZE, V(dax), "SIZE",
 	 "window for the large files of mounts with dax (default 512M); takes 1/64 of it from the memory", 2 * MIB},
 	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
-	 "a TCP port of this host that leads to one in the VM; HOST 0: a free one, which supermachine port shows"},
+	 "a TCP port of this host that leads to one in the VM; HOST 0: a free one, which supermachine port shows; "
+	 "8000-8010:8000-8010: each of these"},
+	{0, "reverse", OPT_LIST, V(reverse), "GUEST:[ADDR:]HOST",
+	 "a port or socket of the VM leads to one of this host (may be repeated)"},
 	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
 	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
 	{0, "entrypoint", OPT_TEXT, V(entrypoint), "COMMAND", "instead of the image's; \"\" for none"},
@@ -50,6 +63,8 @@ static const struct opt options[] = {
 	{0, "disk", OPT_SIZE, V(disk), "SIZE", "most that the writable layer may take (default 10G, sparse)", 16 * MIB},
 	{0, "tmpfs-root", OPT_FLAG, V(tmpfs_root), NULL, "writable layer in memory: no disk, nothing is kept"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long: status 124"},
+	{0, "ttl", OPT_DURATION, V(ttl), "TIME", CLI_TTL_HELP, 1},
+	CLI_IDLE_OPTS(V(idle), V(on_idle)),
 	{0, "stop-signal", OPT_TEXT, V(stop_signal), "SIGNAL", "what supermachine stop sends (default: the image's)"},
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the VM (default: its id)"},
 	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the VM"},
@@ -57,13 +72,17 @@ static const struct opt options[] = {
 	{0, "read-only", OPT_FLAG, V(read_only), NULL, "the root cannot be written; -v and --tmpfs can"},
 	{0, "tmpfs", OPT_LIST, V(tmpfs), "PATH[:OPTIONS]",
 	 "a file system in memory; OPTIONS: size=SIZE, mode=OCTAL, exec"},
+	CLI_SECRET_OPTS(V(secrets), V(secret_env)),
+	{0, "ulimit", OPT_LIST, V(ulimits), "NAME=SOFT[:HARD]", "limit of all its processes: nofile, nproc, core, ..."},
 	{0, "cidfile", OPT_TEXT, V(cidfile), "FILE", "write the VM's id into a new file"},
-	{0, "pull", OPT_TEXT, V(pull), "missing|never|always", "where images come from: the store alone, today",
-	 .choices = "missing|never|always"},
+	{0, "pull", OPT_TEXT, V(pull), "missing|always|never",
+	 "when to fetch the image from its registry (default: $SUPERMACHINE_PULL, else missing)",
+	 .choices = "missing|always|never"},
 	{0, "kernel", OPT_TEXT, V(kernel), "FILE", "kernel to boot (default: the distribution's cloud kernel)"},
 	{0, "cold", OPT_FLAG, V(cold), NULL,
 	 "boot, instead of starting from a base snapshot; see supermachine snapshots"},
-	{0, "snapshot", OPT_TEXT, V(snapshot), "NAME", "go on from a snapshot of a VM: the same as restore NAME"},
+	{0, "snapshot", OPT_TEXT, V(snapshot), "NAME",
+	 "instead of IMAGE: in a VM that goes on from a snapshot; without COMMAND the same as restore NAME"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
 	{0, "trace", OPT_FLAG, V(trace), NULL, "print at the end how long each stage of it took"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
@@ -94,10 +113,14 @@ static const char *const examples[] = {"run debian echo hello",
 				       "in the background; see ps, logs, stop",
 				       "run -v .:/src -w /src debian make",
 				       "on the files of this directory",
+				       "run -v cache:/root/.cache python pip download x",
+				       "with a volume that stays",
 				       "run -d -p 8080:80 nginx",
 				       "its port 80 as port 8080 of this host",
 				       "run oci-archive:image.tar",
 				       "straight from a file",
+				       "run --snapshot warm python3 job.py",
+				       "in a VM that goes on from a snapshot",
 				       NULL};
 
 /* What the verb holds while it works: one cleanup for all of it. */
@@ -109,6 +132,7 @@ struct run {
 	struct session session;
 	struct cli_mounts mounts;
 	struct cli_ports ports;
+	struct cli_secrets secrets;
 	struct sm_vm *vm;
 	struct sm_exec *exec;
 	struct sm_outcome outcome;
@@ -121,17 +145,27 @@ static int check(struct cli *cli, const struct run_values *v)
 	if (v->detach && (v->outcome || v->trace))
 		return cli_usage(cli, "later: supermachine inspect VM", "%s needs a run that waits, not -d",
 				 v->outcome ? "--outcome" : "--trace");
+	if (v->idle && !v->detach)
+		return cli_usage(cli, "--timeout limits its time",
+				 "--idle goes with -d: in the foreground it is never "
+				 "idle");
+	if (v->on_idle && !v->idle)
+		return cli_usage(cli, NULL, "--on-idle goes with --idle TIME");
 	if (v->rm && v->keep)
 		return cli_usage(cli, NULL, "--rm and --keep exclude each other");
-	if (v->pull && streq(v->pull, "always"))
-		return cli_usage(cli, "supermachine load",
-				 "--pull always: images cannot be pulled from registries yet");
 	if (v->tmpfs_root && v->disk)
 		return cli_usage(cli, NULL, "--tmpfs-root and --disk exclude each other");
 	for (size_t i = 0; i < v->labels.n; i++)
 		if (v->labels.v[i][0] == '=' || !v->labels.v[i][0])
 			return cli_usage(cli, NULL, "a label is NAME=VALUE, not '%s'", v->labels.v[i]);
 	return 0;
+}
+
+static enum sm_pull cli_pull(const char *text)
+{
+	if (!text)
+		return SM_PULL_DEFAULT;
+	return streq(text, "always") ? SM_PULL_ALWAYS : streq(text, "never") ? SM_PULL_NEVER : SM_PULL_MISSING;
 }
 
 static int start(struct run *run, char **argv, struct sm_exec_options *streams, struct sm_error *err)
@@ -162,6 +196,9 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.cols = streams->cols;
 	o.stdin_open = streams->stdin_open;
 	o.timeout_ns = v->timeout;
+	o.ttl_ns = v->ttl;
+	o.idle_ns = v->idle;
+	o.on_idle = cli_on_idle(v->on_idle);
 	o.keep = !v->rm && (v->keep || v->name || v->detach);
 	o.detach = v->detach;
 	o.labels = v->labels.v;
@@ -171,9 +208,15 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.ports = run->ports.v;
 	o.num_ports = run->ports.n;
 	o.hosts = v->hosts.v;
-	o.tmpfs = v->tmpfs.v;
+	o.tmpfs = run->mounts.tmpfs;
 	o.read_only = v->read_only;
 	o.trace = v->trace;
+	o.secrets = run->secrets.v;
+	o.num_secrets = run->secrets.n;
+	o.ulimits = v->ulimits.v;
+	o.share_group = v->share_group;
+	o.audit = v->audit;
+	o.pull = cli_pull(v->pull);
 	r = sm_vm_start(run->cli->client, &o, &run->vm, err);
 	cli_progress_clear(run->cli);
 	return r;
@@ -216,7 +259,8 @@ static int failed(struct run *run, const struct sm_error *err, bool starting)
 	snprintf(run->outcome.message, sizeof(run->outcome.message), "%.*s", (int)sizeof(run->outcome.message) - 1,
 		 err->message);
 	report(run);
-	if (starting && err->kind == SM_ERROR_NOT_FOUND)
+	if (starting &&
+	    (err->kind == SM_ERROR_NOT_FOUND || err->kind == SM_ERROR_DENIED || err->kind == SM_ERROR_NETWORK))
 		return cli_no_image(run->cli, run->image, err);
 	if (starting && err->kind == SM_ERROR_EXISTS && run->v->name)
 		return cli_fail(run->cli, err, "remove it with supermachine rm, or choose another name");
@@ -281,10 +325,14 @@ static int run_image(struct run *run, char **argv)
 }
 
 /* What it was is not to be chosen again. */
-static int run_snapshot(struct cli *cli, const struct run_values *v, int operands)
+static int run_snapshot(struct cli *cli, const struct run_values *v, char **operands)
 {
 	struct restore_values r = {.interactive = v->interactive,
 				   .detach = v->detach,
+				   .command = operands[0] ? operands : NULL,
+				   .tty = v->tty,
+				   .workdir = v->workdir,
+				   .user = v->user,
 				   .keep = v->keep,
 				   .rm = v->rm,
 				   .name = v->name,
@@ -294,13 +342,19 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, int operand
 				   .env = v->env,
 				   .env_file = v->env_file,
 				   .ports = v->ports,
-				   .timeout = v->timeout};
+				   .volumes = v->volumes,
+				   .timeout = v->timeout,
+				   .ttl = v->ttl,
+				   .idle = v->idle,
+				   .on_idle = v->on_idle};
 
-	if (operands || v->tmpfs_root || v->cold || v->workdir || v->user || v->entrypoint || v->kernel ||
-	    v->stop_signal || v->volumes.n || v->memory || v->cpus || v->disk || v->dax)
-		return cli_usage(
-			cli, NULL,
-			"--snapshot goes on with the image, command and sizes of the saved VM, without mounts");
+	if (v->tmpfs_root || v->cold || (!r.command && (v->workdir || v->user)) || v->entrypoint || v->kernel ||
+	    v->stop_signal || v->mounts.n || v->share_group || v->audit || v->secrets.n || v->ulimits.n || v->memory ||
+	    v->cpus || v->disk || v->dax || v->pull)
+		return cli_usage(cli, NULL, "--snapshot goes on with the image, command and sizes of the saved VM");
+	if (r.command && v->detach)
+		return cli_usage(cli, "supermachine restore -d, then supermachine exec -d",
+				 "with --snapshot a command runs here, not detached");
 	return restore_vm(cli, &r, v->snapshot);
 }
 
@@ -312,14 +366,16 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	int status;
 
 	if (given->snapshot)
-		return run_snapshot(cli, given, count);
+		return run_snapshot(cli, given, operands);
 	if (!count)
 		return cli_usage(cli, "usage: supermachine run IMAGE [COMMAND [ARG...]]", "something is missing");
 	status = check(cli, run.v);
 	if (status == 0)
-		status = cli_mounts_parse(cli, &run.v->volumes, &run.mounts);
+		status = cli_mounts_parse(cli, &run.v->volumes, &run.v->mounts, &run.v->tmpfs, &run.mounts);
 	if (status == 0)
-		status = cli_ports_parse(cli, &run.v->ports, &run.ports);
+		status = cli_ports_parse(cli, &run.v->ports, &run.v->reverse, &run.ports);
+	if (status == 0)
+		status = cli_secrets_parse(cli, &run.v->secrets, &run.v->secret_env, &run.secrets);
 	if (status == 0 && session_begin(&run.session, cli, &err) < 0)
 		status = cli_fail(cli, &err, NULL);
 	if (status == 0) {
@@ -331,6 +387,7 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	cli_env_free(run.env);
 	cli_mounts_free(&run.mounts);
 	cli_ports_free(&run.ports);
+	cli_secrets_free(&run.secrets);
 	return status;
 }
 
@@ -339,11 +396,14 @@ const struct verb verb_run = {
 	.operands = "IMAGE [COMMAND [ARG...]]",
 	.summary = "Run a command in a new VM of an image",
 	.details =
-		"IMAGE is a name from supermachine images, or where to load it from: oci:DIR[:TAG], "
-		"oci-archive:FILE, docker-archive:FILE. Without COMMAND the image's own runs.\n"
+		"IMAGE is NAME[:TAG][@DIGEST], from the store (supermachine images) or else its registry, or where to "
+		"load it from: oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE. Without COMMAND the image's own "
+		"runs.\n"
 		"-v: SRC may be relative; a directory that is missing is made if its parent is there. ro: the host "
 		"refuses changes. cow: changes stay in the VM. Files that the VM makes are yours on the host, whoever "
-		"owns them in the VM; with ids=same (root alone) the owner's number is the same on both sides.\n"
+		"owns them in the VM; with ids=same (root alone) the owner's number is the same on both sides. A SRC "
+		"without a slash is the name of a volume: a disk of its own, made when it is first used, which stays; "
+		"see volume ls.\n"
 		"The exit status is the command's, 128+N when signal N ended it, 124 after --timeout, 126 or 127 "
 		"when it "
 		"cannot be executed or found, 125 when supermachine itself failed.",

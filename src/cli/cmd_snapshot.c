@@ -31,8 +31,9 @@ const struct verb verb_snapshot = {
 	.summary = "Save a running VM, which goes on",
 	.details =
 		"Its processes, memory, open files and disk, under a name from which supermachine restore starts other "
-		"VMs. The image stays in the store as long as the snapshot is there. A VM with directories of the host "
-		"(-v) cannot be saved.",
+		"VMs. The image stays in the store as long as the snapshot is there. Directories of the host (-v) are "
+		"no "
+		"part of it. A VM with volumes, or a mount with the option dax, cannot be saved.",
 	.examples = examples,
 	.min_operands = 2,
 	.max_operands = 2,

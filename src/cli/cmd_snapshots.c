@@ -169,17 +169,8 @@ static const struct opt prune_options[] = {
 static int prune_verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	const struct prune_values *v = values;
-	struct sm_error err = {0};
-	unsigned removed = 0;
-	uint64_t bytes = 0;
-	char size[16];
 
-	if (!cli_client(cli))
-		return CLI_FAILED;
-	if (sm_snapshot_prune(cli->client, v->all, &removed, &bytes, &err) < 0)
-		return cli_fail(cli, &err, NULL);
-	printf("Removed %u snapshot%s: %s freed\n", removed, removed == 1 ? "" : "s", format_size(bytes, size));
-	return 0;
+	return cli_prune(cli, sm_snapshot_prune, v->all, "snapshot");
 }
 
 const struct verb verb_snapshot_prune = {

@@ -35,6 +35,7 @@ static const struct table_column columns[] = {
 struct row {
 	char id[16], name[64];
 	struct sm_vm_stats before, now;
+	char *counters; /* of the monitor, for JSON; else NULL */
 	bool ok, first;
 };
 
@@ -70,7 +71,7 @@ static bool wanted(const struct sm_vm_info *info, char **operands, int count)
 	return count == 0;
 }
 
-static void sample(struct cli *cli, struct rows *rows, const struct sm_vm_info *info)
+static void sample(struct cli *cli, struct rows *rows, const struct sm_vm_info *info, bool counters)
 {
 	struct sm_vm_stats s = {.size = sizeof(s)};
 	struct row *row = row_of(rows, info);
@@ -83,6 +84,10 @@ static void sample(struct cli *cli, struct rows *rows, const struct sm_vm_info *
 	if (!row->ok)
 		return;
 	row->ok = sm_vm_get_stats(vm, &s, NULL) == 0;
+	sm_free(row->counters);
+	row->counters = NULL;
+	if (row->ok && counters)
+		sm_vm_get_counters(vm, &row->counters, NULL);
 	sm_vm_close(vm);
 	if (!row->ok)
 		return;
@@ -91,7 +96,7 @@ static void sample(struct cli *cli, struct rows *rows, const struct sm_vm_info *
 	row->now = s;
 }
 
-static int sample_all(struct cli *cli, struct rows *rows, char **operands, int count)
+static int sample_all(struct cli *cli, struct rows *rows, char **operands, int count, bool counters)
 {
 	struct sm_vm_info **list = NULL;
 	struct sm_error err = {0};
@@ -103,7 +108,7 @@ static int sample_all(struct cli *cli, struct rows *rows, char **operands, int c
 		return cli_fail(cli, &err, NULL);
 	for (size_t i = 0; i < n; i++)
 		if (wanted(list[i], operands, count))
-			sample(cli, rows, list[i]);
+			sample(cli, rows, list[i], counters);
 	sm_vm_list_free(list, n);
 	return 0;
 }
@@ -173,6 +178,8 @@ static int print_json(struct cli *cli, const struct rows *rows)
 			json_unsigned(&j, "disk_total", r->now.disk_total);
 			json_unsigned(&j, "processes", r->now.processes);
 			json_unsigned(&j, "oom_kills", r->now.oom_kills);
+			if (r->counters)
+				json_raw(&j, "monitor", r->counters);
 		}
 		json_close(&j, '}');
 	}
@@ -204,10 +211,10 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	status = check_operands(cli, operands, count);
 	/* What a CPU did shows between two looks only. */
 	if (status == 0)
-		status = sample_all(cli, &rows, operands, count);
+		status = sample_all(cli, &rows, operands, count, false);
 	while (status == 0) {
 		usleep(INTERVAL_US);
-		status = sample_all(cli, &rows, operands, count);
+		status = sample_all(cli, &rows, operands, count, json);
 		if (status)
 			break;
 		if (screen)
@@ -219,6 +226,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 		if (fflush(stdout) != 0 || v->no_stream)
 			break;
 	}
+	while (rows.n)
+		sm_free(rows.v[--rows.n].counters);
 	free(rows.v);
 	return status;
 }

@@ -5,10 +5,7 @@
 #include "base/util.h"
 #include "cli/stop.h"
 
-const struct opt stop_opts[STOP_NUM_OPTS] = {
-	{'t', "time", OPT_TEXT, offsetof(struct stop_values, time), "TIME",
-	 "how long it may take to end by itself (default 10s; a bare number: seconds)"},
-};
+static const struct opt options[] = {STOP_OPT(0)};
 
 int stop_grace(struct cli *cli, const struct stop_values *v, uint64_t *ret)
 {
@@ -47,7 +44,7 @@ const struct verb verb_stop = {
 	.details = "Sends the image's stop signal (SIGTERM unless it says otherwise) to the command, and ends the VM "
 		   "when the "
 		   "time is up.",
-	VERB_OPTS(stop_opts, struct stop_values),
+	VERB_OPTS(options, struct stop_values),
 	.min_operands = 1,
 	.max_operands = -1,
 	.completes = OPERAND_VM,

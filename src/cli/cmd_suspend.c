@@ -24,11 +24,11 @@ const struct verb verb_suspend = {
 	.summary = "Put running VMs on the disk, until they are woken",
 	.details = "With their processes and memory, as they are; nothing of them stays in memory, and they survive a "
 		   "restart "
-		   "of the host. resume, start, exec and cp wake a suspended VM; stop ends it for good. Connections to "
-		   "it and "
-		   "commands that were run by exec end. Only VMs that were started with -d, without directories of the "
-		   "host "
-		   "(-v).",
+		   "of the host. resume, start, exec, cp and a connection to one of its ports, which stay open, wake a "
+		   "suspended VM; stop ends it for good. Connections that there are and "
+		   "commands that were run by exec end. Only VMs that were started with -d, without volumes or a mount "
+		   "with "
+		   "the option dax.",
 	.examples = examples,
 	.min_operands = 1,
 	.max_operands = -1,

@@ -77,11 +77,16 @@ static void nearest_image(struct sm_image **images, size_t count, const char *re
 
 int cli_no_image(struct cli *cli, const char *ref, const struct sm_error *err)
 {
-	char hint[300] = "load it first: supermachine load oci:DIR, oci-archive:FILE or docker-archive:FILE";
+	char hint[300] = "get it first: supermachine pull NAME, or load oci:DIR, oci-archive:FILE, docker-archive:FILE";
+	/* A registry's word: it says itself what to do, unless the name was meant for one in the store. */
+	bool registry = err->kind == SM_ERROR_DENIED || err->kind == SM_ERROR_NETWORK;
 	struct sm_image **images = NULL;
 	size_t count = 0;
 
-	if (err->kind != SM_ERROR_NOT_FOUND || !strstr(err->message, "image") || strstr(ref, ":/") || strchr(ref, ' '))
+	if (registry)
+		hint[0] = '\0';
+	else if (err->kind != SM_ERROR_NOT_FOUND || !strstr(err->message, "image") || strstr(ref, ":/") ||
+		 strchr(ref, ' '))
 		return cli_fail(cli, err, NULL);
 	if (sm_image_list(cli->client, &images, &count, NULL) == 0) {
 		nearest_image(images, count, ref, hint, sizeof(hint));
@@ -239,4 +244,22 @@ char *cli_command_line(const char *const *argv)
 		return NULL;
 	}
 	return (char *)b.data;
+}
+
+int cli_prune(struct cli *cli,
+	      int (*prune)(struct sm_client *client, bool all, unsigned *ret_count, uint64_t *ret_bytes,
+			   struct sm_error *err),
+	      bool all, const char *noun)
+{
+	struct sm_error err = {0};
+	unsigned removed = 0;
+	uint64_t bytes = 0;
+	char size[16];
+
+	if (!cli_client(cli))
+		return CLI_FAILED;
+	if (prune(cli->client, all, &removed, &bytes, &err) < 0)
+		return cli_fail(cli, &err, NULL);
+	printf("Removed %u %s%s: %s freed\n", removed, noun, removed == 1 ? "" : "s", format_size(bytes, size));
+	return 0;
 }

@@ -36,50 +36,11 @@ void json_close(struct json *j, char bracket)
 		buf_put_u8(&j->out, '\n');
 }
 
-/* Length of the whole, valid UTF-8 sequence at p, 0 if there is none. */
-static size_t utf8_length(const unsigned char *p)
-{
-	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	size_t n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
-	uint32_t c;
-
-	if (n < 2)
-		return n;
-	c = p[0] & (0xffU >> (n + 1));
-	for (size_t i = 1; i < n; i++) {
-		if (p[i] >> 6 != 2)
-			return 0;
-		c = c << 6 | (p[i] & 0x3f);
-	}
-	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
-}
-
-static void put_string(struct json *j, const char *s)
-{
-	const unsigned char *p = (const unsigned char *)s;
-
-	buf_put_u8(&j->out, '"');
-	while (*p) {
-		size_t n = utf8_length(p);
-
-		if (!n)
-			buf_printf(&j->out, "\\ufffd");
-		else if (*p == '"' || *p == '\\')
-			buf_printf(&j->out, "\\%c", *p);
-		else if (*p < 0x20 || *p == 0x7f)
-			buf_printf(&j->out, "\\u%04x", *p);
-		else
-			buf_put(&j->out, p, n);
-		p += n ? n : 1;
-	}
-	buf_put_u8(&j->out, '"');
-}
-
 void json_text(struct json *j, const char *key, const char *value)
 {
 	lead(j, key);
 	if (value)
-		put_string(j, value);
+		buf_put_json(&j->out, value);
 	else
 		buf_printf(&j->out, "null");
 }
@@ -87,9 +48,9 @@ void json_text(struct json *j, const char *key, const char *value)
 void json_pair(struct json *j, const char *key, const char *value)
 {
 	lead(j, NULL);
-	put_string(j, key);
+	buf_put_json(&j->out, key);
 	buf_printf(&j->out, ": ");
-	put_string(j, value);
+	buf_put_json(&j->out, value);
 }
 
 void json_number(struct json *j, const char *key, int64_t value)

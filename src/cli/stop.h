@@ -8,8 +8,11 @@
 struct stop_values {
 	const char *time;
 };
-#define STOP_NUM_OPTS 1
-extern const struct opt stop_opts[STOP_NUM_OPTS];
+#define STOP_OPT(stop)                                                                                                 \
+	{                                                                                                              \
+		't', "time", OPT_TEXT, (stop) + offsetof(struct stop_values, time), "TIME",                            \
+			"how long it may take to end by itself (default 10s; a bare number: seconds)"                  \
+	}
 
 /* Grace for sm_vm_stop. 0, or an exit status after having said what is wrong. */
 int stop_grace(struct cli *cli, const struct stop_values *v, uint64_t *ret);

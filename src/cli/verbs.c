@@ -40,18 +40,27 @@ static const struct verb *const verbs[] = {&verb_run,
 					   &verb_logs,
 					   &verb_events,
 					   &verb_wait,
+					   &verb_explain,
 					   &verb_inspect,
 					   &verb_images,
+					   &verb_pull,
 					   &verb_load,
 					   &verb_tag,
 					   &verb_rmi,
 					   &verb_prune,
+					   &verb_login,
+					   &verb_logout,
 					   &verb_snapshot,
 					   &verb_restore,
 					   &verb_branch,
 					   &verb_snapshots,
 					   &verb_snapshot_rm,
 					   &verb_snapshot_prune,
+					   &verb_volume_create,
+					   &verb_volume_ls,
+					   &verb_volume_inspect,
+					   &verb_volume_rm,
+					   &verb_volume_prune,
 					   &verb_machine_start,
 					   &verb_machine_stop,
 					   &verb_machine_exec,
@@ -82,16 +91,34 @@ const char *cli_family(const char *word)
 	static const struct {
 		const char *word, *about;
 	} families[] = {
-		{"exec", "commands in a running VM"},
-		{"fs", "the file server on this host"},
-		{"machine", "the Linux in which VMs run"},
-		{"snapshot", "saving VMs, and what VMs start from"},
+		{"exec", "commands in a running VM"},	   {"fs", "the file server on this host"},
+		{"machine", "the Linux in which VMs run"}, {"snapshot", "saving VMs, and what VMs start from"},
+		{"volume", "disks that outlive VMs"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
 		if (streq(families[i].word, word))
 			return families[i].about;
 	return NULL;
+}
+
+/* docker's longer words for verbs of one: "container VERB" is VERB, and these. */
+static const struct verb *docker_verb(const char *first, const char *second)
+{
+	static const char *const words[][3] = {
+		{"container", "ls", "ps"},	   {"container", "list", "ps"},	   {"container", "prune", NULL},
+		{"image", "ls", "images"},	   {"image", "list", "images"},	   {"image", "rm", "rmi"},
+		{"image", "load", "load"},	   {"image", "pull", "pull"},	   {"image", "tag", "tag"},
+		{"image", "inspect", "inspect"},   {"image", "prune", "prune"},	   {"volume", "list", "volume ls"},
+		{"volume", "remove", "volume rm"}, {"system", "events", "events"}, {"system", "prune", "prune"},
+	};
+	const struct verb *v;
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (streq(words[i][0], first) && streq(words[i][1], second))
+			return words[i][2] ? cli_find_verb(words[i][2]) : NULL;
+	v = streq(first, "container") ? cli_find_verb(second) : NULL;
+	return v && (v->group == GROUP_RUN || v->group == GROUP_VMS) ? v : NULL;
 }
 
 const struct verb *cli_match_verb(char **argv, int argc, int *ret_words)
@@ -105,6 +132,8 @@ const struct verb *cli_match_verb(char **argv, int argc, int *ret_words)
 		snprintf(two, sizeof(two), "%s %s", argv[0], argv[1]);
 		*ret_words = 2;
 		v = cli_find_verb(two);
+		if (!v)
+			v = docker_verb(argv[0], argv[1]);
 		if (v)
 			return v;
 	}

@@ -8,7 +8,8 @@
  *		[--ids caller|same|none|RANGES] [--symlinks opaque|deny|follow] [--xattrs auto|mapped] [--read-only] ...
  *
  * --fd: an already listening (or connected, with --connected) socket instead of a path that this program makes. --share
- * with --fd: --socket is what is to be removed at the end. --lock FILE: is locked before the end, and the end put off
+ * with --fd: --socket is what is to be removed at the end. --source-fd N: what is served, open already; --source is its
+ * name then. --lock FILE: is locked before the end, and the end put off
  * while it is not to be had.
  */
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <getopt.h>
 #include <poll.h>
 #include <signal.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -23,11 +25,13 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/filter.h"
 #include "base/util.h"
 #include "vhost/vhost_user.h"
 #include "fuse/posix.h"
@@ -35,39 +39,31 @@
 
 struct arguments {
 	const char *socket, *source, *cache, *ids, *symlinks, *xattrs, *lock;
-	int fd;
+	int fd, source_fd;
 	uint64_t idle_ns, max_fds, max_open;
 	bool share, connected, read_only, direct, die_with_parent;
 };
 
 static int usage(void)
 {
-	fprintf(stderr,
-		"usage: supermachine-fsd [--share [--idle DURATION] [--lock FILE]] --socket PATH | --fd N "
-		"[--connected] --source DIR [--cache none|auto|always|DURATION] [--ids caller|same|none|RANGES] "
-		"[--symlinks opaque|deny|follow] [--xattrs auto|mapped] [--read-only] [--direct] [--max-fds N] "
-		"[--max-open N] [--die-with-parent]\n");
+	fprintf(stderr, "usage: supermachine-fsd [--share [--idle DURATION] [--lock FILE]] --socket PATH | --fd N "
+			"[--connected] --source DIR [--source-fd N] [--cache none|auto|always|DURATION] [--ids "
+			"caller|same|none|RANGES] "
+			"[--symlinks opaque|deny|follow] [--xattrs auto|mapped] [--read-only] [--direct] [--max-fds N] "
+			"[--max-open N] [--die-with-parent]\n");
 	return 2;
 }
 
 static const struct option options[] = {
-	{"socket", required_argument, NULL, 's'},
-	{"fd", required_argument, NULL, 'f'},
-	{"source", required_argument, NULL, 'd'},
-	{"cache", required_argument, NULL, 'c'},
-	{"ids", required_argument, NULL, 'i'},
-	{"symlinks", required_argument, NULL, 'l'},
-	{"xattrs", required_argument, NULL, 'x'},
-	{"lock", required_argument, NULL, 'L'},
-	{"idle", required_argument, NULL, 'I'},
-	{"max-fds", required_argument, NULL, 'n'},
-	{"max-open", required_argument, NULL, 'o'},
-	{"share", no_argument, NULL, 'S'},
-	{"read-only", no_argument, NULL, 'r'},
-	{"direct", no_argument, NULL, 'D'},
-	{"connected", no_argument, NULL, 'C'},
-	{"die-with-parent", no_argument, NULL, 'p'},
-	{0},
+	{"socket", required_argument, NULL, 's'},    {"fd", required_argument, NULL, 'f'},
+	{"source", required_argument, NULL, 'd'},    {"cache", required_argument, NULL, 'c'},
+	{"ids", required_argument, NULL, 'i'},	     {"symlinks", required_argument, NULL, 'l'},
+	{"xattrs", required_argument, NULL, 'x'},    {"source-fd", required_argument, NULL, 'F'},
+	{"lock", required_argument, NULL, 'L'},	     {"idle", required_argument, NULL, 'I'},
+	{"max-fds", required_argument, NULL, 'n'},   {"max-open", required_argument, NULL, 'o'},
+	{"share", no_argument, NULL, 'S'},	     {"read-only", no_argument, NULL, 'r'},
+	{"direct", no_argument, NULL, 'D'},	     {"connected", no_argument, NULL, 'C'},
+	{"die-with-parent", no_argument, NULL, 'p'}, {0},
 };
 
 /* Options with a value. */
@@ -83,6 +79,11 @@ static int take_value(struct arguments *a, int c)
 		if (parse_u64(optarg, 0, 1 << 20, &number) < 0)
 			return -EINVAL;
 		a->fd = (int)number;
+		return 0;
+	case 'F':
+		if (parse_u64(optarg, 0, 1 << 20, &number) < 0)
+			return -EINVAL;
+		a->source_fd = (int)number;
 		return 0;
 	case 'd':
 		a->source = optarg;
@@ -117,7 +118,8 @@ static int parse(int argc, char **argv, struct arguments *a)
 {
 	int c;
 
-	*a = (struct arguments){.fd = -1, .cache = "auto", .ids = "caller", .symlinks = "opaque", .xattrs = "auto"};
+	*a = (struct arguments){
+		.fd = -1, .source_fd = -1, .cache = "auto", .ids = "caller", .symlinks = "opaque", .xattrs = "auto"};
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'S')
 			a->share = true;
@@ -250,6 +252,26 @@ static bool may_end(const struct arguments *a, int listener, struct share_server
 	return false;
 }
 
+/*
+ * Sealed for good, with all threads to come: files beneath what is served are what it is for, and clients on its
+ * socket; no program is executed, nothing is connected to.
+ */
+static int seal(struct sm_error *err)
+{
+	static const struct filter_rule rules[] = {
+		/* a thread, as the C library makes one */
+		CALL_WITH(clone, 0,
+			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | CLONE_SIGHAND | CLONE_THREAD |
+				  CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID),
+		CALL_WITH(unshare, 0, CLONE_FS),
+	};
+	static const int server[] = {SYS_accept4, SYS_eventfd2,		 SYS_umask, SYS_flock, SYS_unlink,
+				     SYS_openat,  SYS_inotify_add_watch, -1};
+	int r = filter_process(rules, ARRAY_SIZE(rules), (const int *const[]){server, fuse_posix_syscalls, NULL});
+
+	return r < 0 ? error_sys(err, -r, "seal") : 0;
+}
+
 /* Any number of clients, on threads of theirs. This one waits for a signal, or until nobody has been there for long. */
 static int serve_shared(const struct arguments *a, struct sm_fs_backend *be, struct sm_error *err)
 {
@@ -267,6 +289,11 @@ static int serve_shared(const struct arguments *a, struct sm_fs_backend *be, str
 	sigaddset(&ends, SIGINT);
 	sigaddset(&ends, SIGTERM);
 	sigprocmask(SIG_BLOCK, &ends, NULL);
+	r = seal(err);
+	if (r < 0) {
+		fd_close(listener);
+		return r;
+	}
 	r = share_server_start(be, listener, &o, &s, err);
 	if (r < 0)
 		return r;
@@ -288,7 +315,8 @@ static int serve(const struct arguments *a, struct sm_error *err)
 	int r = posix_options(a, &o, err);
 
 	if (r == 0)
-		r = fuse_posix_new(a->source, &o, &be, err);
+		r = a->source_fd >= 0 ? fuse_posix_new_fd(a->source_fd, a->source, &o, &be, err)
+				      : fuse_posix_new(a->source, &o, &be, err);
 	if (r == 0)
 		r = a->share ? serve_shared(a, be, err) : serve_front_end(a, be, err);
 	fuse_posix_free(be);

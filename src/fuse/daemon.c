@@ -556,6 +556,13 @@ static void leave_out(struct sm_fs_ops *ops, uint64_t mask)
 #undef LEAVE
 }
 
+/* Operations that change something. */
+#define CHANGES                                                                                                        \
+	(1ULL << SHARE_SETATTR | 1ULL << SHARE_SYMLINK | 1ULL << SHARE_MKNOD | 1ULL << SHARE_MKDIR |                   \
+	 1ULL << SHARE_LINK | 1ULL << SHARE_CREATE | 1ULL << SHARE_TMPFILE | 1ULL << SHARE_UNLINK |                    \
+	 1ULL << SHARE_RMDIR | 1ULL << SHARE_RENAME | 1ULL << SHARE_WRITE | 1ULL << SHARE_SETXATTR |                   \
+	 1ULL << SHARE_REMOVEXATTR | 1ULL << SHARE_FALLOCATE | 1ULL << SHARE_COPY_FILE_RANGE)
+
 static int daemon_new(int sock, const struct fuse_daemon_options *o, struct sm_fs_backend **ret, struct sm_error *err)
 {
 	struct daemon *d = calloc(1, sizeof(*d));
@@ -567,13 +574,19 @@ static int daemon_new(int sock, const struct fuse_daemon_options *o, struct sm_f
 			o->done(o->arg);
 		return error_sys(err, ENOMEM, "file server");
 	}
-	d->lanes = o->lanes ? MIN(o->lanes, SHARE_MAX_LANES) : DEFAULT_LANES;
 	d->connect = o->connect;
 	d->done = o->done;
+	d->read_only = o->read_only;
 	d->arg = o->arg;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->free, NULL);
-	r = sock < 0 ? sock : daemon_conn_open(sock, d->lanes, &d->conn, err);
+	r = sock < 0 ? sock : daemon_lanes_init(d, o->lanes ? MIN(o->lanes, SHARE_MAX_LANES) : DEFAULT_LANES);
+	if (r < 0 && sock >= 0) {
+		fd_close(sock);
+		r = error_sys(err, -r, "file server");
+	} else if (r == 0) {
+		r = daemon_conn_open(d, sock, &d->conn, err);
+	}
 	if (r < 0) {
 		fuse_daemon_free(&d->be);
 		return r;
@@ -581,7 +594,7 @@ static int daemon_new(int sock, const struct fuse_daemon_options *o, struct sm_f
 	d->conn->epoch = 1ULL << DAEMON_EPOCH_SHIFT;
 	d->epochs = 1;
 	d->ops = daemon_ops;
-	leave_out(&d->ops, d->conn->ops);
+	leave_out(&d->ops, d->conn->ops & ~(o->read_only ? CHANGES : 0));
 	d->be.ops = &d->ops;
 	*ret = &d->be;
 	return 0;
@@ -628,6 +641,7 @@ struct sm_fs_backend *fuse_daemon_free(struct sm_fs_backend *be)
 	if (!d)
 		return NULL;
 	daemon_conn_free(d->conn);
+	daemon_lanes_done(d);
 	pthread_cond_destroy(&d->free);
 	pthread_mutex_destroy(&d->lock);
 	if (d->done)

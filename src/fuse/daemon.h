@@ -2,7 +2,8 @@
 /*
  * The daemon backend: a tree that a server in another process serves (share_server.h). Requests go over a lane's
  * socket; the data of files that the server gives descriptors of is moved by this process itself, straight between the
- * file and the request's buffers; other data goes through memory that both share.
+ * file and the request's buffers; other data goes through memory that both share. Where descriptors do not come through
+ * everything goes through the stream (share_proto.h).
  *
  * - The server may end at any time: what was under way fails with -EIO, what comes after with -ENOTCONN, for as long as
  * no server listens on the path. Another one that does is used from the next request on: nodes of before are -ESTALE,
@@ -18,6 +19,7 @@
 
 struct fuse_daemon_options {
 	unsigned lanes; /* requests under way at once; 0: 4, at most 8 */
+	bool read_only; /* changes are refused here (EROFS), whatever the server would let this client do */
 	/* For fuse_daemon_new_with: a connected socket, now and whenever the server is gone, or -errno. From any
 	 * thread, one at a time. done: there will be no more of it; NULL: nothing to do. */
 	int (*connect)(void *arg, struct sm_error *err);

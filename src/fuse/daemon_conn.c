@@ -16,90 +16,132 @@
 #include "base/util.h"
 
 #define RETRY_NS 100000000u
-#define HELLO_S 10
+#define HELLO_MS 30000 /* others may carry it, in a machine that is busy */
 
 /* ------------------------------------------------------------------------------------------ connections */
+
+/* Nobody can shrink it under the other's feet. */
+static int open_memory(struct daemon_lane *lane)
+{
+	lane->memfd = memfd_create("lane", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (lane->memfd < 0 || ftruncate(lane->memfd, SHARE_BULK) < 0 ||
+	    fcntl(lane->memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	lane->mem = mmap(NULL, SHARE_BULK, PROT_READ | PROT_WRITE, MAP_SHARED, lane->memfd, 0);
+	if (lane->mem != MAP_FAILED)
+		return 0;
+	lane->mem = NULL;
+	return -errno;
+}
+
+int daemon_lanes_init(struct daemon *d, unsigned lanes)
+{
+	int r = 0;
+
+	for (; d->num_lanes < lanes && r == 0; d->num_lanes++)
+		r = open_memory(&d->lanes[d->num_lanes]);
+	return r;
+}
+
+void daemon_lanes_done(struct daemon *d)
+{
+	for (unsigned i = 0; i < d->num_lanes; i++) {
+		if (d->lanes[i].mem)
+			munmap(d->lanes[i].mem, SHARE_BULK);
+		fd_close(d->lanes[i].memfd);
+	}
+	d->num_lanes = 0;
+}
 
 void daemon_conn_free(struct daemon_conn *c)
 {
 	if (!c)
 		return;
-	for (unsigned i = 0; i < c->num_lanes; i++) {
-		if (c->lanes[i].mem)
-			munmap(c->lanes[i].mem, SHARE_BULK);
-		fd_close(c->lanes[i].sock);
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(c->lanes); i++)
+		fd_close(c->lanes[i]);
 	fd_close(c->sock);
+	pthread_cond_destroy(&c->arrived);
+	pthread_mutex_destroy(&c->receiving);
+	pthread_mutex_destroy(&c->sending);
 	free(c);
 }
 
-/* The lane's memory, if nobody can take it away again. */
-static uint8_t *map_lane(int memfd)
+static struct daemon_conn *conn_new(int sock)
 {
-	int seals = fcntl(memfd, F_GET_SEALS);
-	uint8_t *mem;
+	struct daemon_conn *c = calloc(1, sizeof(*c));
 
-	if (seals < 0 || !(seals & F_SEAL_SHRINK) || lseek(memfd, 0, SEEK_END) != SHARE_BULK)
+	if (!c)
 		return NULL;
-	mem = mmap(NULL, SHARE_BULK, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
-	return mem == MAP_FAILED ? NULL : mem;
+	c->sock = sock;
+	memset(c->lanes, 0xff, sizeof(c->lanes));
+	pthread_mutex_init(&c->sending, NULL);
+	pthread_mutex_init(&c->receiving, NULL);
+	pthread_cond_init(&c->arrived, NULL);
+	return c;
 }
 
-/* Reads the welcome; the lanes' descriptors are taken. */
-static int read_welcome(struct daemon_conn *c)
+/* Waits for the welcome and reads it; the lanes' sockets are the connection's. */
+static int read_welcome(struct daemon_conn *c, unsigned most)
 {
 	uint8_t bytes[SHARE_WELCOME];
 	struct cursor in = cursor_of(bytes, sizeof(bytes));
-	int fds[2 * SHARE_MAX_LANES];
-	size_t num_fds = ARRAY_SIZE(fds);
-	ssize_t n = fd_recv(c->sock, bytes, sizeof(bytes), fds, &num_fds);
-	uint32_t magic = cursor_u32(&in), version = cursor_u32(&in), lanes = cursor_u32(&in);
-	int r = n < 0 ? (int)n : n == 0 ? -ECONNREFUSED : 0;
+	struct pollfd p = {.fd = c->sock, .events = POLLIN};
+	size_t num_fds = ARRAY_SIZE(c->lanes);
+	uint32_t magic, version, lanes, flags;
+	ssize_t n;
+	int r;
 
-	cursor_u32(&in);
+	do
+		r = poll(&p, 1, HELLO_MS);
+	while (r < 0 && errno == EINTR);
+	if (r <= 0)
+		return r < 0 ? -errno : -ETIMEDOUT;
+	n = fd_recv(c->sock, bytes, sizeof(bytes), c->lanes, &num_fds);
+	if (n <= 0)
+		return n < 0 ? (int)n : -ECONNREFUSED;
+	c->num_lanes = (unsigned)num_fds;
+	magic = cursor_u32(&in);
+	version = cursor_u32(&in);
+	lanes = cursor_u32(&in);
+	flags = cursor_u32(&in);
 	c->ops = cursor_u64(&in);
-	if (r == 0 && (n != sizeof(bytes) || magic != SHARE_MAGIC || version != SHARE_VERSION || !lanes ||
-		       lanes > SHARE_MAX_LANES || num_fds != 2 * lanes))
-		r = -EPROTO;
-	for (size_t i = 0; i < num_fds; i += 2) {
-		struct daemon_lane *lane = &c->lanes[c->num_lanes];
-		int memfd = i + 1 < num_fds ? fds[i + 1] : -1;
+	if (n != sizeof(bytes) || magic != SHARE_MAGIC || version != SHARE_VERSION || !lanes || lanes > most)
+		return -EPROTO;
+	c->inlined = flags & SHARE_INLINE;
+	if (num_fds != (c->inlined ? 0 : lanes))
+		return -EPROTO;
+	c->num_lanes = lanes;
+	return 0;
+}
 
-		if (r < 0) {
-			fd_close(fds[i]);
-		} else {
-			lane->sock = fds[i];
-			lane->mem = map_lane(memfd);
-			c->num_lanes++;
-			if (!lane->mem)
-				r = -EPROTO;
-		}
-		fd_close(memfd);
-	}
+static int say_hello(struct daemon *d, int sock)
+{
+	int memory[SHARE_MAX_LANES], r;
+	struct buf b = {0};
+
+	for (unsigned i = 0; i < d->num_lanes; i++)
+		memory[i] = d->lanes[i].memfd;
+	buf_put_u32(&b, SHARE_MAGIC);
+	buf_put_u32(&b, SHARE_VERSION);
+	buf_put_u32(&b, d->num_lanes);
+	buf_put_u32(&b, SHARE_INLINE);
+	r = b.error ? b.error : fd_send(sock, b.data, b.len, memory, d->num_lanes);
+	buf_done(&b);
 	return r;
 }
 
-int daemon_conn_open(int sock, unsigned lanes, struct daemon_conn **ret, struct sm_error *err)
+int daemon_conn_open(struct daemon *d, int sock, struct daemon_conn **ret, struct sm_error *err)
 {
-	struct daemon_conn *c = calloc(1, sizeof(*c));
-	struct timeval limit = {.tv_sec = HELLO_S};
-	struct buf b = {0};
+	struct daemon_conn *c = conn_new(sock);
 	int r;
 
 	if (!c) {
 		fd_close(sock);
 		return error_sys(err, ENOMEM, "file server");
 	}
-	c->sock = sock;
-	buf_put_u32(&b, SHARE_MAGIC);
-	buf_put_u32(&b, SHARE_VERSION);
-	buf_put_u32(&b, lanes);
-	buf_put_u32(&b, 0);
-	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	r = b.error ? b.error : fd_send(sock, b.data, b.len, NULL, 0);
+	r = say_hello(d, sock);
 	if (r == 0)
-		r = read_welcome(c);
-	buf_done(&b);
+		r = read_welcome(c, d->num_lanes);
 	if (r < 0) {
 		daemon_conn_free(c);
 		return r == -EPROTO ? error_set(err, SM_ERROR_CORRUPT, EPROTO, "file server: it speaks otherwise")
@@ -125,7 +167,7 @@ static void give_up_locked(struct daemon *d, struct daemon_conn *c)
 	c->dead = true;
 	shutdown(c->sock, SHUT_RDWR);
 	for (unsigned i = 0; i < c->num_lanes; i++)
-		shutdown(c->lanes[i].sock, SHUT_RDWR);
+		shutdown(c->lanes[i], SHUT_RDWR);
 	pthread_cond_broadcast(&d->free);
 }
 
@@ -138,7 +180,7 @@ static int reconnect_locked(struct daemon *d)
 	if (!d->connect || time_now_ns() < d->retry_at)
 		return -ENOTCONN;
 	sock = d->connect(d->arg, NULL);
-	if (sock < 0 || daemon_conn_open(sock, d->lanes, &fresh, NULL) < 0) {
+	if (sock < 0 || daemon_conn_open(d, sock, &fresh, NULL) < 0) {
 		d->retry_at = time_now_ns() + RETRY_NS;
 		return -ENOTCONN;
 	}
@@ -172,12 +214,14 @@ static int take_lane_locked(struct daemon *d, struct daemon_call *call)
 			return r;
 		c = d->conn;
 		for (unsigned i = 0; i < c->num_lanes; i++) {
-			if (c->lanes[i].busy)
+			if (d->lanes[i].busy)
 				continue;
-			c->lanes[i].busy = true;
+			d->lanes[i].busy = true;
 			c->users++;
 			call->conn = c;
-			call->lane = &c->lanes[i];
+			call->lane = &d->lanes[i];
+			call->number = i;
+			call->sock = c->lanes[i];
 			return 0;
 		}
 		pthread_cond_wait(&d->free, &d->lock);
@@ -210,6 +254,7 @@ int daemon_call_begin(struct daemon_call *call, struct sm_fs_backend *be, enum s
 
 	call->d = d;
 	call->out = (struct buf){0};
+	call->out_bulk = bulk;
 	call->fd = -1;
 	if (who)
 		rq.who = *who;
@@ -234,30 +279,47 @@ int daemon_call_break(struct daemon_call *call)
 	return -EIO;
 }
 
-int64_t daemon_call_run(struct daemon_call *call)
+/* There and back over the lane's socket. */
+static int exchange(struct daemon_call *call)
 {
 	size_t num_fds = 1;
-	int64_t result;
-	ssize_t n;
+	ssize_t n = fd_send(call->sock, call->out.data, call->out.len, &call->fd, call->fd >= 0);
 
-	if (call->out.error)
-		return call->out.error;
-	if (call->out.len > SHARE_PACKET)
-		return -ENAMETOOLONG;
-	n = fd_send(call->lane->sock, call->out.data, call->out.len, &call->fd, call->fd >= 0);
 	call->fd = -1; /* it was the caller's to lend */
 	if (n < 0)
 		return daemon_call_break(call);
-	n = fd_recv(call->lane->sock, call->packet, sizeof(call->packet), &call->fd, &num_fds);
+	n = fd_recv(call->sock, call->packet, sizeof(call->packet), &call->fd, &num_fds);
 	if (!num_fds)
 		call->fd = -1;
 	if (n <= 0)
 		return daemon_call_break(call);
 	call->in = cursor_of(call->packet, (size_t)n);
+	return 0;
+}
+
+int64_t daemon_call_run(struct daemon_call *call)
+{
+	bool inlined = call->conn->inlined;
+	int64_t result;
+	uint32_t bulk;
+	int r;
+
+	if (call->out.error)
+		return call->out.error;
+	if (call->out.len > SHARE_PACKET)
+		return -ENAMETOOLONG;
+	if (inlined && call->fd >= 0) { /* known before this server came: nobody asks otherwise */
+		call->fd = -1;
+		return -EOPNOTSUPP;
+	}
+	r = inlined ? daemon_inline_exchange(call) : exchange(call);
+	if (r < 0)
+		return r;
 	result = (int64_t)cursor_u64(&call->in);
-	call->bulk = cursor_u32(&call->in);
-	if (call->in.bad || call->bulk > SHARE_BULK || result < -4095)
+	bulk = cursor_u32(&call->in);
+	if (call->in.bad || bulk > SHARE_BULK || (inlined && bulk != call->bulk) || result < -4095)
 		return daemon_call_break(call);
+	call->bulk = bulk;
 	return result;
 }
 

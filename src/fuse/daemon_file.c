@@ -72,9 +72,13 @@ void daemon_file_free(uint64_t fh)
 int daemon_open(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t nodeid, uint32_t flags,
 		struct sm_fs_open *ret)
 {
+	bool changes = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 	struct daemon_call call;
-	int64_t r = daemon_call_begin(&call, be, SHARE_OPEN, who, nodeid, 0, 0);
+	int64_t r;
 
+	if (changes && ((struct daemon *)be)->read_only)
+		return -EROFS;
+	r = daemon_call_begin(&call, be, SHARE_OPEN, who, nodeid, 0, 0);
 	if (r < 0)
 		return (int)r;
 	buf_put_u32(&call.out, flags);

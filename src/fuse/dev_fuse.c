@@ -25,8 +25,11 @@
 #include "fuse/dev_mount.h"
 #include "fuse/newer.h"
 #include "fuse/dev_notify.h"
+#include "fuse/dev_uring.h"
 
 #define MAX_THREADS 16
+#define FORGETS_GATHER_US 1000
+#define SETTLE_TRIES 20
 #define REQUEST_ROOM (FUSE_SESSION_MAX_WRITE + 4096)
 
 /* A thread cancelled in these leaves their stack as it is: the sanitizer would take what lies there for live. */
@@ -45,6 +48,8 @@ struct fuse_dev {
 	int fd;
 	int gone_fd; /* an eventfd, readable once a worker has seen that the mount is gone */
 	struct dev_notify *notify;
+	struct dev_uring *uring; /* NULL: requests come through the descriptors alone */
+	unsigned reading;	 /* atomic: workers that serve what they have read */
 	unsigned num_workers;
 	struct worker *workers[MAX_THREADS];
 };
@@ -82,11 +87,45 @@ static struct worker *worker_new(struct fuse_dev *dev)
 	return w;
 }
 
+static void on_gone(void *arg)
+{
+	eventfd_write(((struct fuse_dev *)arg)->gone_fd, 1);
+}
+
+static void settle(void *arg)
+{
+	struct fuse_dev *dev = arg;
+	struct pollfd p = {.fd = dev->fd, .events = POLLIN};
+
+	for (int i = 0; i < SETTLE_TRIES; i++) {
+		usleep(FORGETS_GATHER_US);
+		if (poll(&p, 1, 0) == 0 && __atomic_load_n(&dev->reading, __ATOMIC_ACQUIRE) == 0)
+			return;
+	}
+}
+
+/*
+ * INIT comes through a descriptor in any case; it is answered once, and by one thread. Forgets do, too: where nothing
+ * else does they are given time to gather, since each would wake a thread.
+ */
+static void after_request(struct fuse_dev *dev, uint32_t opcode)
+{
+	const struct dev_uring_port port = {.gone = on_gone, .settle = settle, .arg = dev};
+
+	if (!dev->uring || !fuse_session_over_uring(dev->session))
+		return;
+	if (opcode == FUSE_INIT)
+		dev_uring_begin(dev->uring, dev->session, dev->fd, &port);
+	else if ((opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET) && dev_uring_requests(dev->uring))
+		usleep(FORGETS_GATHER_US);
+}
+
 /* Serves what it reads until the mount is gone. Cancelled (by end_workers) only while it waits for a request. */
 NO_ASAN_FRAME static void serve_all(struct worker *w)
 {
 	for (;;) {
 		struct iovec in = {.iov_base = w->request}, out = {.iov_base = w->reply, .iov_len = REQUEST_ROOM};
+		uint32_t opcode;
 		ssize_t n;
 
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
@@ -97,11 +136,16 @@ NO_ASAN_FRAME static void serve_all(struct worker *w)
 			continue;
 		if (n <= 0)
 			break; /* ENODEV: unmounted */
+		__atomic_fetch_add(&w->dev->reading, 1, __ATOMIC_ACQUIRE);
 		in.iov_len = (size_t)n;
+		opcode = ((const struct fuse_in_header *)(const void *)w->request)
+				 ->opcode; /* the kernel sends it whole */
 		n = fuse_session_serve(w->dev->session, &in, 1, &out, 1);
+		__atomic_fetch_sub(&w->dev->reading, 1, __ATOMIC_RELEASE);
 		/* ENOENT: the asking process was killed meanwhile; nothing to do about any error here. */
 		if (n > 0 && write(w->fd, w->reply, (size_t)n) < 0 && errno == ENODEV)
 			break;
+		after_request(w->dev, opcode);
 	}
 }
 
@@ -189,6 +233,8 @@ int fuse_dev_mount(struct sm_fs_backend *backend, const char *mountpoint, const 
 	if (r == 0)
 		r = dev_mountpoint(mountpoint, &dev->mountpoint, err);
 	if (r == 0) {
+		dev->uring = o.threads ? NULL : dev_uring_new();
+		o.session.over_uring = dev->uring;
 		r = fuse_session_new(backend, &o.session, &dev->session);
 		if (r < 0)
 			error_sys(err, -r, "serve %s", mountpoint);
@@ -232,12 +278,18 @@ struct fuse_dev *fuse_dev_unmount(struct fuse_dev *dev)
 		dev_unmount(dev->mountpoint);
 	dev_notify_stop(dev->notify);
 	end_workers(dev);
+	dev_uring_free(dev->uring);
 	dev->fd = fd_close(dev->fd); /* the last one: whoever still has files open gets ENOTCONN */
 	fd_close(dev->gone_fd);
 	fuse_session_free(dev->session);
 	free(dev->mountpoint);
 	free(dev);
 	return NULL;
+}
+
+uint64_t fuse_dev_uring_requests(const struct fuse_dev *dev)
+{
+	return dev_uring_requests(dev->uring);
 }
 
 void fuse_dev_get_stats(struct fuse_dev *dev, struct fuse_session_stats *ret)

@@ -43,6 +43,16 @@ static int grow_locked(struct fuse_handles *h)
 	return 0;
 }
 
+uint32_t handles_used(struct fuse_handles *h)
+{
+	uint32_t n;
+
+	pthread_rwlock_rdlock(&h->lock);
+	n = h->used;
+	pthread_rwlock_unlock(&h->lock);
+	return n;
+}
+
 int handles_add(struct fuse_handles *h, uint64_t nodeid, uint64_t fh, bool is_dir, uint64_t *ret)
 {
 	struct fuse_handle *slot;
@@ -120,4 +130,39 @@ int handles_remove(struct fuse_handles *h, uint64_t handle, uint64_t nodeid, boo
 	}
 	pthread_rwlock_unlock(&h->lock);
 	return r;
+}
+
+int handles_restore(struct fuse_handles *h, uint32_t slot, const struct fuse_handle *as)
+{
+	int r = 0;
+
+	pthread_rwlock_wrlock(&h->lock);
+	while (slot >= h->count && r == 0)
+		r = grow_locked(h);
+	if (r == 0 && (h->slots[slot].used || !as->generation))
+		r = -EPROTO;
+	if (r == 0) {
+		h->slots[slot] = (struct fuse_handle){.nodeid = as->nodeid,
+						      .fh = as->fh,
+						      .generation = as->generation,
+						      .used = true,
+						      .is_dir = as->is_dir};
+		h->used++;
+	}
+	pthread_rwlock_unlock(&h->lock);
+	return r;
+}
+
+/* The list of what is free, anew. */
+void handles_restored(struct fuse_handles *h)
+{
+	pthread_rwlock_wrlock(&h->lock);
+	h->free_head = NO_SLOT;
+	for (uint32_t i = h->count; i-- > 0;) {
+		if (h->slots[i].used)
+			continue;
+		h->slots[i].next_free = h->free_head;
+		h->free_head = i;
+	}
+	pthread_rwlock_unlock(&h->lock);
 }

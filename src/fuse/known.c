@@ -112,6 +112,7 @@ void known_set_watch(struct known *k, struct known_node *node, int wd)
 		k->num_watches--;
 	}
 	node->wd = wd;
+	node->pending = false;
 	if (wd >= 0) {
 		at = wd_bucket(k, wd);
 		node->wd_next = *at;

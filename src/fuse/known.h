@@ -14,15 +14,20 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "base/buf.h"
+#include "base/cursor.h"
+
 struct known_node {
 	struct known_node *next, *wd_next; /* hash chains */
 	uint64_t id, refs;		   /* refs: lookups that were recorded */
 	struct known_name *names;	   /* of this node */
 	struct known_name *children;	   /* names in this directory */
 	int wd;				   /* its watch, -1: none */
+	bool pending;			   /* the watch is asked for, and not there yet */
 	bool refused;			   /* it cannot be watched: not asked again */
 	bool attr_known;		   /* the peer may believe `attr` */
 	bool written;			   /* but for size and times, for it wrote to the file since */
+	uint64_t asked_ns;		   /* pending: since when */
 	struct stat attr;
 };
 
@@ -31,6 +36,7 @@ struct known_name {
 	struct known_name *dir_next, **dir_prev;   /* parent->children */
 	struct known_name *node_next, **node_prev; /* node->names; NULL: absent */
 	struct known_node *parent, *node;
+	bool pending; /* believed for long already, though the directory's watch was pending */
 	char name[];
 };
 
@@ -57,6 +63,10 @@ struct known_node *known_enter(struct known *k, uint64_t id);
 void known_set_watch(struct known *k, struct known_node *node, int wd);
 /* Takes a node out with its names and with what was in it. */
 void known_drop(struct known *k, struct known_node *node);
+
+/* All of it but the watches, in a snapshot of the peer; known_load into an empty one: 0, -EPROTO, -ENOTSUP, -ENOMEM. */
+void known_save(const struct known *k, struct buf *out);
+int known_load(struct known *k, struct cursor *in);
 
 struct known_name *known_name_find(const struct known *k, const struct known_node *parent, const char *name);
 /* Records that the name is this node's (NULL: absent), whatever it was. False: no room. */

@@ -172,7 +172,7 @@ static ssize_t read_locked(struct memory_node *node, const struct iovec *iov, in
 	while (off < size) {
 		size_t in_page = off % PAGES_SIZE;
 		size_t step = io_next(&io, MIN((uint64_t)(PAGES_SIZE - in_page), size - off), &to);
-		const uint8_t *page = pages_get(&node->pages, off, false);
+		const uint8_t *page = pages_look(&node->pages, off);
 
 		if (!step)
 			break;
@@ -201,23 +201,29 @@ ssize_t memory_read(struct sm_fs_backend *be, uint64_t id, uint64_t fh, const st
 	return n;
 }
 
+static bool has_room(const struct memory_fs *fs, uint64_t pages)
+{
+	uint64_t max = fs->options.max_bytes / PAGES_SIZE;
+
+	return fs->used_pages <= max && pages <= max - fs->used_pages;
+}
+
 /* The page for a write, within the file system's budget. */
 static uint8_t *page_for_write(struct memory_fs *fs, struct memory_node *node, uint64_t off, int *ret)
 {
-	uint8_t *page = pages_get(&node->pages, off, false);
+	bool hole = !pages_look(&node->pages, off);
+	uint8_t *page;
 
 	*ret = 0;
-	if (page)
-		return page;
-	if (fs->used_pages >= fs->options.max_bytes / PAGES_SIZE) {
+	if (hole && !has_room(fs, 1)) {
 		*ret = -ENOSPC;
 		return NULL;
 	}
-	page = pages_get(&node->pages, off, true);
-	if (page)
-		fs->used_pages++;
-	else
+	page = pages_make(&node->pages, off);
+	if (!page)
 		*ret = -ENOMEM;
+	else
+		fs->used_pages += hole;
 	return page;
 }
 
@@ -272,6 +278,19 @@ ssize_t memory_write(struct sm_fs_backend *be, const struct sm_fs_caller *who, u
 	return n;
 }
 
+/* As a disk's file system does, all of it or, where there is no room, nothing. */
+static int reserve_locked(struct memory_fs *fs, struct memory_node *node, uint64_t off, uint64_t end)
+{
+	uint64_t before = node->pages.present;
+	int r;
+
+	if (!has_room(fs, pages_count_holes(&node->pages, off, end)))
+		return -ENOSPC;
+	r = pages_reserve(&node->pages, off, end);
+	fs->used_pages += node->pages.present - before;
+	return r;
+}
+
 static int allocate_locked(struct memory_fs *fs, struct memory_node *node, int mode, uint64_t off, uint64_t len)
 {
 	uint64_t end = off + len, before = node->pages.present;
@@ -287,9 +306,8 @@ static int allocate_locked(struct memory_fs *fs, struct memory_node *node, int m
 		pages_punch(&node->pages, off, MIN(end, align_up((uint64_t)node->st.st_size, PAGES_SIZE)));
 		fs->used_pages -= before - node->pages.present;
 	}
-	for (uint64_t at = off & ~(uint64_t)(PAGES_SIZE - 1); !(mode & FALLOC_FL_PUNCH_HOLE) && r == 0 && at < end;
-	     at += PAGES_SIZE)
-		page_for_write(fs, node, at, &r);
+	if (!(mode & FALLOC_FL_PUNCH_HOLE))
+		r = reserve_locked(fs, node, off, end);
 	if (r == 0 && !(mode & FALLOC_FL_KEEP_SIZE))
 		node->st.st_size = MAX(node->st.st_size, (off_t)end);
 	memory_touch(node, false, true, true);

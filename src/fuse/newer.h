@@ -11,6 +11,7 @@
 #define NEWER_CREATE_SUPP_GROUP (1ULL << 34)	/* 7.38, but not in every copy of its header */
 #define NEWER_DIRECT_IO_ALLOW_MMAP (1ULL << 36) /* 7.39 */
 #define NEWER_PASSTHROUGH (1ULL << 37)		/* 7.40 */
+#define NEWER_OVER_IO_URING (1ULL << 41)	/* 7.42 */
 
 /* Opcodes */
 #define NEWER_OP_STATX 52u		/* 7.39 */
@@ -26,6 +27,28 @@ struct newer_backing_map {
 };
 #define NEWER_IOC_BACKING_OPEN _IOW(229, 1, struct newer_backing_map)
 #define NEWER_IOC_BACKING_CLOSE _IOW(229, 2, uint32_t)
+
+/* Requests by io_uring (7.42): memory that an entry is registered with, and what stands in the second half of its SQE.
+ */
+struct newer_uring_entry {
+	uint64_t flags, commit_id;
+	uint32_t payload_size, padding;
+	uint64_t reserved;
+};
+
+struct newer_uring_header {
+	uint8_t in_out[128];	/* fuse_in_header, and over it fuse_out_header */
+	uint8_t operation[128]; /* the first argument, if it has a fixed size */
+	struct newer_uring_entry entry;
+};
+
+struct newer_uring_command {
+	uint64_t flags, commit_id;
+	uint16_t qid;
+	uint8_t padding[6];
+};
+#define NEWER_URING_REGISTER 1u
+#define NEWER_URING_COMMIT_AND_FETCH 2u
 
 struct newer_statx_in {
 	uint32_t getattr_flags, reserved;

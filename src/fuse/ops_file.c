@@ -56,13 +56,23 @@ static void pass_through(struct fuse_session *s, uint64_t nodeid, uint64_t fh, s
 		out->open_flags = (out->open_flags & FOPEN_NOFLUSH) | NEWER_FOPEN_PASSTHROUGH;
 }
 
+/* Of a file whose data the kernel moves itself nothing is heard in between: it is taken for written to when it is
+ * opened for that, and when it is closed. */
+static void maybe_written(struct fuse_session *s, uint64_t nodeid, uint32_t flags)
+{
+	if (s->features & NEWER_PASSTHROUGH && (flags & O_ACCMODE) != O_RDONLY)
+		watch_written(s->watch, nodeid);
+}
+
 /* Enters what the backend opened into the table; on failure it is released again. */
-static int publish(struct fuse_request *rq, uint64_t nodeid, const struct sm_fs_open *o, struct fuse_open_out *out)
+static int publish(struct fuse_request *rq, uint64_t nodeid, uint32_t flags, const struct sm_fs_open *o,
+		   struct fuse_open_out *out)
 {
 	int r = handles_add(&rq->s->handles, nodeid, o->fh, false, &out->fh);
 
 	out->open_flags = fopen_flags(o->flags);
 	pass_through(rq->s, nodeid, o->fh, out);
+	maybe_written(rq->s, nodeid, flags);
 	if (r < 0)
 		session_release(rq->s, nodeid, o->fh, false, 0);
 	return r;
@@ -121,18 +131,19 @@ ssize_t op_open(struct fuse_request *rq)
 	if (r == 0 && in.flags & O_TRUNC)
 		watch_written(rq->s->watch, rq->h.nodeid);
 	if (r == 0)
-		r = publish(rq, rq->h.nodeid, &o, &out);
+		r = publish(rq, rq->h.nodeid, in.flags, &o, &out);
 	return r < 0 ? r : request_reply(rq, &out, sizeof(out));
 }
 
 /* The shared tail of create and tmpfile: an entry and an open handle in one reply. */
-static ssize_t reply_created(struct fuse_request *rq, const struct sm_fs_entry *e, const struct sm_fs_open *o)
+static ssize_t reply_created(struct fuse_request *rq, uint32_t flags, const struct sm_fs_entry *e,
+			     const struct sm_fs_open *o)
 {
 	struct {
 		struct fuse_entry_out entry;
 		struct fuse_open_out open;
 	} out = {0};
-	int r = publish(rq, e->nodeid, o, &out.open);
+	int r = publish(rq, e->nodeid, flags, o, &out.open);
 
 	entry_out_from(rq->s, e, &out.entry);
 	if (r == 0 && request_room(rq) >= sizeof(out))
@@ -173,7 +184,7 @@ ssize_t op_create(struct fuse_request *rq)
 	}
 	kill_suidgid(rq, e.nodeid, in.flags, in.open_flags);
 	watch_entry(rq->s->watch, &mark, name, &e);
-	return reply_created(rq, &e, &o);
+	return reply_created(rq, in.flags, &e, &o);
 }
 
 ssize_t op_tmpfile(struct fuse_request *rq)
@@ -190,7 +201,7 @@ ssize_t op_tmpfile(struct fuse_request *rq)
 	rq->who.umask = in.umask;
 	r = rq->s->ops->tmpfile(rq->s->be, &rq->who, rq->h.nodeid, in.mode & 07777, backend_flags(rq->s, in.flags), &e,
 				&o);
-	return r < 0 ? r : reply_created(rq, &e, &o);
+	return r < 0 ? r : reply_created(rq, in.flags, &e, &o);
 }
 
 /* The part [skip, skip + len) of the iovecs, in a new array; *ret_count entries. NULL on -ENOMEM or when there is less.
@@ -311,6 +322,8 @@ ssize_t op_release(struct fuse_request *rq)
 	if (!request_arg(rq, &in, sizeof(in)))
 		return -EPROTO;
 	r = handles_remove(&rq->s->handles, in.fh, rq->h.nodeid, false, &fh);
+	if (r == 0)
+		maybe_written(rq->s, rq->h.nodeid, in.flags);
 	if (r == 0)
 		session_release(rq->s, rq->h.nodeid, fh, in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK, in.lock_owner);
 	return r;

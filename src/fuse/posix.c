@@ -24,13 +24,17 @@
 int posix_enter(struct posix_fs *fs, struct posix_node *parent, const char *name, int fd, const struct posix_seen *seen,
 		const struct posix_kept *kept, struct sm_fs_entry *ret)
 {
-	*ret = (struct sm_fs_entry){
-		.entry_valid_ns = fs->options.valid_ns, .attr_valid_ns = fs->options.valid_ns, .attr = seen->st};
+	*ret = (struct sm_fs_entry){.generation = fs->generation,
+				    .entry_valid_ns = fs->options.valid_ns,
+				    .attr_valid_ns = fs->options.valid_ns,
+				    .attr = seen->st};
 	if (S_ISLNK(seen->st.st_mode) && fs->options.symlinks == FUSE_POSIX_DENY) {
 		fd_close(fd);
 		return -EACCES;
 	}
 	ret->submount = parent && seen->st.st_dev != parent->dev && S_ISDIR(seen->st.st_mode);
+	if (ret->submount) /* the kernel's inode for where another file system begins has none */
+		ret->generation = 0;
 	if (kept || !posix_keeps(fs))
 		posix_apply_kept(fs, kept, &ret->attr);
 	return posix_node_enter(fs, parent, name, fd, seen, kept, &ret->nodeid);

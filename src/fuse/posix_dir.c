@@ -1,23 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Open directories of the posix backend. Offsets are the host file system's own cookies, so a listing can go on
- * anywhere. */
+ * anywhere; where those do not last, numbers in a listing that was taken at once. */
 #include <dirent.h>
 #include <errno.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fileio.h"
 #include "base/util.h"
+#include "fuse/posix_listing.h"
 #include "fuse/posix_node.h"
 
 struct open_dir {
 	pthread_mutex_t lock; /* the peer may read one handle from two threads */
 	DIR *dir;
-	off_t at; /* where dir stands */
+	off_t at;		   /* the offset that was come to */
+	const struct dirent *kept; /* the entry behind it: read, but the last answer had no room for it */
+	bool at_once, listed;	   /* it is to be taken at once (posix_listing.h); and was */
+	struct listing all;
 };
 
 static struct open_dir *open_dir_of(uint64_t fh)
@@ -59,6 +62,7 @@ int posix_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint
 	}
 	if (r == 0) {
 		pthread_mutex_init(&od->lock, NULL);
+		od->at_once = listing_needed(fd);
 		*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)od, .flags = cache_flags(fs, id, fd)};
 		r = posix_node_opened(fs, id, NULL); /* it is pinned, and so there */
 	} else {
@@ -73,6 +77,7 @@ void posix_releasedir(struct sm_fs_backend *be, uint64_t id, uint64_t fh)
 	struct posix_fs *fs = posix_fs_of(be);
 	struct open_dir *od = open_dir_of(fh);
 
+	listing_drop(fs, &od->all);
 	closedir(od->dir);
 	pthread_mutex_destroy(&od->lock);
 	free(od);
@@ -114,29 +119,49 @@ static bool list_one(struct posix_fs *fs, const struct sm_fs_caller *who, struct
 	return added;
 }
 
+static void go_to(struct posix_fs *fs, struct open_dir *od, off_t off)
+{
+	od->kept = NULL;
+	od->at = off;
+	if (od->at_once && (off == 0 || !od->listed))
+		od->listed = listing_take(fs, &od->all, od->dir) == 0;
+	if (!od->listed)
+		seekdir(od->dir, (long)off);
+}
+
+static const struct dirent *next_entry(struct open_dir *od)
+{
+	const struct dirent *de = od->kept;
+
+	errno = 0;
+	if (!de)
+		de = od->listed ? listing_after(&od->all, od->at) : readdir(od->dir);
+	od->kept = NULL;
+	return de;
+}
+
 int posix_readdir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t id, uint64_t fh, uint64_t off,
 		  bool plus, sm_fs_add_dirent add, void *arg)
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct open_dir *od = open_dir_of(fh);
 	struct posix_node *node;
-	struct dirent *de;
 	int path_fd = posix_fd_get(fs, id, &node), r = 0;
 
 	if (path_fd < 0)
 		return path_fd;
 	pthread_mutex_lock(&od->lock);
 	if (od->at != (off_t)off || off == 0) /* 0 also rewinds: names made since are to be seen */
-		seekdir(od->dir, (long)off);
+		go_to(fs, od, (off_t)off);
 	for (;;) {
-		errno = 0;
-		de = readdir(od->dir);
+		const struct dirent *de = next_entry(od);
+
 		if (!de) {
 			r = -errno;
 			break;
 		}
 		if (!list_one(fs, who, node, path_fd, de, plus, add, arg)) {
-			od->at = -1; /* dir stands behind an entry that was not taken */
+			od->kept = de; /* readdir leaves it where it is until it is called again */
 			break;
 		}
 		od->at = de->d_off;
@@ -146,34 +171,18 @@ int posix_readdir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint
 	return r;
 }
 
-/* File systems whose contents others change without an event here. */
-static bool raises_events(int fd)
-{
-	static const uint32_t remote[] = {NFS_SUPER_MAGIC,  SMB_SUPER_MAGIC,  SMB2_SUPER_MAGIC,
-					  CIFS_SUPER_MAGIC, V9FS_MAGIC,	      FUSE_SUPER_MAGIC,
-					  AFS_SUPER_MAGIC,  CEPH_SUPER_MAGIC, CODA_SUPER_MAGIC};
-	struct statfs st;
-
-	if (fstatfs(fd, &st) < 0)
-		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(remote); i++)
-		if ((uint32_t)st.f_type == remote[i])
-			return false;
-	return true;
-}
-
 int posix_watch(struct sm_fs_backend *be, uint64_t id, int inotify_fd, uint32_t mask)
 {
 	struct posix_fs *fs = posix_fs_of(be);
 	struct posix_node *node;
-	int wd = -EOPNOTSUPP, fd;
+	int wd = -EREMOTE, fd;
 
 	if (fs->options.symlinks == FUSE_POSIX_FOLLOW) /* where a link leads is decided in many directories */
 		return -EOPNOTSUPP;
 	fd = posix_fd_get(fs, id, &node);
 	if (fd < 0)
 		return fd;
-	if (raises_events(fd)) {
+	if (fd_raises_events(fd)) {
 		wd = inotify_add_watch(inotify_fd, posix_proc_path(fd).path, mask);
 		if (wd < 0)
 			wd = -errno;

@@ -134,9 +134,9 @@ static int open_by_handle(struct posix_fs *fs, const struct posix_handle *handle
 struct clue {
 	struct posix_node *parent; /* pinned, NULL: none */
 	char name[NAME_MAX + 1];
-	bool has_handle;
-	struct posix_handle handle;
-	int open_fd; /* of the file behind an open handle; negative: none */
+	bool has_handle, strict;
+	struct posix_handle handle, was; /* was: what it has to have (strict) */
+	int open_fd;			 /* of the file behind an open handle; negative: none */
 };
 
 static void clue_init_locked(struct posix_fs *fs, const struct posix_node *node, struct clue *c)
@@ -146,22 +146,36 @@ static void clue_init_locked(struct posix_fs *fs, const struct posix_node *node,
 		c->parent->pins++;
 		snprintf(c->name, sizeof(c->name), "%s", node->name);
 	}
-	c->has_handle = node->handle != NULL;
+	c->strict = node->restored && !node->birth;
+	c->has_handle = node->handle && !node->restored;
+	c->was.size = 0;
 	if (c->has_handle)
 		c->handle = *node->handle;
+	else if (node->handle)
+		c->was = *node->handle;
 	c->open_fd = node->files ? posix_reopen(fs, node->files->fd, O_PATH) : -1;
 }
 
 static int get_at_depth(struct posix_fs *fs, uint64_t id, int depth, struct posix_node **ret_node);
 
+/* Of a node from a snapshot, where no time of birth tells: nobody has held the number since. */
+static bool has_handle(const struct clue *c, int fd)
+{
+	struct posix_handle *now = c->was.size ? posix_handle_read(fd) : NULL;
+	bool same = now && posix_handle_same(now, &c->was);
+
+	free(now);
+	return same;
+}
+
 /* A descriptor that is the node's file for certain, or -ESTALE. */
-static int check_file(const struct posix_node *node, int fd)
+static int check_file(const struct posix_node *node, const struct clue *c, int fd)
 {
 	struct posix_seen seen;
 
 	if (fd < 0)
 		return -ESTALE;
-	if (posix_see(fd, "", &seen) == 0 && posix_is_file(node, &seen))
+	if (posix_see(fd, "", &seen) == 0 && posix_is_file(node, &seen) && (!c->strict || has_handle(c, fd)))
 		return fd;
 	close(fd);
 	return -ESTALE;
@@ -174,7 +188,7 @@ static int open_by_clue(struct posix_fs *fs, const struct posix_node *node, stru
 
 	if (c->open_fd >= 0)
 		return TAKE_FD(c->open_fd);
-	fd = c->has_handle ? check_file(node, open_by_handle(fs, &c->handle)) : -ESTALE;
+	fd = c->has_handle ? check_file(node, c, open_by_handle(fs, &c->handle)) : -ESTALE;
 	/* A number alone may be another file's by now; where there are handles they alone are believed. */
 	if (fd >= 0 || !c->parent || depth >= MAX_DEPTH ||
 	    (c->has_handle && !node->birth && __atomic_load_n(&fs->by_handle, __ATOMIC_RELAXED)))
@@ -182,7 +196,7 @@ static int open_by_clue(struct posix_fs *fs, const struct posix_node *node, stru
 	parent_fd = get_at_depth(fs, c->parent->id, depth + 1, &parent);
 	if (parent_fd < 0)
 		return parent_fd;
-	fd = check_file(node, openat(parent_fd, c->name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	fd = check_file(node, c, openat(parent_fd, c->name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
 	posix_fd_put(fs, parent);
 	return fd;
 }

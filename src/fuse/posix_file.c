@@ -68,6 +68,13 @@ static void close_direct(struct posix_fs *fs, int fd)
 	posix_open_uncount(fs);
 }
 
+static uint8_t access_of(uint32_t flags)
+{
+	return (uint8_t)((flags & O_ACCMODE) == O_WRONLY ? 0
+			 : (flags & O_ACCMODE) == O_RDWR ? PROT_READ | PROT_WRITE
+							 : PROT_READ);
+}
+
 int posix_open_done(struct posix_fs *fs, uint64_t id, int fd, uint32_t flags, const struct stat *st,
 		    struct sm_fs_open *ret)
 {
@@ -76,7 +83,11 @@ int posix_open_done(struct posix_fs *fs, uint64_t id, int fd, uint32_t flags, co
 
 	if (!file)
 		return -ENOMEM;
-	*file = (struct posix_file){.fd = fd, .direct_fd = open_direct(fs, fd, flags), .append = flags & O_APPEND};
+	*file = (struct posix_file){.fd = fd,
+				    .direct_fd = open_direct(fs, fd, flags),
+				    .flags = flags,
+				    .append = flags & O_APPEND,
+				    .access = access_of(flags)};
 	*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)file, .flags = SM_FS_OPEN_NOFLUSH};
 	/* Close-to-open: what the peer cached may stay if the contents are those that it was shown last. */
 	if (posix_node_shown(fs, id, st))
@@ -309,14 +320,8 @@ static int map_by_node(struct posix_fs *fs, uint64_t id, uint64_t off, uint64_t 
 static int map_by_handle(struct posix_fs *fs, const struct posix_file *file, uint64_t off, uint64_t len, int prot,
 			 struct sm_fs_map *ret)
 {
-	int flags = fcntl(file->fd, F_GETFL), allowed = PROT_READ;
+	int allowed = fs->options.read_only ? file->access & ~PROT_WRITE : file->access;
 
-	if (flags < 0)
-		return -errno;
-	if ((flags & O_ACCMODE) == O_WRONLY)
-		allowed = 0;
-	else if (!fs->options.read_only && (flags & O_ACCMODE) == O_RDWR)
-		allowed |= PROT_WRITE;
 	if (prot & ~allowed)
 		return -EACCES;
 	*ret = (struct sm_fs_map){.fd = file->fd, .offset = off, .length = len, .protection = allowed};

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -90,6 +91,11 @@ static int new_on(struct posix_fs *fs, int fd)
 	fs->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	fs->be.ops = &posix_ops;
 	fs->mount_fd = -1;
+	if (getrandom(&fs->generation, sizeof(fs->generation), 0) != sizeof(fs->generation)) {
+		close(fd);
+		return -EIO;
+	}
+	fs->generation &= UINT32_MAX; /* the kernel keeps as much of it */
 	fs->uid = geteuid();
 	fs->gid = getegid();
 	fs->capabilities = 1;
@@ -167,18 +173,47 @@ void fuse_posix_get_stats(struct sm_fs_backend *be, struct fuse_posix_stats *ret
 }
 
 const int fuse_posix_syscalls[] = {
-	SYS_statx,	 SYS_syncfs,	 SYS_openat,
-	SYS_close,	 SYS_newfstatat, SYS_fstat,
-	SYS_readlinkat,	 SYS_symlinkat,	 SYS_mkdirat,
-	SYS_mknodat,	 SYS_unlinkat,	 SYS_linkat,
-	SYS_renameat2,	 SYS_renameat,	 SYS_chmod,
-	SYS_fchmod,	 SYS_fchownat,	 SYS_utimensat,
-	SYS_ftruncate,	 SYS_fstatfs,	 SYS_fgetxattr,
-	SYS_getxattr,	 SYS_setxattr,	 SYS_listxattr,
-	SYS_removexattr, SYS_preadv,	 SYS_pwritev,
-	SYS_pwritev2,	 SYS_fsync,	 SYS_fdatasync,
-	SYS_fallocate,	 SYS_lseek,	 SYS_copy_file_range,
-	SYS_getdents64,	 SYS_futex,	 SYS_mmap,
-	SYS_munmap,	 SYS_mremap,	 SYS_brk,
-	SYS_madvise,	 SYS_openat2,	 -1,
+	SYS_statx,
+	SYS_syncfs,
+	SYS_openat,
+	SYS_close,
+	SYS_newfstatat,
+	SYS_fstat,
+	SYS_readlinkat,
+	SYS_symlinkat,
+	SYS_mkdirat,
+	SYS_mknodat,
+	SYS_unlinkat,
+	SYS_linkat,
+	SYS_renameat2,
+	SYS_renameat,
+	SYS_chmod,
+	SYS_fchmod,
+	SYS_fchownat,
+	SYS_utimensat,
+	SYS_ftruncate,
+	SYS_fstatfs,
+	SYS_fgetxattr,
+	SYS_getxattr,
+	SYS_setxattr,
+	SYS_listxattr,
+	SYS_removexattr,
+	SYS_preadv,
+	SYS_pwritev,
+	SYS_pwritev2,
+	SYS_fsync,
+	SYS_fdatasync,
+	SYS_fallocate,
+	SYS_lseek,
+	SYS_copy_file_range,
+	SYS_getdents64,
+	SYS_futex,
+	SYS_mmap,
+	SYS_munmap,
+	SYS_mremap,
+	SYS_brk,
+	SYS_madvise,
+	SYS_openat2,
+	SYS_name_to_handle_at,
+	-1,
 };

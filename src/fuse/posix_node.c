@@ -108,6 +108,11 @@ static void unkey_locked(struct posix_fs *fs, struct posix_node *node)
 	node->key_next = NULL;
 }
 
+bool posix_handle_same(const struct posix_handle *a, const struct posix_handle *b)
+{
+	return a->size == b->size && a->type == b->type && memcmp(a->bytes, b->bytes, a->size) == 0;
+}
+
 /* What the peer holds for one directory is one to it, with one place in its tree; so one that has several, by links, is
  * as many nodes. */
 static uint64_t view_of(const struct posix_seen *seen, const struct posix_node *parent)
@@ -126,10 +131,11 @@ static struct posix_node *find_key_locked(struct posix_fs *fs, const struct posi
 	while (node && !(posix_is_file(node, seen) && node->view == view))
 		node = node->key_next;
 	/* An inode that is held cannot be used again; a time of birth tells. Else the handles must agree. */
-	if (!node || node->fd >= 0 || node->birth || !handle)
+	if (!node || node->fd >= 0 || node->birth || (!handle && !node->restored))
 		return node;
-	if (node->handle && node->handle->size == handle->size && node->handle->type == handle->type &&
-	    memcmp(node->handle->bytes, handle->bytes, handle->size) == 0)
+	if (!handle)
+		return NULL;
+	if (node->handle && posix_handle_same(node->handle, handle))
 		return node;
 	unkey_locked(fs, node); /* it keeps its id, and is stale */
 	return NULL;
@@ -235,7 +241,7 @@ int posix_node_enter(struct posix_fs *fs, struct posix_node *parent, const char 
 	struct posix_node *node;
 	int r = -ENOMEM;
 
-	if (!seen->birth && fd >= 0 && fs->by_handle)
+	if (!seen->birth && fd >= 0)
 		handle = posix_handle_read(fd);
 	pthread_mutex_lock(&fs->lock);
 	node = find_key_locked(fs, seen, view, handle);
@@ -360,6 +366,47 @@ void posix_node_closed(struct posix_fs *fs, uint64_t id, struct posix_file *file
 		posix_drop_locked(fs, node);
 	}
 	pthread_mutex_unlock(&fs->lock);
+}
+
+/* ------------------------------------------------------------------------------------- nodes of a snapshot */
+
+int posix_node_restore_locked(struct posix_fs *fs, const struct posix_node *like, const char *name, size_t name_len,
+			      const struct posix_handle *handle)
+{
+	struct posix_node *node;
+
+	if (posix_find_locked(fs, like->id))
+		return -EPROTO;
+	node = malloc(sizeof(*node));
+	if (!node)
+		return -ENOMEM;
+	*node = *like;
+	node->name = name_len ? strndup(name, name_len) : NULL;
+	node->handle = handle ? malloc(sizeof(*handle)) : NULL;
+	if ((name_len && !node->name) || (handle && !node->handle)) {
+		free(node->name);
+		free(node->handle);
+		free(node);
+		return -ENOMEM;
+	}
+	if (handle)
+		*node->handle = *handle;
+	grow_locked(fs);
+	link_locked(fs, node);
+	fs->num_nodes++;
+	fs->most_nodes = MAX(fs->most_nodes, fs->num_nodes);
+	return 0;
+}
+
+int posix_node_join_locked(struct posix_fs *fs, uint64_t id, uint64_t parent_id)
+{
+	struct posix_node *node = posix_find_locked(fs, id), *parent = posix_find_locked(fs, parent_id);
+
+	if (!parent || !S_ISDIR(parent->type) || is_beneath(parent, node))
+		return -EPROTO;
+	node->parent = parent;
+	parent->children++;
+	return 0;
 }
 
 /* -------------------------------------------------------------------------------- what the peer has been shown */

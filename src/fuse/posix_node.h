@@ -56,8 +56,10 @@ struct posix_handle {
 struct posix_file {
 	struct posix_file *next; /* the node's others */
 	int fd;
-	int direct_fd; /* the same with O_DIRECT; -1: none */
+	int direct_fd;	/* the same with O_DIRECT; -1: none */
+	uint32_t flags; /* as the peer gave them */
 	bool append;
+	uint8_t access;	  /* PROT_READ, PROT_WRITE: as it is open */
 	uint32_t without; /* atomic: what posix_fs.capabilities was when it was seen to have none */
 };
 
@@ -74,6 +76,8 @@ struct posix_node {
 	int64_t birth;
 	uint64_t view; /* a directory reached through a link, or beneath such a one, is a node of its own; else 0 */
 	bool refused;  /* see struct posix_seen */
+	bool restored; /* from a snapshot: by number alone it is nothing; `handle` is for comparison, not to be opened
+			*/
 	struct posix_node *parent; /* counted in its children; NULL for the root */
 	char *name;		   /* under the parent, as last seen */
 	/* the rest is there when it was needed */
@@ -105,14 +109,18 @@ struct posix_fs {
 	uint32_t capabilities; /* atomic: counts, from 1, how often the peer gave some to a file */
 	uid_t uid;
 	gid_t gid;
-	bool by_handle;	 /* open_by_handle_at works on the root's file system; atomic: may turn out to be refused */
-	bool fine_times; /* the host's kernel never gives two changes that were looked at between them one time */
-	uint64_t plain;	 /* 1 + number of a device without user attributes, 0: none met; atomic */
-	int mount_fd;	 /* for open_by_handle_at */
-	int proc_fd;	 /* /proc, -1: none */
+	uint64_t
+		generation; /* of its node ids: no other backend has it, unless that goes on from this one's snapshot */
+	bool same_root;	    /* its root is the one that it was in the snapshot that it goes on from */
+	bool by_handle;	    /* open_by_handle_at works on the root's file system; atomic: may turn out to be refused */
+	bool fine_times;    /* the host's kernel never gives two changes that were looked at between them one time */
+	uint64_t plain;	    /* 1 + number of a device without user attributes, 0: none met; atomic */
+	int mount_fd;	    /* for open_by_handle_at */
+	int proc_fd;	    /* /proc, -1: none */
 	pthread_mutex_t lock;
 	struct posix_node *root, **by_id, **by_key, *lru_first, *lru_last;
 	uint64_t num_buckets, num_nodes, most_nodes, next_id, num_fds, num_open, reopened;
+	uint64_t listed; /* bytes of listings (posix_listing.h); atomic */
 };
 
 static inline struct posix_fs *posix_fs_of(struct sm_fs_backend *be)

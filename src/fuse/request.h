@@ -13,16 +13,22 @@
 #include "fuse/session.h"
 #include "fuse/watch.h"
 
+enum session_state { STATE_NEW, STATE_INIT, STATE_READY, STATE_ENDED };
+
+#define SESSION_MINOR 45u
+#define SESSION_LEAST_MINOR 31u
+
 struct fuse_session {
 	struct sm_fs_backend *be;
 	const struct sm_fs_ops *ops; /* own_ops */
 	struct sm_fs_ops own_ops;    /* the backend's, as far as its header knew them */
 	struct fuse_session_options options;
 	struct fuse_handles handles;
-	struct watch *watch;	 /* NULL: none */
-	struct backing *backing; /* NULL: data always comes through here */
-	struct dax *dax;	 /* NULL: no window */
-	uint64_t features;	 /* agreed INIT flags; written by INIT alone */
+	struct watch *watch;	      /* NULL: none */
+	struct backing *backing;      /* NULL: data always comes through here */
+	struct dax *dax;	      /* NULL: no window */
+	struct fuse_audit_port audit; /* note NULL: nobody is told */
+	uint64_t features;	      /* agreed INIT flags; written by INIT alone */
 	uint32_t minor;
 	int state;			 /* enum session_state, atomic */
 	struct fuse_session_stats stats; /* atomic members */
@@ -32,6 +38,7 @@ struct fuse_request {
 	struct fuse_session *s;
 	struct fuse_in_header h;
 	struct sm_fs_caller who;
+	bool herald;	    /* it was the herald's (herald.c): nothing has been done */
 	bool long_name;	    /* request_name has found one of more than 255 bytes */
 	struct cursor args; /* what follows the header; for WRITE only its fixed part */
 	const struct iovec *in, *out;
@@ -61,6 +68,8 @@ ssize_t request_put(struct fuse_request *rq, size_t offset, const void *p, size_
 /* Room for payload, in bytes. */
 size_t request_room(const struct fuse_request *rq);
 
+/* What is taken of the features that a peer offers. */
+uint64_t session_wanted_features(const struct fuse_session *s);
 /* An open file of the backend's is given up. */
 void session_release(struct fuse_session *s, uint64_t nodeid, uint64_t fh, bool flock_release, uint64_t owner);
 
@@ -77,6 +86,9 @@ ssize_t reply_entry(struct fuse_request *rq, const struct watch_mark *mark, cons
 
 /* herald.c: true if the request is the herald's; then *ret is its answer, and nothing else may be done with it. */
 bool herald_serves(struct fuse_request *rq, bool changes, ssize_t *ret);
+
+/* audit.c: tells of a request that was served. args: what follows its header; r: what its handler returned. */
+void audit_served(struct fuse_request *rq, struct cursor args, ssize_t r);
 
 /* ops_node.c */
 ssize_t op_lookup(struct fuse_request *rq);

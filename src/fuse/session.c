@@ -15,10 +15,9 @@
 #include "base/util.h"
 #include "fuse/request.h"
 
-enum session_state { STATE_NEW, STATE_INIT, STATE_READY, STATE_ENDED };
-
-#define OUR_MINOR 45u	/* protocol 7.45: what later minors added is negotiated by flags, or refused by opcode */
-#define LEAST_MINOR 31u /* older kernels have other struct sizes */
+#define OUR_MINOR                                                                                                      \
+	SESSION_MINOR /* protocol 7.45: what later minors added is negotiated by flags, or refused by opcode */
+#define LEAST_MINOR SESSION_LEAST_MINOR /* older kernels have other struct sizes */
 #define MAX_GATHER                                                                                                     \
 	139264u /* header + setxattr arguments + a 64 KiB value + a 64 KiB name list: nothing but WRITE is longer */
 #define MAX_FORGETS (FUSE_SESSION_MAX_WRITE + 65536u)
@@ -47,6 +46,8 @@ int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_op
 		s->options.max_write = FUSE_SESSION_MAX_WRITE;
 	if (!s->options.max_handles)
 		s->options.max_handles = FUSE_SESSION_MAX_HANDLES;
+	if (s->options.audit)
+		s->audit = *s->options.audit;
 	r = handles_init(&s->handles, s->options.max_handles);
 	/* Without inotify (out of instances, say) answers are valid for as long as the backend says: slower, not wrong.
 	 */
@@ -108,6 +109,11 @@ struct watch *fuse_session_watch(struct fuse_session *s)
 	return s->watch;
 }
 
+bool fuse_session_over_uring(const struct fuse_session *s)
+{
+	return s->features & NEWER_OVER_IO_URING;
+}
+
 bool fuse_session_ended(struct fuse_session *s)
 {
 	return __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == STATE_ENDED;
@@ -121,7 +127,7 @@ void fuse_session_get_stats(struct fuse_session *s, struct fuse_session_stats *r
 		.bytes_read = __atomic_load_n(&s->stats.bytes_read, __ATOMIC_RELAXED),
 		.bytes_written = __atomic_load_n(&s->stats.bytes_written, __ATOMIC_RELAXED),
 		.malformed = __atomic_load_n(&s->stats.malformed, __ATOMIC_RELAXED),
-		.handles_open = __atomic_load_n(&s->handles.used, __ATOMIC_RELAXED),
+		.handles_open = handles_used(&s->handles),
 	};
 }
 
@@ -266,7 +272,7 @@ void entry_out_from(struct fuse_session *s, const struct sm_fs_entry *e, struct 
  * host's ACLs act there and are not spoken of; WRITEBACK_CACHE unless asked for, with which the peer believes its own
  * size and times for good.
  */
-static uint64_t wanted_features(const struct fuse_session *s)
+uint64_t session_wanted_features(const struct fuse_session *s)
 {
 	uint64_t want = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_PARALLEL_DIROPS |
 			FUSE_AUTO_INVAL_DATA |			      /* drop cached pages when mtime or size changed */
@@ -283,6 +289,8 @@ static uint64_t wanted_features(const struct fuse_session *s)
 		want |= FUSE_WRITEBACK_CACHE;
 	else if (s->backing)
 		want |= NEWER_PASSTHROUGH;
+	if (s->options.over_uring)
+		want |= NEWER_OVER_IO_URING;
 	return want;
 }
 
@@ -303,7 +311,7 @@ static ssize_t op_init(struct fuse_request *rq)
 	if (in.major < FUSE_KERNEL_VERSION || in.minor < LEAST_MINOR)
 		return -EPROTO;
 	offered = in.flags | (in.flags & FUSE_INIT_EXT ? (uint64_t)in.flags2 << 32 : 0);
-	s->features = offered & wanted_features(s);
+	s->features = offered & session_wanted_features(s);
 	s->minor = MIN(in.minor, OUR_MINOR);
 	out.minor = OUR_MINOR;
 	out.max_readahead = in.max_readahead;
@@ -439,7 +447,8 @@ static ssize_t dispatch(struct fuse_request *rq)
 	if (rq->h.opcode >= ARRAY_SIZE(operations) || !operations[rq->h.opcode].handler)
 		return -ENOSYS;
 	op = &operations[rq->h.opcode];
-	if (herald_serves(rq, op->changes, &r))
+	rq->herald = herald_serves(rq, op->changes, &r);
+	if (rq->herald)
 		return r;
 	if (op->changes && rq->s->options.read_only)
 		return -EROFS;
@@ -469,6 +478,8 @@ static ssize_t serve_gathered(struct fuse_request *rq, const uint8_t *bytes, siz
 
 	rq->args = cursor_of(bytes + sizeof(rq->h), len - sizeof(rq->h));
 	r = dispatch(rq);
+	if (rq->s->audit.note)
+		audit_served(rq, cursor_of(bytes + sizeof(rq->h), len - sizeof(rq->h)), r);
 	dax_settle(rq->s);
 	while (rq->num_pinned)
 		handles_put(&rq->s->handles, rq->pinned[--rq->num_pinned]);

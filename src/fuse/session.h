@@ -15,6 +15,7 @@
 #define FUSE_SESSION_H
 
 #include "base/error.h"
+#include "fuse/audit.h"
 #include "fuse/backing.h"
 #include "fuse/dax.h"
 #include "supermachine.h"
@@ -36,6 +37,9 @@ struct fuse_session_options {
 	const struct fuse_backing_port *backing;
 	/* A window that the peer maps files through (dax.h); NULL: none. Copied. */
 	const struct fuse_dax_port *dax;
+	/* Is told what the peer does to files; NULL: nobody is. Copied. */
+	const struct fuse_audit_port *audit;
+	bool over_uring; /* agree to requests by io_uring (dev_uring.h) if the peer offers it */
 };
 
 /* What there is to measure. Monotonic counters. */
@@ -63,6 +67,8 @@ ssize_t fuse_session_serve(struct fuse_session *s, const struct iovec *in, int n
 struct watch;
 struct watch *fuse_session_watch(struct fuse_session *s);
 
+/* True if INIT agreed to requests by io_uring. */
+bool fuse_session_over_uring(const struct fuse_session *s);
 /* True after DESTROY, until the next INIT. */
 bool fuse_session_ended(struct fuse_session *s);
 void fuse_session_get_stats(struct fuse_session *s, struct fuse_session_stats *ret);

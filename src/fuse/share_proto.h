@@ -3,11 +3,17 @@
  * What a daemon backend (daemon.h) and the server of a shared tree (share_server.h) say to each other. Internal to the
  * room.
  *
- * The client connects to a unix stream socket and says hello (struct sizes below); the answer brings, for each lane, a
- * socket of packets and the lane's memory (a sealed memory file of SHARE_BULK bytes). A lane carries one request at a
- * time: a packet there, a packet back. What is bulky (data, listings, values of attributes) lies in the lane's memory,
+ * The client connects to a unix stream socket and says hello (struct sizes below), which brings each lane's memory (a
+ * memory file of SHARE_BULK bytes, sealed against shrinking: the client's, so that one that is confined needs no more
+ * to greet another server); the answer brings a socket of packets for each lane. A lane carries one request at a time:
+ * a packet there, a packet back. What is bulky (data, listings, values of attributes) lies in the lane's memory,
  * from its beginning; a file that the backend gives a descriptor of comes as that, and the client moves its data
  * itself. The stream stays open: whichever side closes it ends everything.
+ *
+ * Inline: where no descriptor comes through, since others carry the stream from one kernel to another, the server finds
+ * none with the hello and says so in its welcome. The lanes' packets then go through the stream, each with its bulk
+ * behind it, both ways: u32 lane, u32 bytes of the packet, u32 bytes of bulk, the packet, the bulk. Files have no
+ * descriptors then, and what needs one (SHARE_WATCH, SHARE_MAP) is not there.
  *
  * Both sides take the other for hostile: packets are read through cursors, lengths are checked, and what lies in the
  * shared memory is copied before it is looked at, once. Numbers are little-endian.
@@ -25,13 +31,15 @@
 #include "supermachine.h"
 
 #define SHARE_MAGIC 0x48534d53u /* "SMSH" */
-#define SHARE_VERSION 1u
-#define SHARE_MAX_LANES 8u /* two descriptors each, 16 a message */
+#define SHARE_VERSION 2u
+#define SHARE_MAX_LANES 8u
 #define SHARE_BULK (1u << 20)
 #define SHARE_PACKET (8u << 10)	  /* the longest: a link's target and a name */
 #define SHARE_LISTING (32u << 10) /* of one listing's part */
-#define SHARE_HELLO 16		  /* u32 magic, version, lanes wanted, 0 */
-#define SHARE_WELCOME 24	  /* u32 magic, version, lanes given, 0; u64 operations that there are */
+#define SHARE_HELLO 16		  /* u32 magic, version, lanes wanted, SHARE_INLINE if that will do */
+#define SHARE_WELCOME 24 /* u32 magic, version, lanes given, 0 or SHARE_INLINE; u64 operations that there are */
+#define SHARE_INLINE 1u
+#define SHARE_HEAD 12 /* of a frame in the stream */
 
 enum share_op {
 	SHARE_LOOKUP = 1,

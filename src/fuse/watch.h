@@ -9,6 +9,10 @@
  * watches left, a file system that raises no events, more names than are recorded, files with several names, which
  * others may change through a name that nobody watches) keeps the short validity that the backend gave.
  *
+ * A watch that another process keeps (watch_remote) is not there at once. Meanwhile attributes hold for a moment only.
+ * Names that are there or are not hold for long (else the peer's watchers could not be told that they went), and are
+ * taken back unless the directory had been quiet since before they were looked up.
+ *
  * What is not seen: writes of the host through a shared mapping until the file is closed or its times change.
  *
  * Thread rules: the hooks may be called from many threads; watch_step from one. No callback is made with a lock held.
@@ -70,8 +74,42 @@ int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stal
 /* From now on findings have a path. Prefixes of a mux's children are their numbers, from 0. */
 void watch_paths(struct watch *w);
 void watch_get_stats(struct watch *w, struct watch_stats *ret);
+/*
+ * What the peer may have cached, in a snapshot of it. In the session that goes on from there nothing of it was watched
+ * meanwhile: watch_compare watches it again and tells of all that is not as it was; before that, nothing else may be
+ * believed. watch_load: 0, -EPROTO, -ENOTSUP, -ENOMEM; w NULL: skips nothing and is -ENOTSUP.
+ */
+void watch_save(struct watch *w, struct buf *out);
+int watch_load(struct watch *w, struct cursor *in) MUST_CHECK;
+void watch_compare(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg);
 /* Forgets all: the session begins anew. */
 void watch_reset(struct watch *w);
+
+/*
+ * Directories whose events this kernel does not have (the backend's watch says -EREMOTE), as in a machine whose files
+ * are its host's: another process watches them, and is asked through this. The functions are called with the watch's
+ * lock held, from any thread, and must not block.
+ */
+#define WATCH_REMOTE_FIRST (1 << 30) /* numbers of such watches, which inotify does not reach */
+struct watch_remote {
+	/* path: as in watch_stale; ino: what has to be found there. False: it cannot be asked. */
+	bool (*add)(void *arg, int wd, const char *path, uint64_t ino);
+	void (*remove)(void *arg, int wd);
+	void (*reset)(void *arg); /* all of them */
+	void *arg;
+};
+/* It is there: directories that could not be watched until now will be asked for. Once. */
+void watch_remote_begin(struct watch *w, const struct watch_remote *remote);
+/* The answer to an add. When that is given, what is looked at here is as new as the watch. quiet_ns: for how long no
+ * name had come or gone in the directory when the watch began. As watch_step, and from its thread. */
+void watch_remote_added(struct watch *w, int wd, bool added, uint64_t quiet_ns,
+			void (*stale)(void *arg, const struct watch_stale *), void *arg);
+/* Events, laid out as inotify's. All that happens before one is what a look at the files finds from here on. As
+ * watch_step, and from its thread. */
+void watch_remote_events(struct watch *w, const char *buf, size_t len,
+			 void (*stale)(void *arg, const struct watch_stale *), void *arg);
+/* It is gone: what it watched is as if it had changed. */
+void watch_remote_end(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg);
 
 /*
  * The hooks; each takes w NULL for a session without a watch. A mark is taken before the backend is asked: what an
@@ -81,6 +119,7 @@ struct watch_mark {
 	uint64_t nodeid;
 	uint64_t at; /* events seen by then */
 	bool watched;
+	bool making;	 /* the peer's own doing */
 	bool attr_known; /* of making: the peer believed the directory's attributes before */
 };
 

@@ -97,6 +97,17 @@ struct image_store *image_store_close(struct image_store *store);
 int image_load(struct image_store *store, const char *source, const struct image_load_options *options,
 	       struct image_info *ret, struct sm_error *err) MUST_CHECK;
 
+/* How a registry is spoken to; zero: the defaults of oci.h. */
+struct image_registry {
+	const char *auth_file; /* credentials of `login`; NULL: none */
+	unsigned stall_ms, retry_ms;
+};
+/* The image that a reference means in its registry, under that name: "name:tag", or "name@digest" if it has a digest.
+ * options: all but name. Costs one request if the store has the image; else what the store lacks of it is fetched, and
+ * taken in as by image_load. */
+int image_pull(struct image_store *store, const char *ref, const struct image_load_options *options,
+	       const struct image_registry *registry, struct image_info *ret, struct sm_error *err) MUST_CHECK;
+
 /* By reference ("debian-demo", "debian-demo:latest", "name@sha256:..."), by id or unique prefix of at least 4 digits;
  * an image without names that only kept VMs hold, by its whole id. Looks at the store once: what it finds may be
  * removed right after. See image_pin. */

@@ -3,7 +3,7 @@
 #include "image/index.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
+#include <nettle/sha2.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +14,7 @@
 #include "image/path.h"
 
 #define MAGIC "smlayer"
-#define DIGEST_SIZE 32
+#define DIGEST_SIZE SHA256_DIGEST_SIZE
 #define RECORD_HEAD 56
 #define FLUSH_SIZE (1U << 20)
 /* A record holds a path, a link, attributes within a pax header's bounds, and runs of a sparse file's extents. */
@@ -25,7 +25,7 @@ struct index_writer {
 	struct buf out;
 	struct index_totals totals;
 	off_t pos;
-	EVP_MD_CTX *hash;
+	struct sha256_ctx hash;
 };
 
 struct index_reader {
@@ -36,23 +36,12 @@ struct index_reader {
 	uint64_t seen;
 	struct index_totals totals;
 	uint8_t header[INDEX_HEADER_SIZE];
-	EVP_MD_CTX *hash;
+	struct sha256_ctx hash;
 	struct index_record record;
 	struct index_run *runs;
 	struct tar_xattr *xattrs;
 	size_t cap_runs, cap_xattrs;
 };
-
-static EVP_MD_CTX *hash_new(void)
-{
-	EVP_MD_CTX *h = EVP_MD_CTX_new();
-
-	if (h && EVP_DigestInit_ex(h, EVP_sha256(), NULL) != 1) {
-		EVP_MD_CTX_free(h);
-		h = NULL;
-	}
-	return h;
-}
 
 int index_create(int fd, struct index_writer **ret)
 {
@@ -62,11 +51,7 @@ int index_create(int fd, struct index_writer **ret)
 		return -ENOMEM;
 	w->fd = fd;
 	w->pos = INDEX_HEADER_SIZE;
-	w->hash = hash_new();
-	if (!w->hash) {
-		free(w);
-		return -ENOMEM;
-	}
+	sha256_init(&w->hash);
 	*ret = w;
 	return 0;
 }
@@ -74,7 +59,6 @@ int index_create(int fd, struct index_writer **ret)
 struct index_writer *index_writer_free(struct index_writer *w)
 {
 	if (w) {
-		EVP_MD_CTX_free(w->hash);
 		buf_done(&w->out);
 		free(w);
 	}
@@ -85,10 +69,10 @@ static int flush(struct index_writer *w, struct sm_error *err)
 {
 	int r = w->out.error;
 
-	if (r == 0 && EVP_DigestUpdate(w->hash, w->out.data, w->out.len) != 1)
-		r = -ENOMEM;
-	if (r == 0)
+	if (r == 0) {
+		sha256_update(&w->hash, w->out.len, w->out.data);
 		r = pwrite_full(w->fd, w->out.data, w->out.len, w->pos);
+	}
 	if (r < 0)
 		return error_sys(err, -r, "write the layer index");
 	w->pos += (off_t)w->out.len;
@@ -142,6 +126,7 @@ int index_add(struct index_writer *w, const struct index_record *record, struct 
 
 int index_finish(struct index_writer *w, uint64_t blob_size, uint64_t stripped, struct sm_error *err)
 {
+	uint8_t digest[DIGEST_SIZE];
 	struct buf header = {0};
 	int r = flush(w, err);
 
@@ -155,12 +140,10 @@ int index_finish(struct index_writer *w, uint64_t blob_size, uint64_t stripped, 
 	buf_put_u64(&header, blob_size);
 	buf_put_u64(&header, stripped);
 	r = header.error;
-	if (r == 0 && EVP_DigestUpdate(w->hash, header.data, header.len) != 1)
-		r = -ENOMEM;
 	if (r == 0) {
-		uint8_t *digest = buf_extend(&header, DIGEST_SIZE);
-
-		r = digest && EVP_DigestFinal_ex(w->hash, digest, NULL) == 1 ? 0 : -ENOMEM;
+		sha256_update(&w->hash, header.len, header.data);
+		sha256_digest(&w->hash, sizeof(digest), digest);
+		r = buf_put(&header, digest, sizeof(digest));
 	}
 	if (r == 0)
 		r = pwrite_full(w->fd, header.data, header.len, 0);
@@ -207,8 +190,8 @@ int index_open(int fd, struct index_reader **ret, struct sm_error *err)
 	r->fd = fd;
 	r->cap = FLUSH_SIZE;
 	r->in = malloc(r->cap);
-	r->hash = hash_new();
-	rc = r->in && r->hash ? read_header(r, err) : error_sys(err, ENOMEM, "layer index");
+	sha256_init(&r->hash);
+	rc = r->in ? read_header(r, err) : error_sys(err, ENOMEM, "layer index");
 	if (rc < 0) {
 		index_close(r);
 		return rc;
@@ -220,7 +203,6 @@ int index_open(int fd, struct index_reader **ret, struct sm_error *err)
 struct index_reader *index_close(struct index_reader *r)
 {
 	if (r) {
-		EVP_MD_CTX_free(r->hash);
 		free(r->in);
 		free(r->runs);
 		free(r->xattrs);
@@ -259,8 +241,7 @@ static int fill(struct index_reader *r, size_t need, struct sm_error *err)
 			return error_sys(err, (int)-n, "read the layer index");
 		if (n == 0)
 			return damaged(err, "cut off");
-		if (EVP_DigestUpdate(r->hash, r->in + r->len, (size_t)n) != 1)
-			return error_sys(err, ENOMEM, "layer index");
+		sha256_update(&r->hash, (size_t)n, r->in + r->len);
 		r->len += (size_t)n;
 		r->unread -= (uint64_t)n;
 	}
@@ -386,13 +367,12 @@ static int parse(struct index_reader *r, struct cursor c)
 /* After the last record: the count and the checksum must be right. */
 static int check_end(struct index_reader *r, struct sm_error *err)
 {
-	uint8_t digest[EVP_MAX_MD_SIZE];
+	uint8_t digest[DIGEST_SIZE];
 
 	if (r->unread || r->pos != r->len)
 		return damaged(err, "more records than it counts");
-	if (EVP_DigestUpdate(r->hash, r->header, INDEX_HEADER_SIZE - DIGEST_SIZE) != 1 ||
-	    EVP_DigestFinal_ex(r->hash, digest, NULL) != 1)
-		return error_sys(err, ENOMEM, "layer index");
+	sha256_update(&r->hash, INDEX_HEADER_SIZE - DIGEST_SIZE, r->header);
+	sha256_digest(&r->hash, DIGEST_SIZE, digest);
 	if (memcmp(digest, r->header + INDEX_HEADER_SIZE - DIGEST_SIZE, DIGEST_SIZE) != 0)
 		return damaged(err, "wrong checksum");
 	return 0;

@@ -120,8 +120,8 @@ static int make_image(struct load *l, json_t **ret, struct sm_error *err)
 	return *ret ? 0 : error_sys(err, ENOMEM, "image record");
 }
 
-static int publish(struct load *l, const char *id, const json_t *record, const char *name, struct image_info *ret,
-		   struct sm_error *err)
+int load_publish(struct load *l, const char *id, const json_t *record, const char *name, struct image_info *ret,
+		 struct sm_error *err)
 {
 	char path[STORE_PATH_MAX];
 	json_t *refs = NULL;
@@ -150,7 +150,7 @@ static int publish(struct load *l, const char *id, const json_t *record, const c
 	return r;
 }
 
-static int load_resolved(struct load *l, const char *name, struct image_info *ret, struct sm_error *err)
+int load_resolved(struct load *l, const char *name, struct image_info *ret, struct sm_error *err)
 {
 	_free_ char *carried = NULL; /* the name that the source gives */
 	char id[HEX_SIZE];
@@ -171,10 +171,30 @@ static int load_resolved(struct load *l, const char *name, struct image_info *re
 	if (!record)
 		r = make_image(l, &record, err);
 	if (r == 0) {
-		r = publish(l, id, record, name ? name : carried, ret, err);
+		r = load_publish(l, id, record, name ? name : carried, ret, err);
 		json_decref(record);
 	}
 	return r;
+}
+
+void load_begin(struct load *l, const struct image_load_options *options)
+{
+	set_limits(&l->limits, &options->limits);
+	l->progress = options->progress;
+	pthread_mutex_init(&l->lock, NULL);
+}
+
+void load_done(struct load *l)
+{
+	oci_image_done(&l->img);
+	image_unpin(l->pin);
+	oci_close(l->oci);
+	free(l->hex);
+	free(l->first);
+	free(l->missing);
+	free(l->layout.parts);
+	free(l->layout.stripped);
+	pthread_mutex_destroy(&l->lock);
 }
 
 int image_load(struct image_store *store, const char *source, const struct image_load_options *options,
@@ -186,9 +206,6 @@ int image_load(struct image_store *store, const char *source, const struct image
 	int r;
 
 	options = options ? options : &defaults;
-	set_limits(&l.limits, &options->limits);
-	l.progress = options->progress;
-	pthread_mutex_init(&l.lock, NULL);
 	r = options->name ? ref_name(options->name, &name, err) : 0;
 	if (r < 0)
 		return r;
@@ -196,6 +213,7 @@ int image_load(struct image_store *store, const char *source, const struct image
 		tmp = NULL;
 		return error_sys(err, ENOMEM, "%s", source);
 	}
+	load_begin(&l, options);
 	r = oci_open(source, tmp, &l.oci, err);
 	if (r == 0)
 		r = oci_resolve(l.oci, options->platform, l.limits.max_layers, &l.img, err);
@@ -203,15 +221,7 @@ int image_load(struct image_store *store, const char *source, const struct image
 		r = load_resolved(&l, name, ret, err);
 		if (r < 0 && err && !str_starts(err->message, source))
 			error_wrap(err, r, "%s", source);
-		oci_image_done(&l.img);
 	}
-	image_unpin(l.pin);
-	oci_close(l.oci);
-	free(l.hex);
-	free(l.first);
-	free(l.missing);
-	free(l.layout.parts);
-	free(l.layout.stripped);
-	pthread_mutex_destroy(&l.lock);
+	load_done(&l);
 	return r;
 }

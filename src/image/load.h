@@ -31,6 +31,17 @@ struct load {
 	struct sm_error error;
 };
 
+/* load.c. What pull.c shares: the options into a load that is zero but for store and source; the image l->img into the
+ * store, under this name (NULL: the one it carries); its record and name; the end. */
+void load_begin(struct load *l, const struct image_load_options *options);
+int load_resolved(struct load *l, const char *name, struct image_info *ret, struct sm_error *err) MUST_CHECK;
+int load_publish(struct load *l, const char *id, const json_t *record, const char *name, struct image_info *ret,
+		 struct sm_error *err) MUST_CHECK;
+void load_done(struct load *l);
+
+/* load_layers.c: nonzero if the load is to stop; asks progress. */
+int load_is_stopped(void *load);
+
 /* Converts all missing layers, in parallel. On failure those that were finished stay, for another attempt or for prune.
  */
 int load_layers(struct load *l, struct sm_error *err) MUST_CHECK;

@@ -131,14 +131,14 @@ static int convert(struct load *l, unsigned i, int blob_fd, int index_fd, struct
 	return 0;
 }
 
-static int is_stopped(void *arg)
+int load_is_stopped(void *arg)
 {
 	struct load *l = arg;
 	int r = atomic_load(&l->stop);
 
 	pthread_mutex_lock(&l->lock);
 	if (!r)
-		r = load_progress(l, "layers", MIN(l->done, l->total), l->total, NULL);
+		r = load_progress(l, l->total ? "layers" : "manifest", MIN(l->done, l->total), l->total, NULL);
 	pthread_mutex_unlock(&l->lock);
 	return r;
 }
@@ -175,9 +175,9 @@ static int load_layer(struct load *l, unsigned i, struct sm_error *err)
 
 	store_path(blob_tmp, "tmp", l->hex[i], ".blob");
 	store_path(index_tmp, "tmp", l->hex[i], ".index");
-	r = tmp_open(l->store, blob_tmp, is_stopped, l, &blob_fd, err);
+	r = tmp_open(l->store, blob_tmp, load_is_stopped, l, &blob_fd, err);
 	if (r == 0)
-		r = tmp_open(l->store, index_tmp, is_stopped, l, &index_fd, err);
+		r = tmp_open(l->store, index_tmp, load_is_stopped, l, &index_fd, err);
 	if (r == 0)
 		r = make_layer(l, i, blob_fd, index_fd, blob_tmp, index_tmp, err);
 	return r;

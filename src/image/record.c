@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/sha256hex.h"
 #include "base/util.h"
 #include "image/erofs.h"
 #include "image/store.h"
@@ -406,18 +406,12 @@ bool record_complete(struct image_store *store, const json_t *record)
 
 int layout_key(const char *const *diff_hex, unsigned n, char ret[static HEX_SIZE])
 {
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	struct buf text = {0};
-	int r;
+	_cleanup_(buf_done) struct buf text = {0};
 
 	buf_printf(&text, "erofs %d\n", EROFS_LAYOUT_VERSION);
 	for (unsigned i = 0; i < n; i++)
 		buf_printf(&text, "%s\n", diff_hex[i]);
-	r = text.error;
-	if (r == 0 && EVP_Digest(text.data, text.len, digest, NULL, EVP_sha256(), NULL) != 1)
-		r = -ENOMEM;
-	buf_done(&text);
-	for (unsigned i = 0; r == 0 && i < 32; i++)
-		snprintf(ret + 2 * i, 3, "%02x", digest[i]);
-	return r;
+	if (!text.error)
+		sha256_hex(text.data, text.len, 64, ret);
+	return text.error;
 }

@@ -74,6 +74,15 @@ int ref_name(const char *ref, char **ret, struct sm_error *err)
 	return r;
 }
 
+int ref_key(const struct oci_ref *ref, char **ret, struct sm_error *err)
+{
+	if (asprintf(ret, "%s%s%s", ref->name, ref->digest ? "@" : ":", ref->digest ? ref->digest : ref->tag) < 0) {
+		*ret = NULL;
+		return error_sys(err, ENOMEM, "%s", ref->name);
+	}
+	return 0;
+}
+
 int refs_of(const json_t *refs, const char *id, char ***ret)
 {
 	char **names = calloc(json_object_size(refs) + 1, sizeof(*names));
@@ -189,18 +198,17 @@ int ref_resolve(struct image_store *store, const json_t *refs, const char *ref, 
 		*ret_name = NULL;
 	if (r < 0)
 		return resolve_id(store, ref, ret_id, err);
-	if (parsed.digest) {
+	r = ref_key(&parsed, &name, err);
+	if (r == 0)
+		id = json_string_value(json_object_get(refs, name));
+	if (r == 0 && !id && parsed.digest) {
 		r = resolve_digest(store, refs, &parsed, ref, ret_id, err);
 		oci_ref_done(&parsed);
 		return r;
 	}
-	r = asprintf(&name, "%s:%s", parsed.name, parsed.tag);
 	oci_ref_done(&parsed);
-	if (r < 0) {
-		name = NULL;
-		return error_sys(err, ENOMEM, "%s", ref);
-	}
-	id = json_string_value(json_object_get(refs, name));
+	if (r < 0)
+		return r;
 	if (!id)
 		return resolve_id(store, ref, ret_id, err);
 	memcpy(ret_id, id, HEX_SIZE);

@@ -97,6 +97,8 @@ int refs_read(struct image_store *store, json_t **ret, struct sm_error *err) MUS
 int refs_write_locked(struct image_store *store, const json_t *refs, struct sm_error *err) MUST_CHECK;
 /* "name:tag" of a reference without digest, malloc'ed. */
 int ref_name(const char *ref, char **ret, struct sm_error *err) MUST_CHECK;
+/* What names an image that was pulled by this reference: "name:tag", or "name@digest" if it has a digest. To free. */
+int ref_key(const struct oci_ref *ref, char **ret, struct sm_error *err) MUST_CHECK;
 /* The image that a reference, id or prefix means. *ret_name, if wanted: the name by which it was found, or NULL;
  * malloc'ed. */
 int ref_resolve(struct image_store *store, const json_t *refs, const char *ref, char ret_id[static HEX_SIZE],

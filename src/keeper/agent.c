@@ -46,8 +46,12 @@ static char **mount_texts(const struct vm_record *rec)
 
 	for (unsigned i = 0; v && i < rec->num_mounts; i++) {
 		const struct vm_mount *m = &rec->mounts[i];
-		struct proto_mount p = {
-			.target = m->target, .read_only = m->read_only, .cow = m->cow, .is_file = m->is_file};
+		struct proto_mount p = {.target = m->target,
+					.read_only = m->read_only,
+					.cow = m->cow,
+					.is_file = m->is_file,
+					.volume = m->volume != NULL,
+					.no_copy = m->volume && m->no_copy};
 
 		v[i] = proto_mount_format(&p);
 		if (!v[i]) {
@@ -55,6 +59,23 @@ static char **mount_texts(const struct vm_record *rec)
 			return NULL;
 		}
 	}
+	return v;
+}
+
+/* The record's, and the one that secrets go to: a list to free, of texts that are not. NULL: no memory. */
+static char **tmpfs_texts(const struct vm_record *rec)
+{
+	static char secrets[] = "n:mode=755:/run/secrets";
+	size_t n = 0;
+	char **v;
+
+	while (rec->tmpfs && rec->tmpfs[n])
+		n++;
+	v = calloc(n + 2, sizeof(*v));
+	for (size_t i = 0; v && i < n; i++)
+		v[i] = rec->tmpfs[i];
+	if (v && rec->secrets && rec->secrets[0])
+		v[n] = secrets;
 	return v;
 }
 
@@ -72,8 +93,8 @@ static int send_setup(struct keeper *k)
 				.cwd = rec->cwd,
 				.dns = rec->dns,
 				.hosts = rec->hosts,
-				.tmpfs = rec->tmpfs,
 				.read_only = rec->read_only,
+				.limits = rec->limits,
 				.volumes = rec->volumes};
 	_cleanup_(buf_done) struct buf b = {0};
 	struct timespec now;
@@ -82,12 +103,17 @@ static int send_setup(struct keeper *k)
 	if (getrandom(s.seed, sizeof(s.seed), 0) != sizeof(s.seed))
 		return -EIO;
 	s.mounts = mount_texts(rec);
-	if (!s.mounts)
+	s.tmpfs = tmpfs_texts(rec);
+	if (!s.mounts || !s.tmpfs) {
+		texts_free(s.mounts);
+		free(s.tmpfs);
 		return -ENOMEM;
+	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	s.realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	r = proto_setup_encode(&b, &s);
 	texts_free(s.mounts);
+	free(s.tmpfs);
 	return r < 0 ? r : mux_open(agent_mux(k), PROTO_SETUP, &b, NULL, &k->setup_ch);
 }
 
@@ -185,6 +211,8 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		keeper_main_done(k, code, text);
 	else if (ch == k->saving.hold_ch && k->saving.hold_ch)
 		snapshot_held(k, code ? code : -EPROTO, text);
+	else if (secrets_refused(k, ch, code) || listens_refused(k, ch, code))
+		keeper_end(k, SM_REASON_START_FAILED, 0, "%s", *text ? text : strerror(-code));
 	else if (ch == k->setup_ch && k->phase == PHASE_SETUP && (code || !k->args.base))
 		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", *text ? text : strerror(-code));
 }
@@ -208,16 +236,8 @@ static const struct mux_callbacks agent_callbacks = {
 
 int agent_start(struct keeper *k, int fd, struct sm_error *err)
 {
-	struct mux *mux = NULL;
-	int r = mux_new(MUX_CLIENT, &agent_callbacks, k, PROTO_DEFAULT_WINDOW, &mux);
+	int r = link_client(k->loop, fd, &agent_callbacks, on_link_end, k, &k->agent);
 
-	if (r == 0)
-		r = link_new(k->loop, fd, mux, on_link_end, k, &k->agent);
-	if (r < 0) {
-		mux_free(mux);
-		return error_sys(err, -r, "link to the agent");
-	}
-	r = mux_hello(mux, NULL);
 	return r < 0 ? error_sys(err, -r, "link to the agent") : 0;
 }
 
@@ -235,8 +255,10 @@ int agent_exec_main(struct keeper *k)
 			       .cols = rec->cols,
 			       .timeout_ns = rec->timeout_ns};
 	_cleanup_(buf_done) struct buf b = {0};
-	int r;
+	int r = listens_begin(k);
 
+	if (r < 0)
+		return r;
 	if (k->args.adopt)
 		return mux_open(agent_mux(k), PROTO_ADOPT, NULL, NULL, &k->main_ch);
 	r = proto_exec_encode(&b, &x);
@@ -329,6 +351,7 @@ static void relay_ended(void *arg, struct relay *r, bool far_left, int code)
 	struct keeper *k = arg;
 
 	k->attached = NULL;
+	idle_leave(k);
 	if (far_left)
 		return;
 	if (keeper_foreground(k) && !k->main_has_exit && code == 0)
@@ -352,6 +375,7 @@ int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct k
 			       &k->attached);
 	if (r < 0)
 		return r;
+	idle_enter(k);
 	if (a->rows && a->cols)
 		agent_resize(k, a->rows, a->cols);
 	if (keeper_foreground(k) && k->rec.stdin_open && !a->stdin_open)

@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,7 +17,8 @@
 #include "keeper/recordjson.h"
 
 #define VSOCK_CID 3
-#define FIXED_DISKS 8 /* of a base: the image, the writable layer, and what more may come */
+#define FIXED_DISKS 8 /* of a base: the image, the writable layer, and volumes */
+#define VOLUME_TRIES 200
 
 void monitor_files_done(struct monitor_files *f)
 {
@@ -172,6 +174,73 @@ static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, s
 	return 0;
 }
 
+/*
+ * A volume is one VM's at a time: the library has seen to that, on the host. This lock is for what it cannot see, a
+ * monitor that has outlived its keeper by a moment; monitors hold it by the descriptor that they inherit.
+ */
+static int lock_volume(int fd, const struct vm_mount *m, struct sm_error *err)
+{
+	for (int tries = 0; flock(fd, (m->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0; tries++) {
+		if (errno != EWOULDBLOCK)
+			return 0; /* a file system without locks */
+		if (tries == VOLUME_TRIES)
+			return error_set(err, SM_ERROR_BUSY, EBUSY, "volume %s is in use", m->volume);
+		usleep(10000);
+	}
+	return 0;
+}
+
+/* What a guest writes to a volume that it may only read (its journal, say) stays in a file of the VM's own. */
+static int add_scratch(struct keeper *k, struct monitor_files *f, json_t *disk, int volume, uint64_t size, unsigned n,
+		       struct sm_error *err)
+{
+	json_t *layers = json_array();
+	char name[24];
+	int fd;
+
+	json_array_append_new(layers, file_json(volume, size));
+	json_object_set_new(disk, "layers", layers);
+	snprintf(name, sizeof(name), "volume.%u", n);
+	fd = open_into(f, k->dirfd, name, O_RDWR | O_CREAT | O_TRUNC, err);
+	if (fd < 0)
+		return fd;
+	json_object_set_new(disk, "top", file_json(fd, size));
+	return 0;
+}
+
+static int add_volume(struct keeper *k, struct monitor_files *f, json_t *disks, const struct vm_mount *m, unsigned n,
+		      struct sm_error *err)
+{
+	int fd = open_into(f, AT_FDCWD, m->source, m->read_only ? O_RDONLY : O_RDWR, err);
+	json_t *o = json_object();
+	char serial[24];
+	struct stat st;
+	int r = fd < 0 ? fd : lock_volume(fd, m, err);
+
+	if (r == 0 && fstat(fd, &st) < 0)
+		r = error_sys(err, errno, "volume %s", m->volume);
+	if (r == 0 && m->read_only)
+		r = add_scratch(k, f, o, fd, (uint64_t)st.st_size, n, err);
+	else if (r == 0)
+		json_object_set_new(o, "top", file_json(fd, (uint64_t)st.st_size));
+	snprintf(serial, sizeof(serial), "volume%u", n);
+	rj_put_bool(o, "read_only", false);
+	rj_put_str(o, "serial", serial);
+	json_array_append_new(disks, o);
+	return r;
+}
+
+static int add_volumes(struct keeper *k, struct monitor_files *f, json_t *disks, struct sm_error *err)
+{
+	unsigned n = 0;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < k->rec.num_mounts; i++)
+		if (k->rec.mounts[i].volume)
+			r = add_volume(k, f, disks, &k->rec.mounts[i], n++, err);
+	return r;
+}
+
 static int add_devices(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
 {
 	json_t *disks = json_array();
@@ -179,13 +248,15 @@ static int add_devices(struct keeper *k, struct monitor_files *f, json_t *config
 
 	if (r == 0 && k->rec.disk_template && !k->args.base)
 		r = add_upper(k, f, disks, err);
+	if (r == 0 && !k->args.base)
+		r = add_volumes(k, f, disks, err);
 	while (fixed_devices(k) && json_array_size(disks) < FIXED_DISKS)
 		add_idle(disks, false);
 	json_object_set_new(config, "blk", disks);
 	return r;
 }
 
-static int open_mount(struct monitor_files *f, struct vm_mount *m, struct sm_error *err)
+static int open_mount(struct vm_mount *m, struct sm_error *err)
 {
 	int fd = open(m->source, O_PATH | O_CLOEXEC);
 	struct stat st;
@@ -197,16 +268,27 @@ static int open_mount(struct monitor_files *f, struct vm_mount *m, struct sm_err
 		return error_set(err, SM_ERROR_NOT_FOUND, e, "cannot share %s: %s", m->source, strerror(e));
 	}
 	m->is_file = S_ISREG(st.st_mode);
-	fd = monitor_files_add(f, fd);
-	if (fd < 0)
-		return error_sys(err, -fd, "share %s", m->source);
-	if (!m->is_file && !S_ISDIR(st.st_mode))
-		return error_set(err, SM_ERROR_INVALID, EINVAL, "cannot share %s: neither a directory nor a file",
-				 m->source);
-	if (m->is_file && m->cow)
+	if ((m->is_file && !m->cow) || S_ISDIR(st.st_mode))
+		return fd;
+	fd_close(fd);
+	if (m->is_file)
 		return error_set(err, SM_ERROR_INVALID, ENOTDIR, "cannot share %s with cow: it is no directory",
 				 m->source);
-	return fd;
+	return error_set(err, SM_ERROR_INVALID, EINVAL, "cannot share %s: neither a directory nor a file", m->source);
+}
+
+/* What the monitor is given of a mount: the directory, or a socket to its server. number: as the monitor counts. */
+static int add_mount(struct keeper *k, struct monitor_files *f, unsigned i, unsigned number, struct sm_error *err)
+{
+	struct vm_mount *m = &k->rec.mounts[i];
+	int fd = m->served ? -1 : open_mount(m, err);
+
+	if (m->served || (fd >= 0 && k->rec.share_group))
+		fd = shares_open(k, number, m, fd, err);
+	if (fd < 0)
+		return fd;
+	fd = monitor_files_add(f, fd);
+	return fd < 0 ? error_sys(err, -fd, "share %s", m->source) : fd;
 }
 
 static int add_mounts(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
@@ -214,23 +296,53 @@ static int add_mounts(struct keeper *k, struct monitor_files *f, json_t *config,
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < k->rec.num_mounts; i++) {
-		int fd = open_mount(f, &k->rec.mounts[i], err);
 		json_t *o;
+		int fd;
 
+		if (k->rec.mounts[i].volume)
+			continue;
+		fd = add_mount(k, f, i, (unsigned)json_array_size(list), err);
 		if (fd < 0) {
 			json_decref(list);
 			return fd;
 		}
 		o = json_object();
 		rj_put_u64(o, "fd", (uint64_t)fd);
+		if (k->rec.share_group || k->rec.mounts[i].served)
+			rj_put_bool(o, "server", true);
+		if (k->rec.audit)
+			rj_put_str(o, "source", k->rec.mounts[i].source);
 		vm_mount_format(o, &k->rec.mounts[i]);
 		json_array_append_new(list, o);
 	}
-	if (k->rec.num_mounts)
+	if (json_array_size(list))
 		json_object_set_new(config, "fs", list);
 	else
 		json_decref(list);
 	return 0;
+}
+
+/* Appended to, by whichever VMs name it. */
+static int add_audit(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+{
+	int fd;
+
+	if (!k->rec.audit || !json_object_get(config, "fs"))
+		return 0;
+	fd = open_into(f, AT_FDCWD, k->rec.audit, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY, err);
+	if (fd < 0)
+		return fd;
+	rj_put_u64(config, "audit", (uint64_t)fd);
+	return 0;
+}
+
+static int add_watch(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+{
+	int fd = watching_new(k, f);
+
+	if (fd >= 0)
+		rj_put_u64(config, "watch", (uint64_t)fd);
+	return fd < -1 ? error_sys(err, -fd, "socket to the monitor") : 0;
 }
 
 static int add_kernel(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
@@ -246,28 +358,60 @@ static int add_kernel(struct keeper *k, struct monitor_files *f, json_t *config,
 	return 0;
 }
 
-static int add_snapshot(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+/* Of a branch: `files` names them in its parent's /proc/PID/fd, "STATE:MEMORY[:BASE]". */
+static int add_branch(struct keeper *k, struct monitor_files *f, int dir, json_t *o, struct sm_error *err)
 {
-	_fd_ int dir = open(k->args.restore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int state, memory = -1, workingset;
-	json_t *o;
+	static const char *const members[] = {"state", "memory", "base"};
+	char names[48], *rest = names, *name;
+	int fd = -1;
 
-	k->restore_broken = true; /* unless all goes well */
-	if (dir < 0)
-		return error_sys(err, errno, "open %s", k->args.restore);
+	snprintf(names, sizeof(names), "%s", k->args.files);
+	for (unsigned i = 0; i < ARRAY_SIZE(members) && (name = strsep(&rest, ":")); i++) {
+		fd = open_into(f, dir, name, O_RDONLY, err);
+		if (fd < 0)
+			return fd;
+		rj_put_u64(o, members[i], (uint64_t)fd);
+	}
+	rj_put_bool(o, "wait", true);
+	return rest || !strchr(k->args.files, ':') ? error_sys(err, EINVAL, "files of the branch") : fd;
+}
+
+/* The last is what this VM's own branches lie over, whose memory is an overlay itself if there is a base. */
+static int add_files(struct keeper *k, struct monitor_files *f, int dir, json_t *o, struct sm_error *err)
+{
+	int workingset, state, memory;
+
 	workingset = open_into(f, dir, "workingset", O_RDONLY, NULL);
 	k->learn = workingset == -ENOENT;
 	state = open_into(f, dir, "state", O_RDONLY, err);
-	if (state >= 0)
-		memory = open_into(f, dir, "memory", O_RDONLY, err);
-	if (state < 0 || memory < 0)
-		return MIN(state, memory);
-	o = json_object();
+	if (state < 0)
+		return state;
+	memory = open_into(f, dir, "memory", O_RDONLY, err);
+	if (memory < 0)
+		return memory;
 	rj_put_u64(o, "state", (uint64_t)state);
 	rj_put_u64(o, "memory", (uint64_t)memory);
 	if (workingset >= 0)
 		rj_put_u64(o, "workingset", (uint64_t)workingset);
+	return memory;
+}
+
+static int add_snapshot(struct keeper *k, struct monitor_files *f, json_t *config, struct sm_error *err)
+{
+	_fd_ int dir = open(k->args.restore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	json_t *o;
+	int fd;
+
+	k->restore_broken = true; /* unless all goes well */
+	if (dir < 0)
+		return error_sys(err, errno, "open %s", k->args.restore);
+	o = json_object();
 	json_object_set_new(config, "restore", o);
+	fd = k->args.files ? add_branch(k, f, dir, o, err) : add_files(k, f, dir, o, err);
+	if (fd < 0)
+		return fd;
+	if (!k->args.files || json_object_get(o, "base"))
+		k->memory_base = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	k->restore_broken = false;
 	return 0;
 }
@@ -281,6 +425,8 @@ int monitor_config(struct keeper *k, struct monitor_files *f, int control, int a
 	r = k->args.restore ? add_snapshot(k, f, o, err) : add_kernel(k, f, o, err);
 	r = r < 0 ? r : add_devices(k, f, o, err);
 	r = r < 0 ? r : add_mounts(k, f, o, err);
+	r = r < 0 ? r : add_audit(k, f, o, err);
+	r = r < 0 ? r : add_watch(k, f, o, err);
 	if (r < 0) {
 		json_decref(o);
 		json_decref(vsock);

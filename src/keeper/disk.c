@@ -7,7 +7,7 @@
  *	rename a new top over it	layer.N has all that was written, also what is written to it until the monitor
  *				goes on in the new top
  */
-#include "keeper/keeper.h"
+#include "keeper/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "keeper/record.h"
 
 #define NEW_TOP "top.new"
 
@@ -45,6 +46,13 @@ unsigned disk_layers(int dirfd)
 		return 0;
 	name_of(n - 1, name);
 	return is_top(dirfd, name) ? n - 1 : n;
+}
+
+bool disk_is_lent(int dirfd)
+{
+	struct stat st;
+
+	return fstatat(dirfd, "top", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink > 1;
 }
 
 int disk_new_top(int dirfd)

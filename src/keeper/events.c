@@ -172,6 +172,7 @@ static void passed_ended(void *arg, struct relay *r, bool far_left, int code)
 		p->exit.status = 137;
 	if (p->runs)
 		events_note_exec(p->k, p->command, &p->exit);
+	idle_leave(p->k);
 	free(p->command);
 	free(p);
 }
@@ -193,6 +194,8 @@ int events_pass_exec(struct keeper *k, struct mux *near, uint32_t ch, const stru
 		r = relay_open(near, ch, link_mux(k->agent), PROTO_EXEC, request->p, request->left, &passed_hooks, p,
 			       &relay);
 	}
+	if (r == 0)
+		idle_enter(k);
 	if (r < 0 && p) {
 		free(p->command);
 		free(p);

@@ -312,6 +312,7 @@ static void relay_ended(void *arg, struct relay *r, bool far_left, int code)
 	struct detached *d = arg;
 
 	d->attached = NULL;
+	idle_leave(d->k);
 	if (far_left)
 		mux_set_handler(link_mux(d->k->agent), d->ch, &exec_callbacks, d);
 	else
@@ -337,9 +338,10 @@ int execs_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct k
 	r = mux_opened(near, ch, NULL);
 	if (r == 0)
 		r = relay_join(near, ch, link_mux(k->agent), d->ch, true, &attach_hooks, d, &d->attached);
-	if (r == 0 && a->rows && a->cols)
-		r = send_event(d, &size);
-	return r;
+	if (r < 0)
+		return r;
+	idle_enter(k);
+	return a->rows && a->cols ? send_event(d, &size) : 0;
 }
 
 void execs_done(struct keeper *k)

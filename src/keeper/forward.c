@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * supermachine-keeper --forward: a process beside a VM, on the host whatever the VM runs in, which accepts connections
- * on the host's ports and carries each over a CONNECT channel of the keeper's to a port in the guest. It has no more
- * than the sockets that the library opened: the listening ones and one connected to the keeper; and it ends with the
- * VM.
+ * on the host's ports and carries each over a CONNECT channel of the keeper's to a port in the guest; and those of
+ * guest's ports to the host (inward.c). It has no more than the sockets that the library opened: the listening ones and
+ * one connected to the keeper; and it ends with the VM. When that is suspended, it waits with the sockets for somebody
+ * who wants it (waiting.c).
  *
  * Both ends of a connection are hostile: each direction holds at most one window, a reader that stops stops its writer,
  * and beyond MAX_CONNECTIONS new ones wait in the kernel's queue.
@@ -11,21 +12,23 @@
 #include "keeper/forward.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/loop.h"
 #include "base/util.h"
+#include "keeper/inward.h"
+#include "keeper/waiting.h"
 #include "keeper/wire.h"
-#include "proto/flow.h"
+#include "proto/flowpair.h"
 #include "proto/link.h"
 
 #define MAX_CONNECTIONS 2000u /* well below PROTO_MAX_CHANNELS */
@@ -38,7 +41,8 @@ struct listener {
 	struct forward *f;
 	struct loop_source *src;
 	int fd;
-	uint16_t port; /* in the guest */
+	const struct port_text *at;
+	struct stat st; /* a socket of a path: what it was when it was opened */
 };
 
 struct connection {
@@ -46,12 +50,10 @@ struct connection {
 	struct connection *next, **prev;
 	uint32_t ch;
 	int fd;
-	uint16_t port;
+	const struct port_text *at;
 	bool second; /* the guest's IPv4 loopback refused; its IPv6 one is asked */
-	struct inflow in;
-	struct outflow out;
-	bool opened, in_open, out_open, busy;
-	int error;
+	struct flow_pair pair;
+	bool opened;
 };
 
 struct forward {
@@ -60,11 +62,13 @@ struct forward {
 	struct mux *mux;
 	struct listener listeners[FORWARD_MAX];
 	unsigned num_listeners;
+	struct inward *inwards[FORWARD_MAX];
+	unsigned num_inwards;
 	struct connection *connections;
 	unsigned num_connections;
 	uint32_t wait_ch;
 	struct loop_source *pause;
-	bool started, paused;
+	bool started, paused; /* the VM takes connections; they wait for descriptors */
 };
 
 static void listen_again(struct forward *f);
@@ -75,8 +79,7 @@ static void connection_free(struct connection *c)
 {
 	struct forward *f = c->f;
 
-	inflow_done(&c->in);
-	outflow_done(&c->out);
+	flow_pair_done(&c->pair);
 	fd_close(c->fd);
 	*c->prev = c->next;
 	if (c->next)
@@ -90,15 +93,16 @@ static void connection_free(struct connection *c)
 static void reset(struct connection *c)
 {
 	const struct linger now = {.l_onoff = 1};
-	int fd = c->fd >= 0 ? c->fd : c->in.fd >= 0 ? c->in.fd : c->out.fd;
+	int fd = c->fd >= 0 ? c->fd : flow_pair_fd(&c->pair);
 
 	if (fd >= 0)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
 
+/* code: for the guest's side. */
 static void connection_end(struct connection *c, int code)
 {
-	if (c->error)
+	if (c->pair.error)
 		reset(c);
 	if (!mux_lost(c->f->mux)) {
 		mux_set_handler(c->f->mux, c->ch, NULL, NULL);
@@ -107,32 +111,10 @@ static void connection_end(struct connection *c, int code)
 	connection_free(c);
 }
 
-/* After anything happened, from the outermost call: the flows call back from deep inside. */
-static void settle(struct connection *c)
+static void pair_ended(struct flow_pair *p)
 {
-	if (!c->busy && (c->error || !(c->in_open || c->out_open)))
-		connection_end(c, c->error);
-}
-
-static void in_ended(void *arg, int error)
-{
-	struct connection *c = arg;
-
-	c->in_open = false;
-	/* A peer that reads no more is no failure: its own words may go on. */
-	if (error && error != -EPIPE)
-		c->error = error;
-	settle(c);
-}
-
-static void out_ended(void *arg, int error)
-{
-	struct connection *c = arg;
-
-	c->out_open = false;
-	if (error)
-		c->error = error;
-	settle(c);
+	if (!flow_pair_lingers(p))
+		connection_end(flow_pair_owner(struct connection, pair, p), p->error);
 }
 
 static const struct mux_callbacks connection_callbacks;
@@ -140,111 +122,56 @@ static const struct mux_callbacks connection_callbacks;
 static int ask_guest(struct connection *c)
 {
 	char v4[] = "127.0.0.1", v6[] = "::1";
-	struct proto_connect x = {.host = c->second ? v6 : v4, .port = c->port};
+	char *path = c->at->guest_path;
+	struct proto_connect x = {.host = path ? NULL : c->second ? v6 : v4, .path = path, .port = c->at->guest_port};
 	_cleanup_(buf_done) struct buf b = {0};
 	int r = proto_connect_encode(&b, &x);
 
 	if (r == 0)
 		r = mux_open(c->f->mux, PROTO_CONNECT, &b, NULL, &c->ch);
-	return r < 0 ? r : mux_set_handler(c->f->mux, c->ch, &connection_callbacks, c);
+	return r < 0 ? r : mux_set_handler(c->f->mux, c->ch, &connection_callbacks, &c->pair);
 }
 
 static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
 {
-	struct connection *c = arg;
+	struct connection *c = flow_pair_owner(struct connection, pair, arg);
 	struct flow_channel to = {c->f->loop, c->f->mux, ch, 0}, from = {c->f->loop, c->f->mux, ch, 1};
-	int out = fcntl(c->fd, F_DUPFD_CLOEXEC, 3), r = 0;
 
-	c->opened = c->busy = c->in_open = c->out_open = true;
-	if (out < 0) {
-		r = -EMFILE;
-	} else {
-		r = inflow_begin(&c->in, from, TAKE_FD(c->fd), false, in_ended, c);
-		c->in.shut = true;
-		if (r == 0)
-			r = outflow_begin(&c->out, to, out, false, out_ended, c);
-		else
-			fd_close(out);
-	}
-	if (r < 0)
-		c->error = r;
-	c->busy = false;
-	settle(c);
-}
-
-static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
-{
-	struct connection *c = arg;
-
-	c->busy = true;
-	inflow_data(&c->in, p, len);
-	c->busy = false;
-	settle(c);
-}
-
-static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
-{
-	struct connection *c = arg;
-
-	c->busy = true;
-	inflow_eof(&c->in);
-	c->busy = false;
-	settle(c);
-}
-
-static void on_writable(void *arg, uint32_t ch, void *user, unsigned stream)
-{
-	struct connection *c = arg;
-
-	c->busy = true;
-	outflow_writable(&c->out);
-	c->busy = false;
-	settle(c);
-}
-
-/* The guest's last bytes may still wait for the peer. */
-static void close_opened(struct connection *c, int code)
-{
-	c->busy = true;
-	if (code)
-		c->error = code;
-	else if (c->in_open && !c->in.got_eof)
-		inflow_eof(&c->in);
-	outflow_done(&c->out);
-	c->out_open = false;
-	c->busy = false;
-	settle(c);
+	c->opened = true;
+	c->pair.error = flow_pair_join(&c->pair, from, to, TAKE_FD(c->fd));
+	flow_pair_settle(&c->pair);
 }
 
 static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
 {
-	struct connection *c = arg;
+	struct connection *c = flow_pair_owner(struct connection, pair, arg);
 
 	if (c->opened) {
-		close_opened(c, code);
+		/* The guest's last bytes may still wait for the peer. */
+		flow_pair_left(&c->pair, code);
 		return;
 	}
-	if (code == -ECONNREFUSED && !c->second && !mux_lost(c->f->mux)) {
+	if (code == -ECONNREFUSED && !c->second && !c->at->guest_path && !mux_lost(c->f->mux)) {
 		mux_set_handler(c->f->mux, ch, NULL, NULL);
 		mux_close(c->f->mux, ch, 0, NULL);
 		c->second = true;
 		if (ask_guest(c) == 0)
 			return;
 	}
-	c->error = code ? code : -ECONNREFUSED;
+	c->pair.error = code ? code : -ECONNREFUSED;
 	connection_end(c, 0);
 }
 
 static const struct mux_callbacks connection_callbacks = {
 	.opened = on_opened,
-	.data = on_data,
-	.eof = on_eof,
-	.writable = on_writable,
+	.data = flow_pair_on_data,
+	.eof = flow_pair_on_eof,
+	.writable = flow_pair_on_writable,
 	.closed = on_closed,
 };
 
 /* Takes fd. */
-static void connection_new(struct forward *f, int fd, uint16_t port)
+static void connection_new(struct forward *f, int fd, const struct port_text *at)
 {
 	struct connection *c = calloc(1, sizeof(*c));
 	int one = 1;
@@ -254,14 +181,14 @@ static void connection_new(struct forward *f, int fd, uint16_t port)
 		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	*c = (struct connection){.f = f, .fd = fd, .port = port, .next = f->connections, .prev = &f->connections};
-	c->in.fd = c->out.fd = -1;
+	*c = (struct connection){.f = f, .fd = fd, .at = at, .next = f->connections, .prev = &f->connections};
+	flow_pair_init(&c->pair, (struct flow_channel){.loop = f->loop, .mux = f->mux}, pair_ended);
+	c->pair.resets = true;
 	if (c->next)
 		c->next->prev = &c->next;
 	f->connections = c;
 	f->num_connections++;
 	if (ask_guest(c) < 0) {
-		c->error = -ECONNREFUSED;
 		reset(c);
 		connection_free(c);
 	}
@@ -313,7 +240,7 @@ static void on_listener(struct loop *loop, struct loop_source *src, uint32_t eve
 		if (fd < 0 && errno == EAGAIN)
 			return;
 		if (fd >= 0)
-			connection_new(f, fd, l->port);
+			connection_new(f, fd, l->at);
 	}
 }
 
@@ -328,10 +255,15 @@ static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
 		return;
 	if (news.kind == KEEPER_ENDED) {
 		loop_stop(f->loop, 0);
+	} else if (news.kind == KEEPER_SUSPENDING) {
+		f->started = false;
+		listen_not(f);
 	} else if (!f->started) {
 		/* Before that the agent connects to nothing. */
 		f->started = true;
 		listen_again(f);
+		for (unsigned i = 0; i < f->num_inwards; i++)
+			inward_begin(f->inwards[i]);
 	}
 }
 
@@ -351,32 +283,54 @@ static void on_link_end(struct link *l, int r, const char *why, void *arg)
 	loop_stop(((struct forward *)arg)->loop, 0);
 }
 
+static int add_listener(struct forward *f, const struct forward_port *p)
+{
+	struct listener *l = &f->listeners[f->num_listeners];
+	int r = fd_set_nonblock(p->fd, true);
+
+	*l = (struct listener){.f = f, .fd = p->fd, .at = &p->at};
+	if (r == 0 && p->at.host_path && lstat(p->at.host_path, &l->st) < 0)
+		r = -errno;
+	if (r == 0)
+		r = loop_add(f->loop, l->fd, 0, on_listener, l, &l->src);
+	f->num_listeners += r == 0;
+	return r;
+}
+
 static int begin(struct forward *f, int link_fd, const struct forward_port *ports, unsigned count)
 {
 	_cleanup_(buf_done) struct buf b = {0};
-	struct keeper_wait w = {0};
+	struct keeper_wait w = {.forwards = true};
 	int r = loop_new(&f->loop);
 
 	if (r == 0)
 		r = loop_add_timer(f->loop, on_pause_over, f, &f->pause);
-	for (unsigned i = 0; r == 0 && i < count; i++) {
-		struct listener *l = &f->listeners[i];
-
-		*l = (struct listener){.f = f, .fd = ports[i].fd, .port = ports[i].guest_port};
-		r = fd_set_nonblock(l->fd, true);
-		if (r == 0)
-			r = loop_add(f->loop, l->fd, 0, on_listener, l, &l->src);
-		f->num_listeners++;
-	}
+	for (unsigned i = 0; r == 0 && i < count; i++)
+		if (!ports[i].at.reverse)
+			r = add_listener(f, &ports[i]);
 	if (r == 0)
-		r = mux_new(MUX_CLIENT, &link_callbacks, f, PROTO_DEFAULT_WINDOW, &f->mux);
+		r = link_client(f->loop, link_fd, &link_callbacks, on_link_end, f, &f->link);
 	if (r == 0)
-		r = link_new(f->loop, link_fd, f->mux, on_link_end, f, &f->link);
-	if (r == 0)
-		r = mux_hello(f->mux, NULL);
+		f->mux = link_mux(f->link);
+	for (unsigned i = 0; r == 0 && i < count; i++)
+		if (ports[i].at.reverse)
+			r = inward_new(f->loop, f->mux, &ports[i].at, &f->inwards[f->num_inwards++]);
 	if (r == 0)
 		r = keeper_wait_encode(&b, &w);
 	return r < 0 ? r : mux_open(f->mux, PROTO_KEEPER_WAIT, &b, NULL, &f->wait_ch);
+}
+
+/* Before they are closed: who finds one that nobody listens on may take its place. */
+static void remove_sockets(struct forward *f)
+{
+	for (unsigned i = 0; i < f->num_listeners; i++) {
+		struct listener *l = &f->listeners[i];
+		struct stat st;
+
+		if (l->at->host_path && lstat(l->at->host_path, &st) == 0 && st.st_dev == l->st.st_dev &&
+		    st.st_ino == l->st.st_ino)
+			unlink(l->at->host_path);
+	}
 }
 
 /* Two descriptors a connection. What the host does not grant is waited for (on_listener). */
@@ -390,16 +344,44 @@ static void raise_limit(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int forward_run(int link_fd, const struct forward_port *ports, unsigned count)
+/* All but the listening sockets. */
+static void done(struct forward *f)
+{
+	f->started = false;
+	f->link = link_free(f->link); /* its channels tell their connections */
+	while (f->connections) {
+		reset(f->connections);
+		connection_free(f->connections);
+	}
+	f->loop = loop_free(f->loop);
+}
+
+/* While the VM is suspended nothing of the guest's leads anywhere. */
+static int wait_outward(const struct waiting *w, const struct forward_port *ports, unsigned count)
+{
+	struct forward_port outward[FORWARD_MAX];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		if (!ports[i].at.reverse)
+			outward[n++] = ports[i];
+	return n ? waiting_run(w, outward, n) : 0;
+}
+
+int forward_run(int link_fd, const struct waiting *w, const struct forward_port *ports, unsigned count)
 {
 	struct forward f = {0};
 	int r;
 
 	raise_limit();
 	r = begin(&f, link_fd, ports, count);
-
 	if (r == 0)
 		r = loop_run(f.loop);
-	/* The ports are free from here on; what goes with the process needs no tidying. */
-	return r;
+	if (r == 0) {
+		done(&f);
+		r = wait_outward(w, ports, count);
+	}
+	if (r != WAITING_HANDED_OVER)
+		remove_sockets(&f);
+	return MIN(r, 0);
 }

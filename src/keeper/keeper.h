@@ -22,11 +22,15 @@
 #include <sys/types.h>
 
 #include "base/loop.h"
+#include "base/util.h"
+#include "keeper/disk.h"
 #include "keeper/events.h"
 #include "keeper/execs.h"
+#include "keeper/join.h"
 #include "keeper/log.h"
 #include "keeper/record.h"
 #include "keeper/wire.h"
+#include "proto/flow.h"
 #include "proto/link.h"
 #include "proto/mux.h"
 #include "proto/relay.h"
@@ -48,11 +52,15 @@ struct keeper_args {
 	bool owner;
 	bool background;     /* owner: the command does not wait to be attached to; its output goes to the log */
 	const char *restore; /* the directory of a snapshot to start from; NULL: boot */
+	const char *files;   /* restore: of a branch, the names there of state, memory and base (branch.c); else NULL */
 	bool adopt;	     /* restore: a guest with its container and command, which goes on */
 	bool booted;	     /* restore: its devices are those of a VM that has booted, not of a base */
 	bool resume;	     /* the VM itself is suspended: it goes on, and the three above follow from that */
 	bool base;	     /* boot, save the idle guest into the VM's directory as files `state` and `memory`, end */
 	uint64_t window;     /* base, restore: the size of the image window, which the image need not be in; 0: none */
+	uint64_t patience;   /* how long it may wait to be admitted (admission.c) */
+	uint64_t reserve;    /* bytes of memory that no start may take */
+	bool watched;	     /* the mounts are another kernel's, which has their events: somebody there will watch */
 	uint64_t prepare_ns;
 	struct keeper_limits limits;
 };
@@ -75,6 +83,7 @@ struct monitor {
 
 struct client;
 struct detached;
+struct shares;
 
 /* Commands that run detached (execs.c). */
 struct execs {
@@ -102,8 +111,17 @@ struct pause {
 
 /* How the monitor is to save the guest (monitor_snapshot). */
 struct monitor_saving {
-	int fds[3]; /* state, memory, top; -1: not open */
-	bool stay, unsynced;
+	int fds[3];		   /* state, memory, top; -1: not open */
+	bool stay, over, unsynced; /* over: the memory as what differs from the base */
+};
+
+/* What children of this VM start from (branch.c). */
+struct branch {
+	struct client *client; /* who starts them, and its channel */
+	uint32_t ch;
+	int fds[2]; /* state, memory */
+	bool whole; /* they have been written */
+	struct branch *next;
 };
 
 /* A snapshot of a running VM on its way (snapshot.c). */
@@ -114,9 +132,45 @@ struct saving {
 	unsigned layers; /* that the disk has below the top which is frozen */
 	uint64_t pause_ns;
 	bool suspend; /* into the VM's own directory, and it ends then */
+	bool branch;  /* into memory */
+	bool idle;    /* that is since nobody uses it */
 	struct monitor_saving files;
 	struct client *client; /* who waits, NULL: nobody any more */
 	uint32_t ch;
+};
+
+/* How long nobody has used the VM (idle.c). */
+struct idle {
+	struct loop_source *timer; /* NULL: there is no limit */
+	unsigned busy;		   /* clients at work in it */
+	bool announced;		   /* that it is to be suspended: no connection begins any more */
+	uint64_t since;
+	uint64_t looked_ns, cpu_ns; /* the last look at the CPU time, and what it was */
+};
+
+/* What the command is to know, until the agent has been told (secrets.c). */
+struct keeper_secrets {
+	struct buf v[VM_MAX_SECRETS]; /* requests, as the record names them; empty: not there yet, or no more */
+	unsigned num;
+	uint32_t ch[VM_MAX_SECRETS]; /* 0: none */
+};
+
+#define KEEPER_LISTENS 64
+
+#define COUNTERS_WAITING 16
+struct counters { /* who waits for the monitor's (counters.c) */
+	struct counters_wait {
+		struct mux *near;
+		uint32_t ch;
+	} v[COUNTERS_WAITING];
+	unsigned n;
+};
+
+/* The monitor's stream to a process that watches directories for it (watching.c). */
+struct watching {
+	int fd; /* until it is joined to a channel; -1 */
+	bool used;
+	struct join join;
 };
 
 struct keeper {
@@ -139,8 +193,8 @@ struct keeper {
 	struct vm_log log;
 	bool logging;
 	/* server.c */
-	int listen_fd;
-	struct loop_source *listen_src;
+	int listen_fd, early_fd;
+	struct loop_source *listen_src, *early_src;
 	struct client *clients;
 	unsigned num_clients;
 	struct client *attach_client; /* an ATTACH that waits for the command */
@@ -149,13 +203,23 @@ struct keeper {
 	bool owner_seen;
 	struct pause pause;
 	struct saving saving;
+	struct branch *branches;
+	int memory_base; /* the memory file that the guest's memory lies over; -1: none */
+	struct idle idle;
 	char *suspended; /* the directory that it goes on from, until it does; NULL: none */
 	struct execs execs;
+	struct watching watching;
 	struct events events;
+	struct keeper_secrets secrets;
+	uint32_t listens[KEEPER_LISTENS]; /* channels (listens.c) */
+	unsigned num_listens;
+	struct counters counters;
+	struct shares *shares; /* NULL: its mounts are its monitor's own */
 	/* vm.c */
 	uint64_t time_limit_at; /* when time_limit fires; 0: it does not */
-	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *linger;
+	struct loop_source *deadline, *grace, *owner_timer, *time_limit, *ttl, *linger;
 	uint64_t stage_since, boot_since;
+	int admitted;	       /* while the guest comes up: its slot among those that do (admission.c), -1 */
 	enum sm_reason forced; /* why it is being ended, NONE: it is not */
 	int forced_signal;
 	char forced_message[256];
@@ -171,7 +235,7 @@ void keeper_saved(struct keeper *k, const char *error); /* NULL: it is in its fi
 /* The command is its owner's alone, who attaches to it first of all. */
 static inline bool keeper_foreground(const struct keeper *k)
 {
-	return k->args.owner && !k->args.background;
+	return k->args.owner && !k->args.background && !k->rec.no_command;
 }
 bool keeper_root_on_disk(const struct keeper *k);      /* the image is a disk, not in the window */
 void keeper_listen(struct keeper *k);		       /* a restore's, once the monitor has accepted it */
@@ -184,6 +248,46 @@ void keeper_stop_request(struct keeper *k, const struct keeper_stop *s);
 void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char *fmt, ...) PRINTF_LIKE(4, 5);
 void keeper_stage(struct keeper *k, const char *name);
 enum sm_vm_state keeper_state(const struct keeper *k);
+/* Sends the command that signal, and SIGKILL after grace_ns, UINT64_MAX: never. */
+void keeper_stop_gently(struct keeper *k, enum sm_reason reason, int signal, uint64_t grace_ns, const char *message);
+/* It goes to the disk, or has gone there: nobody is let in any more. */
+static inline bool keeper_suspending(const struct keeper *k)
+{
+	return k->forced == SM_REASON_SUSPENDED || (k->saving.suspend && k->saving.stage != SAVING_NOTHING);
+}
+
+/* How long a command that is to end by itself has for it. */
+#define KEEPER_GRACE_NS 10000000000ull
+
+/* admission.c */
+/* Waits until the VM may start. -EBUSY (SM_ERROR_BUSY): it may not, and time is up. */
+int admission_wait(struct keeper *k, struct sm_error *err) MUST_CHECK;
+void admission_over(struct keeper *k); /* the guest is up, or will never be */
+bool keeper_given_up(const struct keeper *k);
+
+/* idle.c */
+int idle_begin(struct keeper *k) MUST_CHECK; /* the command runs */
+static inline void idle_touch(struct keeper *k)
+{
+	k->idle.since = time_now_ns();
+}
+static inline void idle_enter(struct keeper *k)
+{
+	k->idle.busy++;
+}
+static inline void idle_leave(struct keeper *k)
+{
+	k->idle.busy--;
+	idle_touch(k);
+}
+
+/* secrets.c */
+bool secrets_missing(const struct keeper *k); /* the command waits for some */
+/* One has come: 0; -ENOENT: the VM has none of this name, -EALREADY, -EPROTO. */
+int secrets_take(struct keeper *k, const struct cursor *request) MUST_CHECK;
+int secrets_send(struct keeper *k) MUST_CHECK; /* to the agent, before the command */
+bool secrets_refused(const struct keeper *k, uint32_t ch, int code);
+void secrets_forget(struct keeper *k);
 
 /* pause.c */
 /* Has the guest stand still, or go on; server_pause_done follows. 0 or -errno: it is no time for that. */
@@ -191,12 +295,19 @@ int pause_request(struct keeper *k, bool pause) MUST_CHECK;
 void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
 
 /* snapshot.c */
-/* Saves the VM into files of this directory (NULL: suspends it); server_snapshot_done follows. 0 or -errno: it is no
- * time for that. */
-int snapshot_request(struct keeper *k, const char *dir, bool unsynced) MUST_CHECK;
+/* Saves the VM into files of this directory (NULL: suspends it; "": for a branch); server_snapshot_done follows. 0 or
+ * -errno: it is no time for that. */
+int snapshot_request(struct keeper *k, const char *dir) MUST_CHECK;
 void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
 void snapshot_frozen(struct keeper *k, uint64_t pause_ns);	   /* the guest goes on, in the new top of its disk */
 void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes); /* error NULL: it is in its files */
+/* branch.c */
+int branch_open(const struct keeper *k, struct monitor_saving *s) MUST_CHECK; /* -ENOMEM: there is no room for a copy */
+/* The guest goes on: keeps the files for a client, and fills in where they are. */
+int branch_keep(struct keeper *k, struct client *c, uint32_t ch, struct monitor_saving *s,
+		struct keeper_snapshot_reply *m) MUST_CHECK;
+void branch_written(struct keeper *k);					 /* or given up */
+void branch_drop(struct keeper *k, const struct client *c, uint32_t ch); /* 0: all of that client's */
 /* suspend.c: the VM as a snapshot in its own directory */
 int suspend_open(struct keeper *k) MUST_CHECK; /* a new directory for it: a descriptor, or -errno */
 int suspend_commit(struct keeper *k, const struct vm_suspended *s, struct sm_error *err) MUST_CHECK;
@@ -204,17 +315,6 @@ void suspend_undo(struct keeper *k); /* the guest goes on */
 /* At the start of one that goes on: sets the arguments, and has the disk be what it was. */
 int resume_prepare(struct keeper *k, struct sm_error *err) MUST_CHECK;
 int resume_done(struct keeper *k) MUST_CHECK; /* it goes on: what it went on from is no more */
-/* disk.c: the layers of a VM's disk, in its directory (record.h) */
-unsigned disk_layers(int dirfd);
-/* An empty file that is to be the next top: a descriptor. */
-int disk_new_top(int dirfd) MUST_CHECK;
-/* Makes the top a layer and puts that one in its place; what writes to the old one is to go on in it. And takes that
- * back. */
-int disk_freeze(int dirfd, unsigned layers) MUST_CHECK;
-void disk_unfreeze(int dirfd, unsigned layers);
-/* Goes back to these layers, under an empty top; nothing writes to it. */
-int disk_reset(int dirfd, unsigned layers) MUST_CHECK;
-
 /* outcome.c */
 void outcome_compute(struct keeper *k, int wait_status);
 int outcome_write(struct keeper *k, struct sm_error *err) MUST_CHECK;
@@ -231,9 +331,12 @@ int monitor_saving_open(struct monitor_saving *s, int dirfd) MUST_CHECK;
 void monitor_saving_close(struct monitor_saving *s);
 int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err) MUST_CHECK;
 void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
+int monitor_count(struct keeper *k) MUST_CHECK;		    /* counters_came follows */
 int monitor_pause(struct keeper *k, bool pause) MUST_CHECK; /* 0 or -errno; pause_done follows */
 /* How long its most starved thread has waited for a CPU so far: time that is no fault of the guest. */
 uint64_t monitor_starved_ns(const struct monitor *m);
+/* A socket to the server of a mount, -1: there is none. */
+int monitor_give_share(struct keeper *k, unsigned number, int fd) MUST_CHECK;
 /* Has the guest give up this much memory, as far as it can. */
 int monitor_balloon(struct keeper *k, uint64_t bytes);
 void monitor_done(struct monitor *m, struct loop *loop);
@@ -249,6 +352,29 @@ int monitor_files_add(struct monitor_files *f, int fd); /* takes fd; -EMFILE clo
 /* control, agent, console: the child's ends, in f already. *ret: JSON text. */
 int monitor_config(struct keeper *k, struct monitor_files *f, int control, int agent, int console, char **ret,
 		   struct sm_error *err) MUST_CHECK;
+
+/* shares.c: the servers of a group's mounts */
+/* Takes what is to be served; a socket to its server, for the monitor. */
+int shares_open(struct keeper *k, unsigned number, const struct vm_mount *m, int fd, struct sm_error *err) MUST_CHECK;
+void shares_ask(struct keeper *k, int64_t number); /* the monitor wants another: monitor_give_share follows */
+/* A process on the host offers to carry a connection. 0 or -errno. */
+int shares_serve(struct keeper *k, struct mux *near, uint32_t ch, struct cursor *request) MUST_CHECK;
+void shares_done(struct keeper *k);
+
+/* watching.c */
+/* A stream for the monitor's configuration: its end, in f already; -1: it needs none; or -errno. */
+int watching_new(struct keeper *k, struct monitor_files *f) MUST_CHECK;
+int watching_serve(struct keeper *k, struct mux *near, uint32_t ch) MUST_CHECK;
+void watching_done(struct keeper *k);
+
+/* listens.c */
+int listens_begin(struct keeper *k) MUST_CHECK; /* before the command */
+bool listens_refused(const struct keeper *k, uint32_t ch, int code);
+
+/* counters.c. ch 0: all of that client's. */
+int counters_ask(struct keeper *k, struct mux *near, uint32_t ch) MUST_CHECK;
+void counters_came(struct keeper *k, const char *text, size_t len);
+void counters_client_gone(struct keeper *k, const struct mux *near, uint32_t ch);
 
 /* workingset.c */
 void workingset_ask(struct keeper *k); /* the command runs: has the monitor note what was written until now */
@@ -286,10 +412,14 @@ void events_done(struct keeper *k);
 
 /* server.c */
 int server_start(struct keeper *k, struct sm_error *err) MUST_CHECK;
+/* For one client, who comes before the monitor starts (wire_early_socket). */
+int server_start_early(struct keeper *k, struct sm_error *err) MUST_CHECK;
 void server_tell_started(struct keeper *k);
+void server_tell_suspending(struct keeper *k); /* whoever has connections wait */
 void server_tell_ended(struct keeper *k);
 void server_attach_pending(struct keeper *k); /* the command runs: let the waiting ATTACH in */
 void server_pause_done(struct keeper *k);     /* tells who asked */
+void server_branch_frozen(struct keeper *k, struct keeper_snapshot_reply *m); /* its answer comes early */
 void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text);
 bool server_drained(struct keeper *k);
 void server_done(struct keeper *k);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * supermachine-keeper: arguments in, one VM's life; or, with --forward, the ports of the host that lead into one.
+ * supermachine-keeper: arguments in, one VM's life; or, with --forward, the ports of the host that lead into one; or,
+ * with --watch, the host's directories that one in a machine has; or, with --share, file systems that programs on the
+ * host serve to one there.
  * Started by the library; nobody types this.
  */
 #include <getopt.h>
@@ -13,28 +15,45 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "keeper/forward.h"
+#include "keeper/hostshare.h"
+#include "keeper/hostwatch.h"
 #include "keeper/keeper.h"
+#include "keeper/waiting.h"
 
 #define SECOND 1000000000ull
+#define RESERVE (64 * MIB)
 
 static int usage(void)
 {
 	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner [--background]] [--prepared NS]\n"
-	      "                           [--restore DIR [--adopt [--booted]]|--base|--resume] [--window BYTES] VMDIR\n"
-	      "       supermachine-keeper --forward LINK-FD FD:PORT...\n",
+	      "                           [--restore DIR [--files NAMES] [--adopt [--booted]]|--base|--resume] "
+	      "[--window BYTES] "
+	      "[--watched] [--patience NS]\n"
+	      "                           VMDIR\n"
+	      "       supermachine-keeper --forward LINK-FD VMDIR WAKER [FD]:PORT...\n"
+	      "       supermachine-keeper --watch LINK-FD DIRECTORY...\n"
+	      "       supermachine-keeper --share LINK-FD NUMBER:SOCKET...\n",
 	      stderr);
 	return 2;
 }
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'},  {"vmm", required_argument, NULL, 'm'},
-		{"owner", no_argument, NULL, 'o'},	   {"prepared", required_argument, NULL, 'p'},
-		{"restore", required_argument, NULL, 'r'}, {"base", no_argument, NULL, 'b'},
-		{"window", required_argument, NULL, 'w'},  {"adopt", no_argument, NULL, 'a'},
-		{"booted", no_argument, NULL, 'B'},	   {"resume", no_argument, NULL, 'R'},
-		{"background", no_argument, NULL, 'g'},	   {0}};
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"vmm", required_argument, NULL, 'm'},
+						{"owner", no_argument, NULL, 'o'},
+						{"prepared", required_argument, NULL, 'p'},
+						{"restore", required_argument, NULL, 'r'},
+						{"files", required_argument, NULL, 'f'},
+						{"base", no_argument, NULL, 'b'},
+						{"window", required_argument, NULL, 'w'},
+						{"adopt", no_argument, NULL, 'a'},
+						{"booted", no_argument, NULL, 'B'},
+						{"resume", no_argument, NULL, 'R'},
+						{"background", no_argument, NULL, 'g'},
+						{"watched", no_argument, NULL, 'W'},
+						{"patience", required_argument, NULL, 't'},
+						{0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -46,6 +65,8 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->owner = true;
 		else if (c == 'r')
 			a->restore = optarg;
+		else if (c == 'f')
+			a->files = optarg;
 		else if (c == 'b')
 			a->base = true;
 		else if (c == 'a')
@@ -56,25 +77,67 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->resume = true;
 		else if (c == 'g')
 			a->background = true;
-		else if ((c != 'p' && c != 'w') ||
-			 parse_u64(optarg, 0, INT64_MAX, c == 'p' ? &a->prepare_ns : &a->window) < 0)
+		else if (c == 'W')
+			a->watched = true;
+		else if ((c != 'p' && c != 'w' && c != 't') || parse_u64(optarg, 0, INT64_MAX,
+									 c == 'p'   ? &a->prepare_ns
+									 : c == 'w' ? &a->window
+										    : &a->patience) < 0)
 			return false;
 	}
 	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base) ||
-	    (a->resume && (a->restore || a->base)) || ((a->adopt || a->booted) && !a->restore) ||
+	    (a->resume && (a->restore || a->base)) || ((a->adopt || a->booted || a->files) && !a->restore) ||
 	    (a->background && !a->owner))
 		return false;
 	a->dir = argv[optind];
 	return true;
 }
 
-/* argv: LINK-FD FD:PORT... */
+/* argv: LINK-FD VMDIR WAKER [FD]:PORT... (porttext.h) */
 static int forward(int argc, char **argv)
 {
 	struct forward_port ports[FORWARD_MAX];
-	uint64_t link, fd, port;
+	struct waiting w;
+	uint64_t link, fd;
+	int first = 3;
 
-	if (argc < 2 || argc - 1 > FORWARD_MAX || parse_u64(argv[0], 3, INT_MAX, &link) < 0)
+	if (argc <= first || argc - first > FORWARD_MAX || parse_u64(argv[0], 3, INT_MAX, &link) < 0)
+		return usage();
+	w = (struct waiting){.dir = argv[1], .waker = argv[2]};
+	for (int i = first; i < argc; i++) {
+		struct forward_port *p = &ports[i - first];
+		char *colon = strchr(argv[i], ':');
+
+		if (!colon)
+			return usage();
+		*colon = '\0';
+		p->fd = -1;
+		if (port_text_parse(colon + 1, &p->at) < 0 ||
+		    (!p->at.reverse && parse_u64(argv[i], 3, INT_MAX, &fd) < 0))
+			return usage();
+		if (!p->at.reverse)
+			p->fd = (int)fd;
+	}
+	return forward_run((int)link, &w, ports, (unsigned)(argc - first)) < 0;
+}
+
+/* argv: LINK-FD DIRECTORY... */
+static int watch(int argc, char **argv)
+{
+	uint64_t link;
+
+	if (argc < 2 || parse_u64(argv[0], 3, INT_MAX, &link) < 0)
+		return usage();
+	return hostwatch_run((int)link, (const char *const *)argv + 1, (unsigned)argc - 1) < 0;
+}
+
+/* argv: LINK-FD NUMBER:SOCKET... */
+static int share(int argc, char **argv)
+{
+	struct hostshare_place places[VM_MAX_MOUNTS];
+	uint64_t link, number;
+
+	if (argc < 2 || argc - 1 > VM_MAX_MOUNTS || parse_u64(argv[0], 3, INT_MAX, &link) < 0)
 		return usage();
 	for (int i = 1; i < argc; i++) {
 		char *colon = strchr(argv[i], ':');
@@ -82,11 +145,11 @@ static int forward(int argc, char **argv)
 		if (!colon)
 			return usage();
 		*colon = '\0';
-		if (parse_u64(argv[i], 3, INT_MAX, &fd) < 0 || parse_u64(colon + 1, 1, UINT16_MAX, &port) < 0)
+		if (parse_u64(argv[i], 0, VM_MAX_MOUNTS - 1, &number) < 0)
 			return usage();
-		ports[i - 1] = (struct forward_port){(int)fd, (uint16_t)port};
+		places[i - 1] = (struct hostshare_place){(uint8_t)number, colon + 1};
 	}
-	return forward_run((int)link, ports, (unsigned)argc - 1) < 0;
+	return hostshare_run((int)link, places, (unsigned)argc - 1) < 0;
 }
 
 int main(int argc, char **argv)
@@ -95,7 +158,8 @@ int main(int argc, char **argv)
 	 * A cold boot under two levels of emulation on a busy host is the slowest that must not be given up on. An
 	 * owner that was killed before it came is noticed sooner by the library's next call.
 	 */
-	struct keeper_args args = {.limits = {.boot = 300 * SECOND,
+	struct keeper_args args = {.reserve = RESERVE,
+				   .limits = {.boot = 300 * SECOND,
 					      .restore = 60 * SECOND,
 					      .owner = 120 * SECOND,
 					      .poweroff = 20 * SECOND,
@@ -106,6 +170,14 @@ int main(int argc, char **argv)
 	if (argc > 2 && streq(argv[1], "--forward")) {
 		signal(SIGPIPE, SIG_IGN);
 		return forward(argc - 2, argv + 2);
+	}
+	if (argc > 2 && streq(argv[1], "--watch")) {
+		signal(SIGPIPE, SIG_IGN);
+		return watch(argc - 2, argv + 2);
+	}
+	if (argc > 2 && streq(argv[1], "--share")) {
+		signal(SIGPIPE, SIG_IGN);
+		return share(argc - 2, argv + 2);
 	}
 	if (!parse(argc, argv, &args))
 		return usage();

@@ -5,6 +5,7 @@
  */
 #include "keeper/keeper.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -29,6 +32,9 @@
 
 #define CONSOLE_ROTATE (1u << 20)
 #define CONTROL_MAX 4096
+/* How far below the top a monitor's mappings begin, in a machine. */
+#define PLACE_LEAST (1ull << 40)
+#define PLACE_ROOM (1ull << 45)
 
 /* ---------------------------------------------------------------------------------------- console */
 
@@ -120,9 +126,9 @@ void monitor_saving_close(struct monitor_saving *s)
 
 int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err)
 {
-	char text[80];
-	int n = snprintf(text, sizeof(text), "{\"cmd\":\"snapshot\"%s%s}", s->stay ? ",\"stay\":true" : "",
-			 s->unsynced ? ",\"unsynced\":true" : "");
+	char text[96];
+	int n = snprintf(text, sizeof(text), "{\"cmd\":\"snapshot\"%s%s%s}", s->stay ? ",\"stay\":true" : "",
+			 s->over ? ",\"over\":true" : "", s->unsynced ? ",\"unsynced\":true" : "");
 	int r = fd_send(k->mon.control, text, (size_t)n, s->fds, s->fds[2] < 0 ? 2 : 3);
 
 	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
@@ -167,6 +173,9 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 		copy_member(o, "detail", k->mon.detail, sizeof(k->mon.detail));
 	} else if (streq(event, "stats")) {
 		keep_stats(k, text, len);
+		counters_came(k, text, len);
+	} else if (streq(event, "share")) {
+		shares_ask(k, json_integer_value(json_object_get(o, "share")));
 	} else if (streq(event, "disk-error")) {
 		note_disk_error(&k->mon, o);
 	} else if (streq(event, "workingset")) {
@@ -232,6 +241,21 @@ int monitor_pause(struct keeper *k, bool pause)
 	return send(k->mon.control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
+int monitor_count(struct keeper *k)
+{
+	static const char text[] = "{\"cmd\":\"stats\"}";
+
+	return send(k->mon.control, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+int monitor_give_share(struct keeper *k, unsigned number, int fd)
+{
+	char text[48];
+	int n = snprintf(text, sizeof(text), "{\"cmd\":\"share\",\"share\":%u}", number);
+
+	return fd_send(k->mon.control, text, (size_t)n, &fd, fd >= 0);
+}
+
 int monitor_balloon(struct keeper *k, uint64_t bytes)
 {
 	char text[64];
@@ -278,12 +302,38 @@ static int config_to_fd(const char *json)
 	return fd;
 }
 
+/*
+ * The machine's emulator keeps code that it has translated by its address: a program that lies elsewhere each time is
+ * translated each time, which takes most of its start. So a monitor's place is drawn once for each boot of the machine.
+ * Without the kernel's lot, mappings begin below the room that is left for the stack; the monitor then takes the usual
+ * limit.
+ */
+static void place_by_boot(void)
+{
+	struct rlimit stack;
+	_free_ char *id = NULL;
+	uint64_t lot = 0;
+	size_t len;
+
+	if (read_file_at(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &id, &len) < 0 ||
+	    getrlimit(RLIMIT_STACK, &stack) < 0)
+		return;
+	for (const char *p = id; *p; p++)
+		if (isxdigit((unsigned char)*p))
+			lot = lot * 16 + (uint64_t)(isdigit((unsigned char)*p) ? *p - '0' : (*p | 32) - 'a' + 10);
+	stack.rlim_cur = PLACE_LEAST + lot % PLACE_ROOM / 4096 * 4096;
+	if (stack.rlim_cur <= stack.rlim_max && setrlimit(RLIMIT_STACK, &stack) == 0)
+		personality(ADDR_NO_RANDOMIZE);
+}
+
 static _Noreturn void child(struct keeper *k, const struct monitor_files *f, int config_fd, int errors)
 {
 	char number[16];
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (k->args.watched)
+		place_by_boot();
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGHUP, SIG_DFL);
 	dup2(null, 0);

@@ -38,6 +38,13 @@ json_t *vm_mounts_to_json(const struct vm_record *r)
 		rj_put_str(o, "target", m->target);
 		vm_mount_format(o, m);
 		rj_put_bool(o, "cow", m->cow);
+		if (m->served)
+			rj_put_bool(o, "served", true);
+		if (m->volume) {
+			rj_put_str(o, "volume", m->volume);
+			rj_put_bool(o, "no_copy", m->no_copy);
+			rj_put_bool(o, "anonymous", m->anonymous);
+		}
 		json_array_append_new(list, o);
 	}
 	return list;
@@ -71,8 +78,40 @@ static void get_mount(struct rj *j, struct vm_mount *m)
 	m->symlinks = (enum sm_fs_symlinks)get_word(j, "symlinks", symlinks_words);
 	m->xattrs = (enum sm_fs_xattrs)get_word(j, "xattrs", xattrs_words);
 	m->cache = (enum sm_fs_cache)get_word(j, "cache", cache_words);
+	m->volume = rj_str(j, "volume", false);
+	m->served = rj_bool(j, "served");
+	m->no_copy = rj_bool(j, "no_copy");
+	m->anonymous = rj_bool(j, "anonymous");
+	if (!j->member && m->volume && (m->cow || m->served || m->dax || !vm_name_valid(m->volume)))
+		rj_fail(j, "volume", "not a volume's");
 	if (!j->member && (m->source[0] != '/' || m->target[0] != '/'))
 		rj_fail(j, "mounts", "not absolute");
+}
+
+bool vm_mounts_saved(const struct vm_record *r)
+{
+	for (unsigned i = 0; i < r->num_mounts; i++)
+		if (r->mounts[i].dax || r->mounts[i].volume || r->mounts[i].served || r->share_group)
+			return false;
+	return true;
+}
+
+unsigned vm_volumes(const struct vm_record *r, bool writable)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < r->num_mounts; i++)
+		n += r->mounts[i].volume && !(writable && r->mounts[i].read_only);
+	return n;
+}
+
+bool vm_has_served(const struct vm_record *r)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < r->num_mounts; i++)
+		any |= r->mounts[i].served;
+	return any;
 }
 
 void vm_mounts_from_json(struct rj *j, struct vm_record *r)
@@ -99,6 +138,8 @@ void vm_mounts_from_json(struct rj *j, struct vm_record *r)
 		if (one.member)
 			rj_fail(j, one.member, one.why);
 	}
+	if (!j->member && vm_volumes(r, false) > VM_MAX_VOLUMES)
+		rj_fail(j, "mounts", "more than 6 volumes");
 }
 
 void vm_mounts_done(struct vm_record *r)
@@ -107,6 +148,7 @@ void vm_mounts_done(struct vm_record *r)
 		free(r->mounts[i].source);
 		free(r->mounts[i].target);
 		free(r->mounts[i].id_ranges);
+		free(r->mounts[i].volume);
 	}
 	free(r->mounts);
 	r->mounts = NULL;

@@ -50,8 +50,11 @@ static void from_command(const struct keeper *k, struct sm_outcome *o)
 	o->peak_rss = MIN(e->peak_rss, (uint64_t)INT64_MAX);
 	if (k->mon.disk_error)
 		from_disk(k, o);
-	if (k->forced == SM_REASON_STOPPED && (o->reason == SM_REASON_EXITED || o->reason == SM_REASON_SIGNALLED))
-		o->reason = SM_REASON_STOPPED;
+	if ((k->forced == SM_REASON_STOPPED || k->forced == SM_REASON_IDLE || k->forced == SM_REASON_TTL) &&
+	    (o->reason == SM_REASON_EXITED || o->reason == SM_REASON_SIGNALLED))
+		o->reason = k->forced;
+	if (o->reason == SM_REASON_IDLE || o->reason == SM_REASON_TTL)
+		snprintf(o->message, sizeof(o->message), "%s", k->forced_message);
 }
 
 static void from_request(const struct keeper *k, struct sm_outcome *o)

@@ -146,6 +146,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	if (r->layers)
 		rj_put_u64(o, "layers", r->layers);
 	json_object_set_new(o, "mounts", vm_mounts_to_json(r));
+	rj_put_str(o, "share_group", r->share_group);
+	rj_put_str(o, "audit", r->audit);
 	rj_put_str(o, "hostname", r->hostname);
 	rj_put_strv(o, "argv", r->argv);
 	if (r->no_command)
@@ -164,6 +166,10 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 		rj_put_bool(o, "read_only", true);
 	if (r->trace)
 		rj_put_bool(o, "trace", true);
+	if (r->secrets)
+		rj_put_strv(o, "secrets", r->secrets);
+	if (r->limits)
+		rj_put_strv(o, "ulimits", r->limits);
 	if (r->ports)
 		rj_put_strv(o, "ports", r->ports);
 	rj_put_bool(o, "tty", r->tty);
@@ -172,6 +178,12 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 	rj_put_u64(o, "cols", r->cols);
 	rj_put_u64(o, "stop_signal", (uint64_t)r->stop_signal);
 	rj_put_u64(o, "timeout_ns", r->timeout_ns);
+	if (r->ttl_ns)
+		rj_put_u64(o, "ttl_ns", r->ttl_ns);
+	if (r->idle_ns) {
+		rj_put_u64(o, "idle_ns", r->idle_ns);
+		rj_put_str(o, "on_idle", vm_on_idle_name(r->on_idle));
+	}
 	return rj_dump(o, ret, err);
 }
 
@@ -201,6 +213,30 @@ static void get_parts(struct rj *j, struct vm_record *r)
 	}
 }
 
+const char *vm_on_idle_name(enum sm_on_idle v)
+{
+	return v == SM_ON_IDLE_SUSPEND ? "suspend" : v == SM_ON_IDLE_KILL ? "kill" : "stop";
+}
+
+int vm_on_idle_parse(const char *name, enum sm_on_idle *ret)
+{
+	for (int v = SM_ON_IDLE_STOP; v <= SM_ON_IDLE_KILL; v++)
+		if (streq(name, vm_on_idle_name((enum sm_on_idle)v))) {
+			*ret = (enum sm_on_idle)v;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static void get_on_idle(struct rj *j, struct vm_record *r)
+{
+	char name[16];
+
+	rj_str_into(j, "on_idle", name, sizeof(name));
+	if (name[0] && vm_on_idle_parse(name, &r->on_idle) < 0)
+		rj_fail(j, "on_idle", "none of stop, suspend, kill");
+}
+
 static void get_fields(struct rj *j, struct vm_record *r)
 {
 	rj_u64(j, "version", 1, VM_RECORD_VERSION);
@@ -225,6 +261,8 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->disk_size = rj_u64(j, "disk_size", 0, INT64_MAX);
 	r->layers = (unsigned)rj_u64(j, "layers", 0, VM_MAX_LAYERS);
 	vm_mounts_from_json(j, r);
+	r->share_group = rj_str(j, "share_group", false);
+	r->audit = rj_str(j, "audit", false);
 	r->hostname = rj_str(j, "hostname", true);
 	r->argv = rj_strv(j, "argv", true);
 	r->no_command = rj_bool(j, "no_command");
@@ -235,6 +273,8 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->labels = rj_strv(j, "labels", false);
 	r->dns = rj_strv(j, "dns", false);
 	r->ports = rj_strv(j, "ports", false);
+	r->secrets = rj_strv(j, "secrets", false);
+	r->limits = rj_strv(j, "ulimits", false);
 	r->hosts = rj_strv(j, "hosts", false);
 	r->tmpfs = rj_strv(j, "tmpfs", false);
 	r->read_only = rj_bool(j, "read_only");
@@ -245,6 +285,18 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->cols = (uint16_t)rj_u64(j, "cols", 0, UINT16_MAX);
 	r->stop_signal = (int)rj_u64(j, "stop_signal", 1, 64);
 	r->timeout_ns = rj_u64(j, "timeout_ns", 0, INT64_MAX);
+	r->ttl_ns = rj_u64(j, "ttl_ns", 0, INT64_MAX);
+	r->idle_ns = rj_u64(j, "idle_ns", 0, INT64_MAX);
+	get_on_idle(j, r);
+}
+
+static unsigned strv_count(char *const *v)
+{
+	unsigned n = 0;
+
+	while (v && v[n])
+		n++;
+	return n;
 }
 
 static void check_fields(struct rj *j, const struct vm_record *r)
@@ -255,6 +307,10 @@ static void check_fields(struct rj *j, const struct vm_record *r)
 		rj_fail(j, "id", "not 12 hexadecimal digits");
 	else if (r->name[0] && !vm_name_valid(r->name))
 		rj_fail(j, "name", "not a name");
+	else if (strv_count(r->secrets) > VM_MAX_SECRETS)
+		rj_fail(j, "secrets", "more than 32");
+	else if (r->share_group && !vm_name_valid(r->share_group))
+		rj_fail(j, "share_group", "not a name");
 	else if (!r->argv[0])
 		rj_fail(j, "argv", "empty");
 }
@@ -290,6 +346,8 @@ void vm_record_done(struct vm_record *r)
 		free(r->parts[i].path);
 	free(r->parts);
 	vm_mounts_done(r);
+	free(r->share_group);
+	free(r->audit);
 	free(r->image);
 	free(r->image_id);
 	free(r->kernel);
@@ -305,6 +363,8 @@ void vm_record_done(struct vm_record *r)
 	strv_free(r->labels);
 	strv_free(r->dns);
 	strv_free(r->ports);
+	strv_free(r->secrets);
+	strv_free(r->limits);
 	strv_free(r->hosts);
 	strv_free(r->tmpfs);
 	*r = (struct vm_record){0};
@@ -399,6 +459,8 @@ int vm_exit_format(const struct vm_exit *x, char **ret, struct sm_error *err)
 	rj_put_u64(o, "finished_ns", (uint64_t)x->finished_ns);
 	if (x->restore_failed)
 		rj_put_bool(o, "restore_failed", true);
+	if (x->busy)
+		rj_put_bool(o, "busy", true);
 	rj_put_u64(o, "duration_ns", out->duration_ns);
 	rj_put_u64(o, "peak_rss", out->peak_rss);
 	for (unsigned i = 0; i < out->num_stages && i < SM_MAX_STAGES; i++)
@@ -447,6 +509,7 @@ int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_e
 	out->duration_ns = rj_u64(&j, "duration_ns", 0, INT64_MAX);
 	out->peak_rss = rj_u64(&j, "peak_rss", 0, INT64_MAX);
 	x.restore_failed = rj_bool(&j, "restore_failed");
+	x.busy = rj_bool(&j, "busy");
 	get_stages(&j, out);
 	out->timed_out = out->reason == SM_REASON_TIMEOUT;
 	if (!j.member && out->reason == SM_REASON_NONE)

@@ -12,6 +12,7 @@
  *	suspended/	a VM that is suspended: state, memory (vmm/snapshot.h) and suspended.json (struct
  *			vm_suspended), whole as soon as it has this name; the disk is its first `layers` layers then,
  *			and what is in the top does not count (suspend.c)
+ *	waiting		why a keeper waits before it starts its VM, while it does (admission.h)
  *	log, log.1	what the command printed (log.h)
  *	exec.N...	commands that run detached (execs.h)
  *	events, events.1	what has happened to it (events.h)
@@ -35,7 +36,9 @@
 #define VM_ID_DIGITS 12
 #define VM_NAME_MAX 63
 #define VM_MAX_MOUNTS 64
+#define VM_MAX_VOLUMES 6 /* of a base's disks (config.c) the image and the writable layer take two */
 #define VM_MAX_LAYERS 63
+#define VM_MAX_SECRETS 32
 
 struct vm_part {
 	char *path;	       /* absolute */
@@ -44,6 +47,7 @@ struct vm_part {
 
 struct vm_mount {
 	char *source; /* absolute */
+	bool served;  /* it is a socket on which somebody serves a backend of his own */
 	char *target; /* absolute, without . .. and empty parts; outer ones come first */
 	bool read_only, cow, direct, dax;
 	enum sm_fs_ids ids;
@@ -51,7 +55,9 @@ struct vm_mount {
 	enum sm_fs_cache cache;
 	enum sm_fs_xattrs xattrs;
 	char *id_ranges; /* NULL: none */
-	bool is_file;	 /* not in the record: found when the source is opened */
+	char *volume;	 /* NULL: a directory of the host; else its name, and source is its file (lib/volume.h) */
+	bool no_copy, anonymous; /* volume: as the public header has them */
+	bool is_file;		 /* not in the record: found when the source is opened */
 };
 
 struct vm_record {
@@ -76,6 +82,9 @@ struct vm_record {
 	unsigned layers; /* that the disk had when the VM was made: of the snapshot that it goes on from */
 	struct vm_mount *mounts;
 	unsigned num_mounts;
+	char *share_group; /* mounts are served by file servers that VMs of one group have in common; NULL: by its own
+			      monitor */
+	char *audit;	   /* file for a record of what it does to the host's files; NULL: none */
 	/* the agent's part */
 	char *hostname;
 	char **argv, **env; /* env: the container's whole environment */
@@ -86,11 +95,16 @@ struct vm_record {
 	char **hosts; /* "ADDRESS NAME" */
 	char **tmpfs; /* proto_setup's */
 	bool read_only, trace;
+	char **secrets; /* their names: what they are is kept nowhere (secrets.c) */
+	char **limits;	/* proto_setup's */
 	char **ports; /* "ADDRESS HOST GUEST", ADDRESS "*" for all of the host's, HOST 0 for a free one (lib/ports.c) */
 	bool tty, stdin_open;
 	uint16_t rows, cols;
 	int stop_signal; /* Linux x86 number */
 	uint64_t timeout_ns;
+	uint64_t ttl_ns;  /* how long each start of it lasts at most, whatever it does; 0: no limit */
+	uint64_t idle_ns; /* for how long nobody may use it (idle.c); 0: for ever */
+	enum sm_on_idle on_idle;
 };
 
 /* JSON text from a record; malloc'ed through *ret. */
@@ -98,6 +112,12 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 /* Checks everything: json is untrusted. On failure there is nothing to free. */
 int vm_record_parse(const char *json, size_t len, struct vm_record *ret, struct sm_error *err) MUST_CHECK;
 void vm_record_done(struct vm_record *r);
+/* How many volumes it has; writable: but for those that it only reads. */
+unsigned vm_volumes(const struct vm_record *r, bool writable);
+/* All of its mounts can go into a snapshot. */
+bool vm_mounts_saved(const struct vm_record *r);
+/* Whether a program of the user's serves one of its mounts. */
+bool vm_has_served(const struct vm_record *r);
 
 struct vm_start {
 	char host_boot_id[40]; /* from /proc/sys/kernel/random/boot_id of the host */
@@ -125,10 +145,15 @@ int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, s
 struct vm_exit {
 	struct sm_outcome outcome;
 	int64_t started_ns, finished_ns; /* wall clock; started 0: the command never ran */
+	bool busy;			 /* it was not even tried: there was no room for it (keeper/admission.c) */
 	bool restore_failed;		 /* it never ran since the snapshot that it was to start from is of no use */
 };
 int vm_exit_format(const struct vm_exit *x, char **ret, struct sm_error *err) MUST_CHECK;
 int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;
+
+/* "stop", "suspend", "kill". And back: -EINVAL for another. */
+const char *vm_on_idle_name(enum sm_on_idle v);
+int vm_on_idle_parse(const char *name, enum sm_on_idle *ret) MUST_CHECK;
 
 /* "exited" ...; "none" for what is unknown. And back: SM_REASON_NONE for an unknown name. */
 const char *vm_reason_name(enum sm_reason reason);

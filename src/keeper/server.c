@@ -3,6 +3,7 @@
 #include "keeper/keeper.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -28,7 +29,7 @@ struct client {
 /* A PROTO_KEEPER_WAIT channel; the user pointer of its channel. */
 struct waiter {
 	uint32_t ch;
-	bool owner;
+	bool owner, forwards;
 	struct waiter *next;
 };
 
@@ -40,7 +41,9 @@ static void client_free(struct client *c)
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c)
 		c->k->saving.client = NULL;
+	branch_drop(c->k, c, 0);
 	execs_client_gone(c->k, link_mux(c->link), 0);
+	counters_client_gone(c->k, link_mux(c->link), 0);
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
@@ -100,7 +103,7 @@ static int serve_wait(struct client *c, uint32_t ch, struct cursor *request)
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return -ENOMEM;
-	*w = (struct waiter){.ch = ch, .owner = wait.owner, .next = c->waiters};
+	*w = (struct waiter){.ch = ch, .owner = wait.owner, .forwards = wait.forwards, .next = c->waiters};
 	c->waiters = w;
 	mux_set_user(link_mux(c->link), ch, w);
 	mux_opened(link_mux(c->link), ch, NULL);
@@ -108,7 +111,9 @@ static int serve_wait(struct client *c, uint32_t ch, struct cursor *request)
 		k->owner_seen = true;
 		loop_timer_at(k->owner_timer, 0);
 	}
-	if (k->exit.started_ns)
+	/* Who waits for it to run is about to use it, and is not let down by what begins a moment later. */
+	idle_touch(k);
+	if (k->exit.started_ns && !keeper_suspending(k))
 		send_news(c, ch, KEEPER_STARTED);
 	if (k->phase == PHASE_ENDED)
 		send_news(c, ch, KEEPER_ENDED);
@@ -171,7 +176,7 @@ static int serve_snapshot(struct client *c, uint32_t ch, struct cursor *request)
 	int r = keeper_snapshot_decode(request, &m);
 
 	if (r == 0)
-		r = snapshot_request(k, m.dir, m.unsynced);
+		r = snapshot_request(k, m.dir);
 	if (r < 0)
 		return r;
 	k->saving.client = c;
@@ -181,13 +186,31 @@ static int serve_snapshot(struct client *c, uint32_t ch, struct cursor *request)
 
 static int serve_suspend(struct client *c, uint32_t ch, const struct cursor *request)
 {
-	int r = request->left ? -EPROTO : snapshot_request(c->k, NULL, false);
+	int r = request->left ? -EPROTO : snapshot_request(c->k, NULL);
 
 	if (r < 0)
 		return r;
 	c->k->saving.client = c;
 	c->k->saving.ch = ch;
 	return 0;
+}
+
+/* The channel stays open for as long as the client wants the files. */
+void server_branch_frozen(struct keeper *k, struct keeper_snapshot_reply *m)
+{
+	struct client *c = k->saving.client;
+	_cleanup_(buf_done) struct buf b = {0};
+	int r;
+
+	k->saving.client = NULL;
+	if (!c)
+		return;
+	r = branch_keep(k, c, k->saving.ch, &k->saving.files, m);
+	r = r < 0 ? r : keeper_snapshot_reply_encode(&b, m);
+	if (r == 0)
+		mux_opened(link_mux(c->link), k->saving.ch, &b);
+	else
+		mux_close(link_mux(c->link), k->saving.ch, r, strerror(-r));
 }
 
 void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text)
@@ -221,6 +244,8 @@ static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
 
 	if (r < 0)
 		return r;
+	if (keeper_suspending(k))
+		return -ESHUTDOWN;
 	if (k->phase >= PHASE_ENDING || (a.exec && !k->agent))
 		return -ESRCH;
 	if (a.exec)
@@ -236,9 +261,23 @@ static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
 	return 0;
 }
 
+static int serve_secret(struct client *c, uint32_t ch, const struct cursor *request)
+{
+	int r = c->k->phase > PHASE_READY ? -EALREADY : secrets_take(c->k, request);
+
+	if (r < 0)
+		return r;
+	mux_opened(link_mux(c->link), ch, NULL);
+	mux_close(link_mux(c->link), ch, 0, "");
+	keeper_try_main(c->k);
+	return 0;
+}
+
 /* 0: the agent serves. */
 static int check_serving(const struct keeper *k)
 {
+	if (keeper_suspending(k))
+		return -ESHUTDOWN;
 	if (k->phase >= PHASE_ENDING)
 		return -ESRCH;
 	if (!k->agent || k->phase < PHASE_READY)
@@ -250,6 +289,7 @@ static int serve_spawn(struct client *c, uint32_t ch, struct cursor *request)
 {
 	int r = check_serving(c->k);
 
+	idle_touch(c->k);
 	return r < 0 ? r : execs_spawn(c->k, link_mux(c->link), ch, request);
 }
 
@@ -260,6 +300,7 @@ static int serve_exec_signal(struct client *c, uint32_t ch, struct cursor *reque
 
 	if (r == 0)
 		r = check_serving(c->k);
+	idle_touch(c->k);
 	if (r == 0)
 		r = execs_signal(c->k, m.exec, m.signal);
 	if (r < 0)
@@ -269,9 +310,73 @@ static int serve_exec_signal(struct client *c, uint32_t ch, struct cursor *reque
 	return 0;
 }
 
+static void files_ended(void *arg, struct relay *r, bool far_left, int code)
+{
+	idle_leave(arg);
+}
+
+/* A connection to a port of the guest: while it is made somebody uses the VM. Or one that the guest may make (ACCEPT),
+ * which is no use of it before its first byte. */
+struct port {
+	struct keeper *k;
+	bool made;
+};
+
+static void port_made(struct port *p)
+{
+	if (!p->made)
+		idle_leave(p->k);
+	p->made = true;
+}
+
+static void port_opened(void *arg, struct relay *r, struct cursor reply)
+{
+	port_made(arg);
+}
+
+static void port_data(void *arg, struct relay *r, unsigned stream, const uint8_t *bytes, size_t len)
+{
+	idle_touch(((struct port *)arg)->k);
+}
+
+static void port_near_data(void *arg, struct relay *r, size_t len)
+{
+	idle_touch(((struct port *)arg)->k);
+}
+
+static void port_ended(void *arg, struct relay *r, bool far_left, int code)
+{
+	port_made(arg);
+	free(arg);
+}
+
+/* What uses the VM: files as long as they are copied, ports with each byte, statistics not at all. */
+static const struct relay_hooks files_hooks = {.ended = files_ended};
+static const struct relay_hooks port_hooks = {
+	.opened = port_opened, .data = port_data, .near_data = port_near_data, .ended = port_ended};
+
+static int serve_port(struct client *c, uint32_t ch, uint16_t service, const struct cursor *request)
+{
+	struct port *p = calloc(1, sizeof(*p));
+	struct relay *relay;
+	int r;
+
+	if (!p)
+		return -ENOMEM;
+	*p = (struct port){.k = c->k, .made = service == PROTO_ACCEPT};
+	r = relay_open(link_mux(c->link), ch, link_mux(c->k->agent), service, request->p, request->left, &port_hooks, p,
+		       &relay);
+	if (r < 0)
+		free(p);
+	else if (!p->made)
+		idle_enter(c->k);
+	return r;
+}
+
 /* Passes a channel through to the agent. */
 static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
 {
+	bool files = service != PROTO_STATS;
 	struct keeper *k = c->k;
 	struct relay *relay;
 	int r = check_serving(k);
@@ -280,8 +385,13 @@ static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct c
 		return r;
 	if (service == PROTO_EXEC)
 		return events_pass_exec(k, link_mux(c->link), ch, request);
-	return relay_open(link_mux(c->link), ch, link_mux(k->agent), service, request->p, request->left, NULL, NULL,
-			  &relay);
+	if (service == PROTO_CONNECT || service == PROTO_ACCEPT)
+		return serve_port(c, ch, service, request);
+	r = relay_open(link_mux(c->link), ch, link_mux(k->agent), service, request->p, request->left,
+		       files ? &files_hooks : NULL, k, &relay);
+	if (r == 0 && files)
+		idle_enter(k);
+	return r;
 }
 
 static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
@@ -302,14 +412,23 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_snapshot(c, ch, request);
 	case PROTO_KEEPER_SUSPEND:
 		return serve_suspend(c, ch, request);
+	case PROTO_KEEPER_SECRET:
+		return serve_secret(c, ch, request);
 	case PROTO_KEEPER_ATTACH:
 		return serve_attach(c, ch, request);
 	case PROTO_KEEPER_SPAWN:
 		return serve_spawn(c, ch, request);
 	case PROTO_KEEPER_EXEC_SIGNAL:
 		return serve_exec_signal(c, ch, request);
+	case PROTO_KEEPER_WATCH:
+		return request->left ? -EPROTO : watching_serve(c->k, link_mux(c->link), ch);
+	case PROTO_KEEPER_COUNTERS:
+		return request->left ? -EPROTO : counters_ask(c->k, link_mux(c->link), ch);
+	case PROTO_KEEPER_SHARE:
+		return shares_serve(c->k, link_mux(c->link), ch, request);
 	case PROTO_EXEC:
 	case PROTO_CONNECT:
+	case PROTO_ACCEPT:
 	case PROTO_READ_FILE:
 	case PROTO_WRITE_FILE:
 	case PROTO_COPY:
@@ -331,7 +450,9 @@ static const char *refusal(uint16_t service, int r)
 	if (saves && r == -EBUSY)
 		return "another snapshot is being taken, or it is being stopped";
 	if (saves && r == -EOPNOTSUPP)
-		return "a VM with directories of the host (-v) cannot be saved";
+		return "a VM with volumes, or a mount that has the option dax, cannot be saved";
+	if (saves && r == -ENOMEM)
+		return "there is not enough free memory for a copy of what it has in its own";
 	if (saves && r == -EPERM)
 		return "it ends with the program that runs it in the foreground";
 	if (service == PROTO_KEEPER_PAUSE && r == -EBUSY)
@@ -343,6 +464,8 @@ static const char *refusal(uint16_t service, int r)
 		return "another client is attached";
 	case -EHOSTDOWN:
 		return "the VM is paused; supermachine unpause lets it go on";
+	case -ESHUTDOWN:
+		return "the VM is being suspended";
 	case -EAGAIN:
 		return "the guest is still starting";
 	case -EINVAL:
@@ -391,7 +514,9 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c && c->k->saving.ch == ch)
 		c->k->saving.client = NULL;
+	branch_drop(c->k, c, ch);
 	execs_client_gone(c->k, link_mux(c->link), ch);
+	counters_client_gone(c->k, link_mux(c->link), ch);
 	drop_waiter(c, ch);
 }
 
@@ -445,30 +570,80 @@ static int client_new(struct keeper *k, int fd)
 	return mux_hello(mux, NULL);
 }
 
+static bool accept_client(struct keeper *k, int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	bool good;
+
+	if (fd < 0)
+		return false;
+	good = k->num_clients < MAX_CLIENTS && peer_allowed(fd) && client_new(k, fd) == 0;
+	if (!good)
+		fd_close(fd);
+	return good;
+}
+
 static void on_accept(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct keeper *k = arg;
-	int fd = accept4(k->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0)
-		return;
-	if (k->num_clients >= MAX_CLIENTS || !peer_allowed(fd) || client_new(k, fd) < 0)
-		fd_close(fd);
+	(void)accept_client(k, k->listen_fd);
+}
+
+static int listen_on(const char *path)
+{
+	mode_t old = umask(0077);
+	int fd;
+
+	unlink(path); /* of a keeper that was killed; the library lets only one start */
+	fd = unix_listen(path, LISTEN_BACKLOG);
+	umask(old);
+	if (fd >= 0)
+		fd_set_nonblock(fd, true);
+	return fd;
+}
+
+/* ------------------------------------------------------------------------------------ before the VM starts */
+
+static void stop_early(struct keeper *k)
+{
+	char path[PATH_MAX];
+
+	if (k->early_fd >= 0 && wire_early_socket(k->args.socket, path) == 0)
+		unlink(path);
+	k->early_src = loop_remove(k->early_src);
+	k->early_fd = fd_close(k->early_fd);
+}
+
+static void on_early(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	struct keeper *k = arg;
+
+	if (accept_client(k, k->early_fd))
+		stop_early(k);
+}
+
+int server_start_early(struct keeper *k, struct sm_error *err)
+{
+	char path[PATH_MAX];
+	int r = wire_early_socket(k->args.socket, path);
+
+	if (r == 0)
+		r = k->early_fd = listen_on(path);
+	if (r >= 0)
+		r = loop_add(k->loop, k->early_fd, EPOLLIN, on_early, k, &k->early_src);
+	return r < 0 ? error_sys(err, -r, "listen beside %s", k->args.socket) : 0;
 }
 
 /* ------------------------------------------------------------------------------------ for vm.c */
 
 int server_start(struct keeper *k, struct sm_error *err)
 {
-	mode_t old = umask(0077);
 	int r;
 
-	unlink(k->args.socket); /* of a keeper that was killed; the library lets only one start */
-	k->listen_fd = unix_listen(k->args.socket, LISTEN_BACKLOG);
-	umask(old);
+	k->listen_fd = listen_on(k->args.socket);
 	if (k->listen_fd < 0)
 		return error_sys(err, -k->listen_fd, "listen on %s", k->args.socket);
-	fd_set_nonblock(k->listen_fd, true);
 	r = loop_add(k->loop, k->listen_fd, EPOLLIN, on_accept, k, &k->listen_src);
 	return r < 0 ? error_sys(err, -r, "listen on %s", k->args.socket) : 0;
 }
@@ -485,6 +660,14 @@ void server_tell_started(struct keeper *k)
 	tell(k, KEEPER_STARTED);
 }
 
+void server_tell_suspending(struct keeper *k)
+{
+	for (struct client *c = k->clients; c; c = c->next)
+		for (struct waiter *w = c->waiters; w; w = w->next)
+			if (w->forwards)
+				send_news(c, w->ch, KEEPER_SUSPENDING);
+}
+
 /* After this nobody can connect: who tries finds exit.json written. */
 void server_tell_ended(struct keeper *k)
 {
@@ -495,6 +678,7 @@ void server_tell_ended(struct keeper *k)
 	if (k->listen_fd >= 0)
 		unlink(k->args.socket);
 	k->listen_fd = fd_close(k->listen_fd);
+	stop_early(k);
 	tell(k, KEEPER_ENDED);
 }
 
@@ -527,6 +711,7 @@ void server_done(struct keeper *k)
 {
 	while (k->clients)
 		client_free(k->clients);
+	stop_early(k);
 	k->listen_src = loop_remove(k->listen_src);
 	if (k->listen_fd >= 0)
 		unlink(k->args.socket);

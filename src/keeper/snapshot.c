@@ -2,13 +2,14 @@
 /*
  * A snapshot of a running VM, which goes on:
  *
- *	HOLD	the agent stops all processes and has sent what they had written
- *	FREEZE	the disk's top is frozen (disk.c); the monitor stands still, and goes on in the new top
+ *	HOLD	the disk's top gets the name of a layer (disk.c); the agent stops all processes and has sent what they
+ *had written FREEZE	the monitor stands still, and goes on in the new top: from here on the layer stays as it is
  *	MEMORY	the processes run again; the monitor's copy writes and syncs the files
  *	done	the frozen layer is synced too, and who asked is told
  *
  * The library has made the directory, and does the rest: links to the layers, the description, the name. A VM that is
- *to be suspended (suspend.c) goes the same way, but for that it stands still from FREEZE on.
+ *to be suspended (suspend.c) goes the same way, but for that it stands still from FREEZE on. A branch's files are in
+ *memory (branch.c), and who asked is told when FREEZE is over.
  */
 #include "keeper/keeper.h"
 
@@ -20,17 +21,26 @@
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/log.h"
 #include "base/util.h"
 
 static void finish(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text)
 {
 	struct saving *s = &k->saving;
+	bool goes_on = s->suspend && error && k->phase < PHASE_ENDING;
 
+	if (error && s->idle)
+		log_warn("keeper", "the VM, which was idle, cannot be suspended: %s", text);
+
+	if (s->branch)
+		branch_written(k);
 	s->dirfd = fd_close(s->dirfd);
 	monitor_saving_close(&s->files);
 	s->stage = SAVING_NOTHING;
 	server_snapshot_done(k, m, error, text);
 	s->client = NULL;
+	if (goes_on)
+		server_tell_started(k);
 }
 
 static int check(const struct keeper *k, bool suspend)
@@ -45,12 +55,22 @@ static int check(const struct keeper *k, bool suspend)
 		return -EHOSTDOWN;
 	if (k->saving.stage != SAVING_NOTHING || k->forced != SM_REASON_NONE)
 		return -EBUSY;
-	return k->rec.num_mounts ? -EOPNOTSUPP : 0;
+	return vm_mounts_saved(&k->rec) ? 0 : -EOPNOTSUPP;
 }
 
 static bool has_disk(const struct keeper *k)
 {
 	return k->rec.disk_template != NULL;
+}
+
+static int open_files(struct keeper *k, const char *dir)
+{
+	struct saving *s = &k->saving;
+
+	s->dirfd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : suspend_open(k);
+	if (s->dirfd < 0)
+		return dir ? -errno : s->dirfd;
+	return monitor_saving_open(&s->files, s->dirfd);
 }
 
 /* All that can be done before the processes stand still. */
@@ -59,18 +79,25 @@ static int prepare(struct keeper *k, const char *dir)
 	struct saving *s = &k->saving;
 	int r;
 
-	s->dirfd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : suspend_open(k);
-	if (s->dirfd < 0)
-		return dir ? -errno : s->dirfd;
-	r = monitor_saving_open(&s->files, s->dirfd);
+	if (s->branch)
+		r = branch_open(k, &s->files);
+	else
+		r = open_files(k, dir);
 	if (r < 0 || !has_disk(k))
 		return r;
 	s->layers = disk_layers(k->dirfd);
 	s->files.fds[2] = disk_new_top(k->dirfd);
-	return MIN(s->files.fds[2], 0);
+	return s->files.fds[2] < 0 ? s->files.fds[2] : disk_freeze(k->dirfd, s->layers);
 }
 
-int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
+/* The monitor has not gone on in the new top. */
+static void undo_prepare(struct keeper *k)
+{
+	if (has_disk(k))
+		disk_unfreeze(k->dirfd, k->saving.layers);
+}
+
+int snapshot_request(struct keeper *k, const char *dir)
 {
 	struct saving *s = &k->saving;
 	int r = check(k, !dir);
@@ -78,29 +105,33 @@ int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
 	if (r < 0)
 		return r;
 	s->suspend = !dir;
-	s->files = (struct monitor_saving){.fds = {-1, -1, -1}, .stay = !dir, .unsynced = unsynced};
+	s->branch = dir && !*dir;
+	s->idle = false;
+	s->files = (struct monitor_saving){
+		.fds = {-1, -1, -1}, .stay = s->suspend, .over = s->branch, .unsynced = s->branch};
 	r = prepare(k, dir);
-	if (r == 0)
+	if (r == 0) {
 		r = agent_hold(k, true);
+		if (r < 0)
+			undo_prepare(k);
+	}
 	if (r < 0) {
 		monitor_saving_close(&s->files);
 		s->dirfd = fd_close(s->dirfd);
 		return r;
 	}
 	s->stage = SAVING_HOLD;
+	if (s->suspend)
+		server_tell_suspending(k);
 	return 0;
 }
 
 static int save(struct keeper *k, struct sm_error *err)
 {
-	struct saving *s = &k->saving;
-	int r = has_disk(k) ? disk_freeze(k->dirfd, s->layers) : 0;
+	int r = monitor_snapshot(k, &k->saving.files, err);
 
 	if (r < 0)
-		return error_sys(err, -r, "freeze the disk");
-	r = monitor_snapshot(k, &s->files, err);
-	if (r < 0 && has_disk(k))
-		disk_unfreeze(k->dirfd, s->layers);
+		undo_prepare(k);
 	return r;
 }
 
@@ -112,6 +143,7 @@ void snapshot_held(struct keeper *k, int error, const char *text)
 	if (k->saving.stage != SAVING_HOLD)
 		return;
 	if (error) {
+		undo_prepare(k);
 		finish(k, NULL, error, text);
 		return;
 	}
@@ -129,6 +161,17 @@ static int sync_file(int dirfd, const char *name)
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
+static struct keeper_snapshot_reply reply(const struct keeper *k, uint64_t memory_bytes)
+{
+	const struct saving *s = &k->saving;
+
+	return (struct keeper_snapshot_reply){.pause_ns = s->pause_ns,
+					      .memory_bytes = memory_bytes,
+					      .window = k->args.window,
+					      .booted = k->args.booted || !k->args.restore,
+					      .layers = has_disk(k) ? s->layers + 1 : 0};
+}
+
 void snapshot_frozen(struct keeper *k, uint64_t pause_ns)
 {
 	struct saving *s = &k->saving;
@@ -139,6 +182,11 @@ void snapshot_frozen(struct keeper *k, uint64_t pause_ns)
 	s->pause_ns = pause_ns;
 	if (!s->suspend)
 		(void)!agent_hold(k, false); /* without its agent the VM ends */
+	if (s->branch) {
+		struct keeper_snapshot_reply m = reply(k, 0);
+
+		server_branch_frozen(k, &m);
+	}
 }
 
 /* The guest goes on as if nothing had been. */
@@ -147,8 +195,8 @@ static void give_up(struct keeper *k, int error, const char *text)
 	struct saving *s = &k->saving;
 	bool frozen = s->stage == SAVING_MEMORY;
 
-	if (!frozen && has_disk(k))
-		disk_unfreeze(k->dirfd, s->layers);
+	if (!frozen)
+		undo_prepare(k);
 	if (frozen && s->suspend)
 		suspend_undo(k);
 	if (!frozen || s->suspend)
@@ -186,11 +234,7 @@ static int commit(struct keeper *k, const struct keeper_snapshot_reply *m, struc
 void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes)
 {
 	struct saving *s = &k->saving;
-	struct keeper_snapshot_reply m = {.pause_ns = s->pause_ns,
-					  .memory_bytes = memory_bytes,
-					  .window = k->args.window,
-					  .booted = k->args.booted || !k->args.restore,
-					  .layers = has_disk(k) ? s->layers + 1 : 0};
+	struct keeper_snapshot_reply m = reply(k, memory_bytes);
 	struct sm_error err = {0};
 
 	if (s->stage < SAVING_FREEZE)
@@ -204,6 +248,6 @@ void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes)
 	} else {
 		finish(k, &m, 0, "");
 		if (s->suspend)
-			keeper_end(k, SM_REASON_SUSPENDED, 0, "suspended");
+			keeper_end(k, SM_REASON_SUSPENDED, 0, "suspended%s", s->idle ? ", as nobody used it" : "");
 	}
 }

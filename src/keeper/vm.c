@@ -42,6 +42,22 @@ void keeper_stage(struct keeper *k, const char *name)
 	k->stage_since = now;
 }
 
+/* Volumes outlive the VM, and a disk that is another's: what programs have written to them must reach the file, however
+ * it ends. */
+static bool is_outlived(const struct keeper *k)
+{
+	return vm_volumes(&k->rec, true) || disk_is_lent(k->dirfd);
+}
+
+/* False: there is nothing to wait for, or nobody to ask. */
+static bool sync_volumes(struct keeper *k)
+{
+	if (!is_outlived(k) || k->phase < PHASE_READY || k->pause.on || agent_poweroff(k) < 0)
+		return false;
+	loop_timer_at(k->deadline, time_now_ns() + k->args.limits.poweroff);
+	return true;
+}
+
 void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char *fmt, ...)
 {
 	va_list ap;
@@ -54,6 +70,10 @@ void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char 
 		va_start(ap, fmt);
 		vsnprintf(k->forced_message, sizeof(k->forced_message), fmt, ap);
 		va_end(ap);
+	}
+	if (k->phase < PHASE_ENDING && sync_volumes(k)) {
+		k->phase = PHASE_ENDING;
+		return;
 	}
 	k->phase = PHASE_ENDING;
 	monitor_stop(k);
@@ -70,6 +90,7 @@ void keeper_setup_done(struct keeper *k)
 		return;
 	}
 	keeper_stage(k, "setup");
+	admission_over(k);
 	k->phase = PHASE_READY;
 	keeper_try_main(k);
 }
@@ -103,10 +124,11 @@ void keeper_try_main(struct keeper *k)
 {
 	int r;
 
-	if (k->phase != PHASE_READY || (keeper_foreground(k) && !k->attach_client))
+	if (k->phase != PHASE_READY || (keeper_foreground(k) && !k->attach_client) || secrets_missing(k))
 		return;
 	k->phase = PHASE_MAIN;
-	r = agent_exec_main(k);
+	r = secrets_send(k);
+	r = r < 0 ? r : agent_exec_main(k);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "start the command: %s", strerror(-r));
 }
@@ -132,6 +154,8 @@ void keeper_main_started(struct keeper *k, bool runs)
 		events_note(k, k->suspended ? "resume" : "start", NULL);
 		workingset_ask(k);
 	}
+	if (runs && idle_begin(k) < 0)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "no memory for its limit on idleness");
 }
 
 /* ----------------------------------------------------------------------------------- the way down */
@@ -153,7 +177,7 @@ void keeper_main_done(struct keeper *k, int code, const char *text)
 	keeper_stage(k, "command");
 	k->phase = PHASE_ENDING;
 	/* Only a disk that stays is worth a clean shutdown. */
-	if (k->rec.keep && k->rec.disk_template && agent_poweroff(k) == 0)
+	if (((k->rec.keep && k->rec.disk_template) || is_outlived(k)) && agent_poweroff(k) == 0)
 		loop_timer_at(k->deadline, time_now_ns() + k->args.limits.poweroff);
 	else
 		monitor_stop(k);
@@ -180,6 +204,17 @@ static void go_on(struct keeper *k)
 		keeper_end(k, SM_REASON_STOPPED, SIGKILL, "stopped while it was paused");
 }
 
+void keeper_stop_gently(struct keeper *k, enum sm_reason reason, int signal, uint64_t grace_ns, const char *message)
+{
+	k->forced = reason;
+	k->forced_signal = signal;
+	snprintf(k->forced_message, sizeof(k->forced_message), "%s", message);
+	events_note_signal(k, signal);
+	agent_signal(k, signal);
+	if (grace_ns != UINT64_MAX)
+		loop_timer_at(k->grace, time_now_ns() + MIN(grace_ns, (uint64_t)INT64_MAX / 2));
+}
+
 void keeper_stop_request(struct keeper *k, const struct keeper_stop *s)
 {
 	int signal = s->signal ? s->signal : k->rec.stop_signal;
@@ -198,13 +233,7 @@ void keeper_stop_request(struct keeper *k, const struct keeper_stop *s)
 		agent_signal(k, signal);
 	} else {
 		go_on(k);
-		k->forced = SM_REASON_STOPPED;
-		k->forced_signal = signal;
-		snprintf(k->forced_message, sizeof(k->forced_message), "stopped");
-		events_note_signal(k, signal);
-		agent_signal(k, signal);
-		if (s->grace_ns != UINT64_MAX)
-			loop_timer_at(k->grace, time_now_ns() + MIN(s->grace_ns, (uint64_t)INT64_MAX / 2));
+		keeper_stop_gently(k, SM_REASON_STOPPED, signal, s->grace_ns, "stopped");
 	}
 }
 
@@ -283,6 +312,7 @@ void keeper_ended(struct keeper *k, int wait_status)
 	if (k->phase == PHASE_ENDED)
 		return;
 	keeper_stage(k, "shutdown");
+	admission_over(k);
 	k->phase = PHASE_ENDED;
 	execs_done(k);
 	outcome_compute(k, wait_status);
@@ -312,6 +342,28 @@ static int load_record(struct keeper *k, struct sm_error *err)
 	return r < 0 ? error_wrap(err, r, "%s/config.json", k->args.dir) : 0;
 }
 
+/* Unlike the limit on its command's time this one counts what passes while it is paused, and stops it as `stop` does.
+ */
+static void on_ttl(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct keeper *k = arg;
+	char message[96];
+
+	if (k->phase >= PHASE_ENDING || k->forced != SM_REASON_NONE)
+		return;
+	if (k->saving.stage != SAVING_NOTHING) { /* it may be gone, suspended, in a moment */
+		loop_timer_at(src, time_now_ns() + SECOND);
+		return;
+	}
+	snprintf(message, sizeof(message), "it had lived for %g s", (double)k->rec.ttl_ns / 1e9);
+	if (k->main_open) {
+		go_on(k);
+		keeper_stop_gently(k, SM_REASON_TTL, k->rec.stop_signal, KEEPER_GRACE_NS, message);
+	} else {
+		keeper_end(k, SM_REASON_TTL, 0, "%s", message);
+	}
+}
+
 static int add_timers(struct keeper *k)
 {
 	const struct {
@@ -319,12 +371,14 @@ static int add_timers(struct keeper *k)
 		loop_timer_fn fn;
 	} timers[] = {
 		{&k->deadline, on_deadline},	 {&k->grace, on_grace},	  {&k->owner_timer, on_owner_timer},
-		{&k->time_limit, on_time_limit}, {&k->linger, on_linger},
+		{&k->time_limit, on_time_limit}, {&k->linger, on_linger}, {&k->ttl, on_ttl},
 	};
 	int r = loop_new(&k->loop);
 
 	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(timers); i++)
 		r = loop_add_timer(k->loop, timers[i].fn, k, timers[i].timer);
+	if (r == 0 && k->rec.ttl_ns)
+		loop_timer_at(k->ttl, time_now_ns() + k->rec.ttl_ns);
 	return r;
 }
 
@@ -333,12 +387,17 @@ static int add_timers(struct keeper *k)
  * between took us for dead: wrote the record of its end (lib/vm.c), maybe removed its directory. Both sides write
  * first and look then, so at least one of them sees the other.
  */
-static void end_if_given_up(struct keeper *k)
+bool keeper_given_up(const struct keeper *k)
 {
 	_fd_ int fd = openat(k->dirfd, "exit.json", O_RDONLY | O_CLOEXEC);
 	struct stat st;
 
-	if (fd < 0 && fstat(k->dirfd, &st) == 0 && st.st_nlink > 0)
+	return fd >= 0 || fstat(k->dirfd, &st) < 0 || st.st_nlink == 0;
+}
+
+static void end_if_given_up(struct keeper *k)
+{
+	if (!keeper_given_up(k))
 		return;
 	keeper_end(k, SM_REASON_STOPPED, 0, "given up before it answered: the program that started it was killed");
 }
@@ -367,22 +426,28 @@ static uint64_t owner_limit(const struct keeper *k)
 
 static int start(struct keeper *k, struct sm_error *err)
 {
-	uint64_t now = time_now_ns();
 	int agent_fd = -1, r;
+	uint64_t now;
 
-	k->stage_since = now;
+	k->stage_since = time_now_ns();
 	r = load_record(k, err);
 	if (r < 0)
 		return r;
+	vm_outcome_stage(&k->exit.outcome, "prepare", k->args.prepare_ns);
+	r = admission_wait(k, err);
+	if (r < 0)
+		return r;
+	now = time_now_ns();
 	if (k->args.resume && (r = resume_prepare(k, err)) < 0)
 		return r;
-	vm_outcome_stage(&k->exit.outcome, "prepare", k->args.prepare_ns);
 	r = add_timers(k);
 	if (r < 0)
 		return error_sys(err, -r, "event loop");
 	k->logging = !keeper_foreground(k) || k->rec.keep;
 	if (k->logging && (r = vm_log_open(&k->log, k->dirfd, "log", false, VM_LOG_ROTATE)) < 0)
 		return error_sys(err, -r, "open %s/log", k->args.dir);
+	if (k->args.watched && vm_has_served(&k->rec) && (r = server_start_early(k, err)) < 0)
+		return r;
 	/* The monitor first: it boots while this goes on. */
 	r = monitor_start(k, &agent_fd, err);
 	if (r < 0)
@@ -405,11 +470,15 @@ static int start(struct keeper *k, struct sm_error *err)
 
 static void done(struct keeper *k)
 {
+	admission_over(k);
 	fd_close(k->saving.dirfd);
 	monitor_saving_close(&k->saving.files);
+	fd_close(k->memory_base);
 	free(k->suspended);
 	execs_done(k);
 	k->agent = link_free(k->agent);
+	watching_done(k);
+	shares_done(k);
 	server_done(k);
 	monitor_done(&k->mon, k->loop);
 	events_done(k);
@@ -428,6 +497,7 @@ static void record_failure(struct keeper *k, const struct sm_error *err)
 	if (k->dirfd < 0)
 		return;
 	k->forced = SM_REASON_START_FAILED;
+	k->exit.busy = err->kind == SM_ERROR_BUSY;
 	snprintf(k->forced_message, sizeof(k->forced_message), "%.200s", err->message);
 	outcome_compute(k, 0);
 	snprintf(o->message, sizeof(o->message), "%.500s", err->message);
@@ -442,8 +512,12 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 		.args = *args,
 		.dirfd = -1,
 		.listen_fd = -1,
+		.memory_base = -1,
+		.admitted = -1,
 		.saving = {.dirfd = -1, .files = {.fds = {-1, -1, -1}}},
 		.log = {.fd = -1},
+		.early_fd = -1,
+		.watching = {.fd = -1, .join = JOIN_INIT},
 		.events = {.log = {.fd = -1}},
 		.mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}, .workingset = -1}};
 	struct sm_error own = {0};

@@ -3,11 +3,13 @@
 #include "keeper/wire.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
 
-#define MAX_FIELDS 5
+#define MAX_FIELDS 9
 
 /* Reads tags 1 .. count, each a number, into v (absent: 0). */
 static int read_numbers(struct cursor *c, uint64_t *v, unsigned count)
@@ -30,6 +32,11 @@ static int write_numbers(struct buf *b, const uint64_t *v, unsigned count)
 	for (unsigned i = 0; i < count; i++)
 		tlv_put_u64(b, (uint16_t)(i + 1), v[i]);
 	return b->error;
+}
+
+int wire_early_socket(const char *socket, char *ret)
+{
+	return snprintf(ret, PATH_MAX, "%s.early", socket) < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
 int keeper_status_encode(struct buf *b, const struct keeper_status *s)
@@ -59,18 +66,18 @@ int keeper_status_decode(struct cursor *c, struct keeper_status *ret)
 
 int keeper_wait_encode(struct buf *b, const struct keeper_wait *w)
 {
-	uint64_t v[1] = {w->owner};
+	uint64_t v[2] = {w->owner, w->forwards};
 
-	return write_numbers(b, v, 1);
+	return write_numbers(b, v, w->forwards ? 2 : 1);
 }
 
 int keeper_wait_decode(struct cursor *c, struct keeper_wait *ret)
 {
 	uint64_t v[MAX_FIELDS];
-	int r = read_numbers(c, v, 1);
+	int r = read_numbers(c, v, 2);
 
 	if (r == 0)
-		ret->owner = v[0] != 0;
+		*ret = (struct keeper_wait){.owner = v[0] != 0, .forwards = v[1] != 0};
 	return r;
 }
 
@@ -99,7 +106,7 @@ int keeper_news_decode(struct cursor *c, struct keeper_news *ret)
 			return -EPROTO;
 		}
 	}
-	if (r < 0 || (kind != KEEPER_STARTED && kind != KEEPER_ENDED) || (kind == KEEPER_ENDED && !n.record))
+	if (r < 0 || kind < KEEPER_STARTED || kind > KEEPER_SUSPENDING || (kind == KEEPER_ENDED && !n.record))
 		return -EPROTO;
 	n.kind = (enum keeper_news_kind)kind;
 	*ret = n;
@@ -163,7 +170,6 @@ int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret)
 int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m)
 {
 	tlv_put_str(b, 1, m->dir);
-	tlv_put_u64(b, 2, m->unsynced);
 	return b->error;
 }
 
@@ -174,40 +180,42 @@ int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret)
 
 	*ret = (struct keeper_snapshot){0};
 	while ((r = tlv_next(c, &t)) > 0) {
-		uint64_t v;
-
 		if (t.tag & 0x8000)
 			continue;
-		if (t.tag == 2 && tlv_u64(&t, &v) == 0 && v <= 1) {
-			ret->unsynced = v;
-			continue;
-		}
 		if (t.tag != 1 || ret->dir[0] || t.len >= sizeof(ret->dir) || (t.len && memchr(t.p, 0, t.len)))
 			return -EPROTO;
 		if (t.len)
 			memcpy(ret->dir, t.p, t.len);
 	}
-	return r < 0 || ret->dir[0] != '/' ? -EPROTO : 0;
+	return r < 0 || (ret->dir[0] && ret->dir[0] != '/') ? -EPROTO : 0;
 }
 
 int keeper_snapshot_reply_encode(struct buf *b, const struct keeper_snapshot_reply *m)
 {
-	uint64_t v[5] = {m->pause_ns, m->memory_bytes, m->window, m->layers, m->booted};
+	uint64_t v[9] = {m->pause_ns, m->memory_bytes, m->window, m->layers, m->booted,
+			 m->pid,      m->state,	       m->memory, m->base};
 
-	return write_numbers(b, v, 5);
+	return write_numbers(b, v, 9);
 }
 
 int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply *ret)
 {
 	uint64_t v[MAX_FIELDS];
-	int r = read_numbers(c, v, 5);
+	int r = read_numbers(c, v, 9);
 
 	if (r < 0)
 		return r;
-	if (v[3] > 64 || v[4] > 1)
+	if (v[3] > 64 || v[4] > 1 || v[5] > INT32_MAX || v[6] > INT32_MAX || v[7] > INT32_MAX || v[8] > INT32_MAX)
 		return -EPROTO;
-	*ret = (struct keeper_snapshot_reply){
-		.pause_ns = v[0], .memory_bytes = v[1], .window = v[2], .layers = v[3], .booted = v[4]};
+	*ret = (struct keeper_snapshot_reply){.pause_ns = v[0],
+					      .memory_bytes = v[1],
+					      .window = v[2],
+					      .layers = v[3],
+					      .booted = v[4],
+					      .pid = v[5],
+					      .state = v[6],
+					      .memory = v[7],
+					      .base = v[8]};
 	return 0;
 }
 

@@ -7,7 +7,9 @@
  * PROTO_KEEPER_STATUS: OPENED with a keeper_status, then CLOSE 0.
  *
  * PROTO_KEEPER_WAIT: OPENED; an EVENT keeper_news "started" when the command runs (at once if it does), "ended" with
- * the exit record when the VM is gone, then CLOSE 0. owner: the VM ends (client-gone) when this channel does.
+ * the exit record when the VM is gone, then CLOSE 0. owner: the VM ends (client-gone) when this channel does. While it
+ * goes to the disk it is not said to run; if that fails, "started" is said then, maybe once more. forwards:
+ * "suspending" comes when it begins to go there, after which no new connection is to be carried until "started".
  *
  * PROTO_KEEPER_STOP: OPENED and CLOSE 0 when the request is under way; CLOSE -ESRCH when the command has ended.
  *
@@ -26,14 +28,32 @@
  * VM's directory. CLOSE -EHOSTDOWN while it is paused, -EOPNOTSUPP for one with directories of the host, else as above,
  * or what failed; the VM goes on.
  *
+ * The same for a branch (no directory): OPENED as soon as the VM runs again, while its memory is still being copied.
+ * The files are memory that the keeper holds until the channel is closed, to be opened by way of /proc/PID/fd; each is
+ * whole when the lock of `state` can be had. CLOSE -ENOMEM when there is no room for a copy.
+ *
  * PROTO_KEEPER_SUSPEND: OPENED and CLOSE 0 when the VM is in its own directory (record.h), synced; the keeper ends
- * then. CLOSE -EPERM for a VM with an owner, else as above; the VM goes on.
+ * then. CLOSE -EPERM for a VM with an owner, else as above; the VM goes on. The agent's services are refused with
+ * -ESHUTDOWN meanwhile.
  *
  * PROTO_KEEPER_SPAWN: a proto_exec request, for a command that is the keeper's (execs.h). OPENED with a keeper_spawned
  * and CLOSE 0 when it runs; CLOSE -ENOENT or -EACCES when it cannot be executed, -EMFILE for too many.
  *
  * PROTO_KEEPER_EXEC_SIGNAL: OPENED and CLOSE 0 when the signal is on its way to that command; CLOSE -ESRCH when it has
  * ended. PROTO_KEEPER_ATTACH with its number joins such a command; the client's going and its end of file leave it be.
+ *
+ * PROTO_KEEPER_SECRET: a proto_secret that the record names; OPENED and CLOSE 0 when the keeper has it. The command
+ * waits for all of them. CLOSE -ENOENT for another, -EALREADY when it is there or too late.
+ *
+ * PROTO_KEEPER_WATCH: OPENED; from then on records of proto/hostwatch.h to and from the monitor, until either goes.
+ * CLOSE -ENOENT where the monitor needs nobody to watch for it, -EBUSY when somebody does or did.
+ *
+ * PROTO_KEEPER_SHARE: u8 number of a mount that a program serves, as the monitor counts. OPENED when the monitor wants
+ * a connection to that program: then the client connects, or closes with -errno. From then on bytes, until either goes.
+ * CLOSE -ENOENT where there is no such mount, -EBUSY when another channel waits already.
+ *
+ * PROTO_KEEPER_COUNTERS: OPENED with the monitor's counters, JSON text, and CLOSE 0. CLOSE -EAGAIN while it starts,
+ * -ESRCH when it ends, -EBUSY when too many ask.
  *
  * A keeper started with --owner waits with the command for the first ATTACH, unless --background.
  */
@@ -50,16 +70,20 @@ struct keeper_status {
 	int64_t keeper_pid, monitor_pid, started_ns; /* pids as seen where the keeper runs */
 	bool attached;
 };
+/* The socket on which a keeper in a machine listens before its monitor starts, for the process that carries what the
+ * monitor needs for that (hostshare.c): one client. ret: PATH_MAX bytes. 0 or -ENAMETOOLONG. */
+int wire_early_socket(const char *socket, char *ret) MUST_CHECK;
 int keeper_status_encode(struct buf *b, const struct keeper_status *s);
 int keeper_status_decode(struct cursor *c, struct keeper_status *ret); /* 0 or -EPROTO, as all decoders here */
 
 struct keeper_wait {
 	bool owner;
+	bool forwards; /* ports: is told "suspending", too */
 };
 int keeper_wait_encode(struct buf *b, const struct keeper_wait *w);
 int keeper_wait_decode(struct cursor *c, struct keeper_wait *ret);
 
-enum keeper_news_kind { KEEPER_STARTED = 1, KEEPER_ENDED = 2 };
+enum keeper_news_kind { KEEPER_STARTED = 1, KEEPER_ENDED = 2, KEEPER_SUSPENDING = 3 };
 #define KEEPER_NEWS_MAX 4000 /* bytes of an exit record: an event is at most 4 KiB */
 struct keeper_news {
 	enum keeper_news_kind kind;
@@ -95,8 +119,7 @@ int keeper_pause_encode(struct buf *b, const struct keeper_pause *m);
 int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret);
 
 struct keeper_snapshot {
-	char dir[1024]; /* absolute, empty */
-	bool unsynced;	/* the files need not outlive a power cut */
+	char dir[1024]; /* absolute, empty; "": a branch */
 };
 int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m);
 int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret);
@@ -105,6 +128,8 @@ struct keeper_snapshot_reply {
 	uint64_t window;		 /* of the image window that the machine has, if it is not as booted */
 	uint64_t layers;		 /* of its disk; 0: it has none */
 	bool booted;			 /* its devices are those of a VM that has booted */
+	/* A branch's: the keeper's process and its descriptors, as seen where it runs; base 0: there is none. */
+	uint64_t pid, state, memory, base;
 };
 int keeper_snapshot_reply_encode(struct buf *b, const struct keeper_snapshot_reply *m);
 int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply *ret);

@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/cursor.h"
 #include "base/fileio.h"
+#include "base/sha256hex.h"
 #include "base/util.h"
 #include "kernel/cpio.h"
 #include "kernel/internal.h"
@@ -169,8 +169,6 @@ static int make_key(const struct kernel *k, const char *const *modules, const st
 {
 	_cleanup_(buf_done) struct buf key = {0};
 	_free_ char *list = NULL;
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	unsigned len = 0;
 	int r = 0;
 
 	buf_printf(&key, "initramfs %d\nrelease %s\n", FORMAT_VERSION, k->release);
@@ -190,10 +188,9 @@ static int make_key(const struct kernel *k, const char *const *modules, const st
 		if (r < 0)
 			return error_sys(err, -r, "initramfs: %s", files[i].source);
 	}
-	if (key.error || EVP_Digest(key.data, key.len, digest, &len, EVP_sha256(), NULL) != 1 || len != 32)
+	if (key.error)
 		return error_sys(err, ENOMEM, "initramfs");
-	for (size_t i = 0; i < 32; i++)
-		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+	sha256_hex(key.data, key.len, 64, hex);
 	return 0;
 }
 

@@ -4,8 +4,6 @@
  * chain) and unpacked into the data directory. A .deb is an ar archive with a data.tar member; only the kernel and its
  * modules are taken from it.
  */
-#include <archive.h>
-#include <archive_entry.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/libarchive.h"
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/process.h"
@@ -25,9 +24,9 @@
 #define META_PACKAGE "linux-image-cloud-amd64"
 #define DOWNLOAD_LIMIT_MS (10 * 60 * 1000)
 
-static int archive_failed(struct sm_error *err, struct archive *a, const char *what)
+static int archive_failed(struct sm_error *err, const struct archive_functions *la, struct archive *a, const char *what)
 {
-	const char *text = archive_error_string(a);
+	const char *text = la->archive_error_string(a);
 
 	return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s: %s", what, text ? text : "not a package");
 }
@@ -45,54 +44,56 @@ static bool wanted(const char *path, char out[PATH_MAX], const char *dir)
 }
 
 /* Copies the wanted members of the inner archive. */
-static int unpack_data(struct archive *in, const char *dir, const char *deb, struct sm_error *err)
+static int unpack_data(const struct archive_functions *la, struct archive *in, const char *dir, const char *deb,
+		       struct sm_error *err)
 {
-	struct archive *out = archive_write_disk_new();
+	struct archive *out = la->archive_write_disk_new();
 	struct archive_entry *entry;
 	char path[PATH_MAX];
 	int got, r = 0;
 
 	if (!out)
 		return error_sys(err, ENOMEM, "%s", deb);
-	archive_write_disk_set_options(out, ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_UNLINK);
-	while (r == 0 && (got = archive_read_next_header(in, &entry)) == ARCHIVE_OK) {
+	la->archive_write_disk_set_options(out, ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_UNLINK);
+	while (r == 0 && (got = la->archive_read_next_header(in, &entry)) == ARCHIVE_OK) {
 		const void *piece;
 		size_t n;
 		la_int64_t offset;
 
-		if (archive_entry_filetype(entry) != AE_IFREG || archive_entry_hardlink(entry) ||
-		    !wanted(archive_entry_pathname(entry), path, dir))
+		if (la->archive_entry_filetype(entry) != AE_IFREG || la->archive_entry_hardlink(entry) ||
+		    !wanted(la->archive_entry_pathname(entry), path, dir))
 			continue;
-		archive_entry_set_pathname(entry, path);
-		archive_entry_set_perm(entry, 0644);
-		if (archive_write_header(out, entry) != ARCHIVE_OK) {
-			r = archive_failed(err, out, path);
+		la->archive_entry_set_pathname(entry, path);
+		la->archive_entry_set_perm(entry, 0644);
+		if (la->archive_write_header(out, entry) != ARCHIVE_OK) {
+			r = archive_failed(err, la, out, path);
 			break;
 		}
-		while ((got = archive_read_data_block(in, &piece, &n, &offset)) == ARCHIVE_OK)
-			if (archive_write_data_block(out, piece, n, offset) < ARCHIVE_OK)
+		while ((got = la->archive_read_data_block(in, &piece, &n, &offset)) == ARCHIVE_OK)
+			if (la->archive_write_data_block(out, piece, n, offset) < ARCHIVE_OK)
 				break;
-		if (got != ARCHIVE_EOF || archive_write_finish_entry(out) != ARCHIVE_OK)
-			r = archive_failed(err, got == ARCHIVE_OK ? out : in, path);
+		if (got != ARCHIVE_EOF || la->archive_write_finish_entry(out) != ARCHIVE_OK)
+			r = archive_failed(err, la, got == ARCHIVE_OK ? out : in, path);
 	}
 	if (r == 0 && got != ARCHIVE_EOF)
-		r = archive_failed(err, in, deb);
-	archive_write_free(out);
+		r = archive_failed(err, la, in, deb);
+	la->archive_write_free(out);
 	return r;
 }
 
 /* The inner archive reads through the outer one: no copy of data.tar is kept. */
 static la_ssize_t read_member(struct archive *inner, void *arg, const void **ret)
 {
+	const struct archive_functions *la = archive_load(NULL); /* is loaded */
 	struct archive *outer = arg;
 	size_t n;
 	la_int64_t offset;
-	int got = archive_read_data_block(outer, ret, &n, &offset);
+	int got = la->archive_read_data_block(outer, ret, &n, &offset);
 
 	if (got == ARCHIVE_EOF)
 		return 0;
 	if (got != ARCHIVE_OK) {
-		archive_set_error(inner, EBADMSG, "%s", archive_error_string(outer));
+		la->archive_set_error(inner, EBADMSG, "%s", la->archive_error_string(outer));
 		return -1;
 	}
 	return (la_ssize_t)n;
@@ -100,33 +101,38 @@ static la_ssize_t read_member(struct archive *inner, void *arg, const void **ret
 
 int kernel_unpack_deb(const char *deb, const char *dir, struct sm_error *err)
 {
-	struct archive *outer = archive_read_new(), *inner = archive_read_new();
+	const struct archive_functions *la = archive_load(err);
+	struct archive *outer, *inner;
 	struct archive_entry *entry;
 	bool found = false;
 	int r = 0;
 
+	if (!la)
+		return -ELIBACC;
+	outer = la->archive_read_new();
+	inner = la->archive_read_new();
 	if (!outer || !inner) {
 		r = error_sys(err, ENOMEM, "%s", deb);
 		goto out;
 	}
-	archive_read_support_format_ar(outer);
-	archive_read_support_filter_all(inner);
-	archive_read_support_format_tar(inner);
-	if (archive_read_open_filename(outer, deb, 65536) != ARCHIVE_OK) {
-		r = archive_failed(err, outer, deb);
+	la->archive_read_support_format_ar(outer);
+	la->archive_read_support_filter_all(inner);
+	la->archive_read_support_format_tar(inner);
+	if (la->archive_read_open_filename(outer, deb, 65536) != ARCHIVE_OK) {
+		r = archive_failed(err, la, outer, deb);
 		goto out;
 	}
-	while (!found && archive_read_next_header(outer, &entry) == ARCHIVE_OK)
-		found = str_starts(archive_entry_pathname(entry), "data.tar");
+	while (!found && la->archive_read_next_header(outer, &entry) == ARCHIVE_OK)
+		found = str_starts(la->archive_entry_pathname(entry), "data.tar");
 	if (!found)
 		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s: not a Debian package", deb);
-	else if (archive_read_open(inner, outer, NULL, read_member, NULL) != ARCHIVE_OK)
-		r = archive_failed(err, inner, deb);
+	else if (la->archive_read_open(inner, outer, NULL, read_member, NULL) != ARCHIVE_OK)
+		r = archive_failed(err, la, inner, deb);
 	else
-		r = unpack_data(inner, dir, deb, err);
+		r = unpack_data(la, inner, dir, deb, err);
 out:
-	archive_read_free(inner);
-	archive_read_free(outer);
+	la->archive_read_free(inner);
+	la->archive_read_free(outer);
 	return r;
 }
 

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/sha256hex.h"
 #include "base/util.h"
 #include "kernel/kernel.h"
 #include "keeper/recordjson.h"
@@ -66,18 +66,6 @@ static int key_engine(struct sm_client *c, struct buf *key, struct sm_error *err
 	return r < 0 ? r : seat_put_file(key, "machine", k.image);
 }
 
-static int hash_key(const struct buf *key, char ret[static BASE_KEY_DIGITS + 1])
-{
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	unsigned len = 0;
-
-	if (key->error || EVP_Digest(key->data, key->len, digest, &len, EVP_sha256(), NULL) != 1 || len != 32)
-		return -ENOMEM;
-	for (unsigned i = 0; i < BASE_KEY_DIGITS / 2; i++)
-		snprintf(ret + (size_t)2 * i, 3, "%02x", digest[i]);
-	return 0;
-}
-
 struct shape {
 	uint64_t memory, window, dax;
 	unsigned cpus;
@@ -103,8 +91,10 @@ static int make_key(struct sm_client *c, const struct shape *s, char ret[static 
 	if (r < 0)
 		return error_sys(err, -r, "key of the base snapshot");
 	r = key_engine(c, &key, err);
-	if (r == 0 && hash_key(&key, ret) < 0)
+	if (r == 0 && key.error)
 		r = error_sys(err, ENOMEM, "key of the base snapshot");
+	if (r == 0)
+		sha256_hex(key.data, key.len, BASE_KEY_DIGITS, ret);
 	return r;
 }
 
@@ -190,20 +180,6 @@ char **base_names(int snapshots)
 	return snapshot_names(snapshots, begins, prefix);
 }
 
-/* Whoever starts VMs from one holds its lock. */
-static void sweep_branches(int snapshots)
-{
-	char **v = snapshot_names(snapshots, begins, ".branch-");
-
-	for (char **p = v; p && *p; p++) {
-		_fd_ int dir = openat(snapshots, *p, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-
-		if (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) == 0)
-			remove_tree_at(snapshots, *p);
-	}
-	strv_free(v);
-}
-
 void base_sweep_locked(int snapshots, bool failures)
 {
 	static const char *const leftovers[] = {".new-", ".old-", "failed-"};
@@ -215,7 +191,6 @@ void base_sweep_locked(int snapshots, bool failures)
 			remove_tree_at(snapshots, *p);
 		strv_free(v);
 	}
-	sweep_branches(snapshots);
 }
 
 /* ---------------------------------------------------------------------------------------- metadata */
@@ -388,7 +363,7 @@ static int find_or_make(struct sm_client *c, int snapshots, const char *name, co
 	client_say(c, SM_LOG_INFO, "making the base snapshot for %llu MiB and %u CPU%s",
 		   (unsigned long long)(rec->memory / MIB), rec->cpus, rec->cpus == 1 ? "" : "s");
 	r = base_make(c, snapshots, name, rec, b, progress, err);
-	if (r != -ECANCELED)
+	if (r != -ECANCELED && r != -EBUSY)
 		note_failure(snapshots, b->key, r < 0);
 	if (r == 0 && !usable(snapshots, name, &b->created_ns))
 		r = error_set(err, SM_ERROR_HOST, EIO, "the base snapshot changed as it was made");

@@ -70,7 +70,12 @@ static int await_end(struct conn *conn, struct call *call, int dir, const struct
 static int run_vm(struct sm_client *c, const char *path, int dir, const char *id, const struct base *b,
 		  const struct sm_progress *progress, struct sm_error *err)
 {
-	struct launch l = {.dir = path, .id = id, .base = true, .window = b->window, .since_ns = time_now_ns()};
+	struct launch l = {.dir = path,
+			   .id = id,
+			   .base = true,
+			   .window = b->window,
+			   .since_ns = time_now_ns(),
+			   .progress = progress};
 	struct vm_exit x;
 	struct conn conn;
 	struct call call;

@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/process.h"
 #include "base/util.h"
 
 const char *sm_version(void)
@@ -85,6 +86,7 @@ static int choose_directories(struct sm_client *c, const char *home, struct sm_e
 	if (home && *home) {
 		if (mkdir_p(home, 0700) < 0 || !realpath(home, absolute))
 			return error_sys(err, errno, "directory %s", home);
+		c->home = strdup(absolute);
 		c->data_dir = sub_dir(absolute, "data");
 		c->state_dir = sub_dir(absolute, "state");
 		c->runtime_dir = sub_dir(absolute, "run");
@@ -95,7 +97,7 @@ static int choose_directories(struct sm_client *c, const char *home, struct sm_e
 		if (!c->runtime_dir)
 			c->runtime_dir = fallback_runtime();
 	}
-	if (!c->data_dir || !c->state_dir || !c->runtime_dir)
+	if ((home && *home && !c->home) || !c->data_dir || !c->state_dir || !c->runtime_dir)
 		return error_set(err, SM_ERROR_HOST, ENOENT,
 				 "no place for images and VMs: set SUPERMACHINE_HOME or HOME");
 	return 0;
@@ -130,7 +132,7 @@ static int make_directories(struct sm_client *c, struct sm_error *err)
 		r = dir ? make_private(dir, err) : error_sys(err, ENOMEM, "client");
 		free(dir);
 	}
-	return r;
+	return r < 0 ? r : vmindex_prepare(c, err);
 }
 
 /* ---------------------------------------------------------------------------------------- helpers */
@@ -182,6 +184,32 @@ int client_helper(struct sm_client *c, const char *name, char **ret, struct sm_e
 	}
 	*ret = path;
 	return 0;
+}
+
+int client_start_role(struct sm_client *c, const char *role, int link, const char *const *args, unsigned count,
+		      struct sm_error *err)
+{
+	const char *argv[VM_MAX_MOUNTS + 4] = {NULL};
+	_free_ const char **env = process_plain_env();
+	_free_ char *keeper = NULL;
+	char number[16];
+	struct process_options o = {.argv = argv,
+				    .env = env,
+				    .fds = {-1, -1, -1},
+				    .keep = &link,
+				    .num_keep = 1,
+				    .cwd = "/",
+				    .new_session = true};
+	int r = client_helper(c, "supermachine-keeper", &keeper, err);
+
+	if (r < 0)
+		return r;
+	snprintf(number, sizeof(number), "%d", link);
+	argv[0] = keeper;
+	argv[1] = role;
+	argv[2] = number;
+	memcpy(argv + 3, args, count * sizeof(*args));
+	return MIN((int)process_detach(&o, err), 0);
 }
 
 /* ------------------------------------------------------------------------------------------- open */
@@ -248,6 +276,7 @@ struct sm_client *sm_client_close(struct sm_client *c)
 	free(c->state_dir);
 	free(c->runtime_dir);
 	free(c->libexec_dir);
+	free(c->home);
 	free(c);
 	return NULL;
 }

@@ -52,7 +52,8 @@ static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
 			return;
 		if (news.kind == KEEPER_STARTED)
 			call->started = true;
-		else if (vm_exit_parse((const char *)news.record, news.record_len, &call->record, NULL) == 0)
+		else if (news.kind == KEEPER_ENDED &&
+			 vm_exit_parse((const char *)news.record, news.record_len, &call->record, NULL) == 0)
 			call->ended = true;
 	} else if (proto_event_decode(&again, &e) == 0 && e.kind == PROTO_EV_EXIT) {
 		call->exit = e;

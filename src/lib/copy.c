@@ -35,10 +35,11 @@ int copy_run_open(struct copy_run *run, struct sm_vm *vm, const struct proto_cop
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	char what[64];
-	int r = vm_wake(vm, err);
+	struct sm_vm *from;
+	int r = vm_files(vm, &from, err);
 
 	if (r == 0)
-		r = vm_connect(vm->client, vm->id, &run->conn, err);
+		r = vm_connect(vm->client, from->id, &run->conn, err);
 	if (r < 0)
 		return r;
 	run->connected = true;

@@ -98,7 +98,8 @@ static void look_at_kernel(struct report *rep, struct sm_client *c)
 
 static void look_at_helpers(struct report *rep, struct sm_client *c)
 {
-	static const char *const names[] = {"supermachine-keeper", "supermachine-vmm", "supermachine-agent"};
+	static const char *const names[] = {"supermachine-keeper", "supermachine-vmm", "supermachine-agent",
+					    "supermachine-wake"};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
 		struct sm_error err = {0};

@@ -12,8 +12,10 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "lib/staged.h"
 
 #define OUTPUT_MAX MIB
+#define REQUEST_ROOM 64u /* of a frame, for what is around a request */
 
 /* ------------------------------------------------------------------------------------------- open */
 
@@ -63,6 +65,7 @@ struct sm_exec *sm_exec_close(struct sm_exec *x)
 		fd_close(x->out[i].own);
 	}
 	buf_done(&x->input);
+	buf_done(&x->staged);
 	for (unsigned i = 0; i < ARRAY_SIZE(x->watched); i++)
 		fd_close(x->watched[i].fd);
 	fd_close(x->epoll);
@@ -80,19 +83,40 @@ static struct sm_exec_options options_of(const struct sm_exec_options *options)
 	return o;
 }
 
+int ulimits_check(const char *const *limits, struct sm_error *err)
+{
+	struct proto_rlimit l;
+
+	for (; limits && *limits; limits++)
+		if (proto_rlimit_parse(*limits, &l) < 0)
+			return error_set(
+				err, SM_ERROR_INVALID, EINVAL,
+				"limit \"%s\" is not NAME=SOFT[:HARD], with a name such as nofile, nproc, core, "
+				"stack or memlock",
+				*limits);
+	return 0;
+}
+
 static int check(const struct sm_exec_options *o, struct sm_error *err)
 {
+	int r;
+
 	if (!o->argv || !o->argv[0])
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no command given");
 	if (o->cwd && o->cwd[0] != '/')
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "working directory \"%s\" is not absolute", o->cwd);
+	r = ulimits_check(o->ulimits, err);
+	if (r == 0)
+		r = staged_check(o, err);
+	if (r < 0)
+		return r;
 	if (o->detach && o->input)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a detached command is given no input");
 	return 0;
 }
 
 /* proto_exec's members are not const: copies. */
-static int encode(struct buf *b, const struct sm_exec_options *o, bool clear_env)
+static int encode(struct buf *b, const struct sm_exec_options *o, bool clear_env, struct buf *contents)
 {
 	struct proto_exec p = {.argv = strv_copy(o->argv),
 			       .env = strv_copy(o->env),
@@ -104,11 +128,25 @@ static int encode(struct buf *b, const struct sm_exec_options *o, bool clear_env
 			       .detached = o->detach,
 			       .rows = o->tty && !o->rows ? 24 : o->rows,
 			       .cols = o->tty && !o->cols ? 80 : o->cols,
-			       .timeout_ns = o->timeout_ns};
+			       .timeout_ns = o->timeout_ns,
+			       .limits = strv_copy(o->ulimits),
+			       .files = staged_files(o),
+			       .chain = staged_chain(o)};
 	int r = -ENOMEM;
 
-	if (p.argv && (p.env || !o->env) && (p.cwd || !o->cwd) && (p.user || !o->user))
+	if ((p.limits || !o->ulimits) && p.argv && (p.env || !o->env) && (p.cwd || !o->cwd) && (p.user || !o->user) &&
+	    (p.files || !o->num_files) && (p.chain || !o->chain || !*o->chain))
 		r = proto_exec_encode(b, &p);
+	/* What is small goes with the request, what is not behind it. */
+	p.contents_follow = r == 0 && contents->len && b->len + contents->len > PROTO_MAX_PAYLOAD - REQUEST_ROOM;
+	if (r == 0 && contents->len) {
+		b->len = 0;
+		p.contents = p.contents_follow ? p.contents : (struct proto_bytes){contents->data, contents->len};
+		r = proto_exec_encode(b, &p);
+	}
+	if (!p.contents_follow)
+		buf_done(contents);
+	p.contents = (struct proto_bytes){0};
 	proto_exec_done(&p);
 	return r;
 }
@@ -117,8 +155,16 @@ static int encode(struct buf *b, const struct sm_exec_options *o, bool clear_env
 static int open_command(struct sm_exec *x, const struct sm_exec_options *o, bool clear_env, struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
-	int r = encode(&b, o, clear_env);
+	int r = staged_contents(o, &x->staged);
 
+	if (r == 0)
+		r = encode(&b, o, clear_env, &x->staged);
+	if (r == 0 && o->detach && x->staged.len)
+		return error_set(
+			err, SM_ERROR_LIMIT, E2BIG,
+			"the files of a detached command are too large to come with it (%zu bytes): write them "
+			"before it",
+			x->staged.len);
 	exec_set_data_handler(x);
 	if (r == 0)
 		r = conn_call(&x->conn, o->detach ? PROTO_KEEPER_SPAWN : PROTO_EXEC, &b, &x->call);
@@ -141,6 +187,23 @@ static int await_start(struct sm_exec *x, const char *command, struct sm_error *
 	return 0;
 }
 
+/* As open_command; with what a pool's lease has said of the environment. */
+static int open_in_vm(struct sm_exec *x, const struct sm_vm *vm, struct sm_exec_options o, struct sm_error *err)
+{
+	char **env = NULL;
+	int r;
+
+	if (vm->lease_env && !o.clear_env) {
+		env = env_merge((const char *const *)vm->lease_env, o.env);
+		if (!env)
+			return error_sys(err, ENOMEM, "command %s", o.argv[0]);
+		o.env = (const char *const *)env;
+	}
+	r = open_command(x, &o, o.clear_env, err);
+	strv_free(env);
+	return r;
+}
+
 int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct sm_exec **ret, struct sm_error *err)
 {
 	struct sm_exec_options o = options_of(options);
@@ -158,7 +221,7 @@ int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct s
 		return error_sys(err, ENOMEM, "VM %s", vm->id);
 	r = vm_connect(vm->client, vm->id, &x->conn, err);
 	if (r == 0)
-		r = open_command(x, &o, o.clear_env, err);
+		r = open_in_vm(x, vm, o, err);
 	if (r == 0 && o.detach)
 		r = await_start(x, o.argv[0], err);
 	if (r < 0) {
@@ -307,6 +370,7 @@ static void outcome_of_command(const struct sm_exec *x, struct sm_outcome *o)
 	o->timed_out = o->reason == SM_REASON_TIMEOUT;
 	o->duration_ns = e->duration_ns;
 	o->peak_rss = e->peak_rss;
+	o->step = e->step;
 	snprintf(o->message, sizeof(o->message), "%s", e->text);
 }
 

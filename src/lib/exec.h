@@ -39,6 +39,8 @@ struct sm_exec {
 	int stdin_fd;
 	struct buf input; /* instead of stdin_fd, sent up to input_at */
 	size_t input_at;
+	struct buf staged; /* sent before all input, up to staged_at: the contents of its files */
+	size_t staged_at;
 	int cancel_fd; /* the caller's, -1: none */
 	bool cancelled;
 	struct exec_output out[2];

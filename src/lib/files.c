@@ -36,10 +36,11 @@ static int open_file(struct bytes *x, struct sm_vm *vm, uint16_t service, const 
 		     struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
-	int r = vm_wake(vm, err);
+	struct sm_vm *of;
+	int r = vm_files(vm, &of, err);
 
 	if (r == 0)
-		r = vm_connect(vm->client, vm->id, &x->conn, err);
+		r = vm_connect(vm->client, of->id, &x->conn, err);
 	if (r < 0)
 		return r;
 	x->conn.data = on_bytes;

@@ -37,7 +37,7 @@ static struct sm_image *image_new(struct image_info *info)
 	return image;
 }
 
-static int give(struct image_info *info, struct sm_image **ret, struct sm_error *err)
+int image_give(struct image_info *info, struct sm_image **ret, struct sm_error *err)
 {
 	struct sm_image *image;
 
@@ -52,7 +52,7 @@ static int give(struct image_info *info, struct sm_image **ret, struct sm_error 
 	return 0;
 }
 
-static struct image_limits limits_of(const struct sm_image_limits *l, unsigned threads)
+struct image_limits image_limits_of(const struct sm_image_limits *l, unsigned threads)
 {
 	return (struct image_limits){.max_entries = l->max_entries,
 				     .max_layer_bytes = l->max_layer_bytes,
@@ -69,7 +69,7 @@ int sm_image_load(struct sm_client *client, const char *source, const struct sm_
 	struct sm_load_options o = OPTIONS_GET(struct sm_load_options, options);
 	struct image_load_options load = {.name = o.name,
 					  .platform = o.platform,
-					  .limits = limits_of(&o.limits, o.threads),
+					  .limits = image_limits_of(&o.limits, o.threads),
 					  .progress = {.update = o.progress.update, .arg = o.progress.arg}};
 	struct image_info info = {0};
 	struct image_store *store;
@@ -80,38 +80,7 @@ int sm_image_load(struct sm_client *client, const char *source, const struct sm_
 	if (r < 0)
 		return r;
 	events_object(client, "image", "load", info.id, info.names && info.names[0] ? info.names[0] : source);
-	return give(&info, ret, err);
-}
-
-static bool is_source(const char *s)
-{
-	static const char *const schemes[] = {"oci:", "oci-archive:", "docker-archive:", "dir:"};
-
-	for (unsigned i = 0; i < ARRAY_SIZE(schemes); i++)
-		if (str_starts(s, schemes[i]))
-			return true;
-	return streq(s, "-");
-}
-
-int image_for_run(struct sm_client *c, const struct sm_vm_options *o, struct image_info *ret,
-		  struct image_pin **ret_pin, struct sm_error *err)
-{
-	struct image_load_options load = {.limits = limits_of(&o->limits, 0),
-					  .progress = {.update = o->progress.update, .arg = o->progress.arg}};
-	struct image_info loaded = {0};
-	struct image_store *store;
-	int r = client_store(c, &store, err);
-
-	if (r < 0)
-		return r;
-	if (!is_source(o->image))
-		return image_pin(store, o->image, ret, ret_pin, err);
-	r = image_load(store, o->image, &load, &loaded, err);
-	if (r < 0)
-		return r;
-	r = image_pin(store, loaded.id, ret, ret_pin, err);
-	image_info_done(&loaded);
-	return r;
+	return image_give(&info, ret, err);
 }
 
 int sm_image_open(struct sm_client *client, const char *ref, struct sm_image **ret, struct sm_error *err)
@@ -122,7 +91,7 @@ int sm_image_open(struct sm_client *client, const char *ref, struct sm_image **r
 
 	if (r == 0)
 		r = image_find(store, ref, &info, err);
-	return r < 0 ? r : give(&info, ret, err);
+	return r < 0 ? r : image_give(&info, ret, err);
 }
 
 struct sm_image *sm_image_close(struct sm_image *image)

@@ -55,6 +55,7 @@ static void fill(struct info *in, const struct vm_view *v)
 	in->pub.num_mounts = r->num_mounts;
 	in->pub.ports = in->ports;
 	in->pub.num_ports = num_ports;
+	in->pub.secrets = (const char *const *)r->secrets;
 	if (ended)
 		in->pub.outcome = v->exit.outcome;
 }
@@ -77,7 +78,10 @@ static struct sm_mount *public_mounts(const struct vm_record *r)
 					 .symlinks = m->symlinks,
 					 .cache = m->cache,
 					 .id_ranges = m->id_ranges,
-					 .xattrs = m->xattrs};
+					 .xattrs = m->xattrs,
+					 .volume = m->volume,
+					 .no_copy = m->no_copy,
+					 .served = m->served};
 	}
 	return v;
 }
@@ -99,8 +103,10 @@ static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, s
 	if (r == 0)
 		in->mounts = public_mounts(&in->rec);
 	if (r == 0)
-		r = ports_read(dir, &in->rec, v.state != SM_VM_EXITED && v.state != SM_VM_SUSPENDED, &in->ports,
-			       &in->pub.num_ports, &in->port_text);
+		r = ports_read(dir, &in->rec, v.state != SM_VM_EXITED, &in->ports, &in->pub.num_ports, &in->port_text);
+	/* Whoever waits at them may have been killed, or the host restarted. */
+	if (r == 0 && v.state == SM_VM_SUSPENDED && in->pub.num_ports && !ports_waited(c, id))
+		in->pub.num_ports = 0;
 	if (r == 0 && (!in->directory || !in->mounts))
 		r = error_sys(err, ENOMEM, "VM %s", id);
 	if (r < 0) {
@@ -147,7 +153,7 @@ int sm_vm_list(struct sm_client *client, bool all, struct sm_vm_info ***ret, siz
 	int r;
 
 	vmdir_sweep(client);
-	r = vmdir_list(client, &ids, &count, err);
+	r = all ? vmdir_list(client, &ids, &count, err) : vmindex_list(client, &ids, &count, err);
 	if (r < 0)
 		return r;
 	list = calloc(count + 1, sizeof(*list));
@@ -163,6 +169,7 @@ int sm_vm_list(struct sm_client *client, bool all, struct sm_vm_info ***ret, siz
 				client_say(client, SM_LOG_ERROR, "%s", own.message);
 			r = 0;
 		} else if (!all && (list[n]->state == SM_VM_EXITED || list[n]->state == SM_VM_SUSPENDED)) {
+			vmindex_ended(client, ids[i]);
 			list[n] = sm_vm_info_free(list[n]);
 		} else {
 			n++;
@@ -216,6 +223,8 @@ int sm_vm_inspect(struct sm_vm *vm, char **ret_json, struct sm_error *err)
 	rj_put_u64(o, "started_ns", (uint64_t)info->started_ns);
 	rj_put_u64(o, "keeper_pid", (uint64_t)info->keeper_pid);
 	rj_put_u64(o, "monitor_pid", (uint64_t)info->monitor_pid);
+	if (info->state != SM_VM_EXITED && info->state != SM_VM_SUSPENDED)
+		mounts_say_watched(dir, json_object_get(o, "mounts"));
 	exit = info->state == SM_VM_EXITED ? load_json(dir, "exit.json") : NULL;
 	if (exit)
 		json_object_set_new(o, "exit", exit);

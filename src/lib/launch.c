@@ -2,6 +2,7 @@
 /* From a VM's directory to a keeper that answers, on this host or in the machine. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,13 +11,20 @@
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/slots.h"
 #include "base/util.h"
+#include "keeper/admission.h"
 #include "lib/vmsnap.h"
 
 #define ANSWER_TIMEOUT_NS (30 * SECOND_NS)
 /* A keeper that restores answers when its monitor has taken the snapshot: later, if many start at once. */
 #define RESTORE_TIMEOUT_NS (120 * SECOND_NS)
 #define RESTORE_TRIES 2
+/* How often to look whether a keeper answers: on this host, and whether it has failed meanwhile in the machine. */
+#define LOOK_MS 2
+#define LOOK_THERE_NS (SECOND_NS / 10)
+/* And after which time whether it waits until it may start its VM. */
+#define LOOK_WAITS_NS SECOND_NS
 
 static int fill_start(struct sm_client *c, struct seat *seat, const char *id, bool detach, struct vm_start *s,
 		      struct sm_error *err)
@@ -49,6 +57,8 @@ static int write_start(int dir, const struct vm_start *s, struct sm_error *err)
 	if (r == 0 && unlinkat(dir, "exit.json", 0) < 0 && errno != ENOENT)
 		r = -errno;
 	if (r == 0)
+		unlinkat(dir, ADMISSION_FILE, 0); /* of a keeper that was killed while it waited */
+	if (r == 0)
 		futimens(dir, NULL); /* whoever follows events sees that it begins (lib/events.c) */
 	return r < 0 ? error_sys(err, -r, "write start.json") : 0;
 }
@@ -58,8 +68,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 {
 	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
-	char prepared[24], window[24];
-	const char *argv[20];
+	char prepared[24], window[24], patience[24];
+	const char *argv[26];
 	unsigned n = 0;
 	int r = client_helper(c, "supermachine-keeper", &keeper, err);
 
@@ -70,6 +80,7 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	if (asprintf(&log, "%s/keeper.log", l->dir) < 0)
 		return error_sys(err, ENOMEM, "start");
 	snprintf(prepared, sizeof(prepared), "%llu", (unsigned long long)s->prepare_ns);
+	snprintf(patience, sizeof(patience), "%llu", (unsigned long long)admission_patience(l));
 	argv[n++] = keeper;
 	argv[n++] = "--socket";
 	argv[n++] = s->socket;
@@ -77,6 +88,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	argv[n++] = vmm;
 	argv[n++] = "--prepared";
 	argv[n++] = prepared;
+	argv[n++] = "--patience";
+	argv[n++] = patience;
 	if (!s->detach)
 		argv[n++] = "--owner";
 	if (!s->detach && l->background)
@@ -87,6 +100,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 		argv[n++] = "--booted";
 	if (l->resume)
 		argv[n++] = "--resume";
+	if (s->in_machine)
+		argv[n++] = "--watched";
 	if (l->base || l->restore) {
 		snprintf(window, sizeof(window), "%llu", (unsigned long long)l->window);
 		argv[n++] = "--window";
@@ -95,6 +110,10 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	}
 	if (l->restore)
 		argv[n++] = l->restore;
+	if (l->files) {
+		argv[n++] = "--files";
+		argv[n++] = l->files;
+	}
 	argv[n++] = l->dir;
 	argv[n] = NULL;
 	return seat_spawn(seat, &(struct seat_command){.argv = argv, .env = env, .log = log}, NULL, err);
@@ -118,30 +137,68 @@ static int no_answer(int dir, const char *id, struct sm_error *err)
 	return error_set(err, SM_ERROR_HOST, ETIMEDOUT, "VM %s: its keeper did not start", id);
 }
 
-/* A socket to it as soon as it listens. A keeper that failed has left exit.json instead. */
+/* One that waits before it does anything has as much time as ever from then on. */
+static int put_off(int dir, const struct launch *l, uint64_t limit, uint64_t *deadline, struct sm_error *err)
+{
+	bool waits;
+	int r = admission_waits(dir, l, &waits, err);
+
+	if (waits)
+		*deadline = time_now_ns() + limit;
+	return r;
+}
+
+/* A socket to it as soon as it listens, for which in the machine the agent looks: each look from here would be a round
+ * trip that takes the machine's time from the keeper. A keeper that failed has left exit.json instead. */
 static int await_keeper(struct sm_client *c, int dir, const struct launch *l, const struct vm_start *s,
 			bool *ret_broken, struct sm_error *err)
 {
-	uint64_t deadline = time_now_ns() + (l->restore || l->resume ? RESTORE_TIMEOUT_NS : ANSWER_TIMEOUT_NS);
+	uint64_t limit = l->restore || l->resume ? RESTORE_TIMEOUT_NS : ANSWER_TIMEOUT_NS;
+	uint64_t since = time_now_ns(), last = since + admission_patience(l) + limit, deadline = since + limit;
+	uint64_t look = since + LOOK_WAITS_NS;
 
-	for (int pause_ms = 1;; pause_ms = MIN(pause_ms * 2, 16)) {
+	for (int pause_ms = 1;; pause_ms = MIN(pause_ms * 2, LOOK_MS)) {
 		struct vm_exit x;
-		int r = vm_socket(c, l->id, s, err);
+		int r = vm_socket(c, l->id, s, LOOK_THERE_NS, err);
 
 		if (r >= 0 || (r != -ENOENT && r != -ECONNREFUSED))
 			return r;
 		if (vmdir_load_exit(dir, &x, NULL) == 0) {
 			if (ret_broken)
 				*ret_broken = x.restore_failed;
-			return error_set(err, SM_ERROR_HOST, EPROTO, "VM %s: %s", l->id, x.outcome.message);
+			return error_set(err, x.busy ? SM_ERROR_BUSY : SM_ERROR_HOST, x.busy ? EBUSY : EPROTO,
+					 "VM %s: %s", l->id, x.outcome.message);
 		}
-		if (time_now_ns() > deadline)
+		if (time_now_ns() > look) {
+			r = put_off(dir, l, limit, &deadline, err);
+			if (r < 0)
+				return r;
+			look = time_now_ns() + LOOK_WAITS_NS / 4;
+		}
+		if (time_now_ns() > MIN(deadline, last))
 			return no_answer(dir, l->id, err);
 		poll(NULL, 0, pause_ms);
 	}
 }
 
-int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err)
+/* A monitor in the machine may need programs of this host for its start. */
+static int carry_served(struct sm_client *c, int dir, const struct launch *l, const struct vm_start *s,
+			bool *ret_broken, struct sm_error *err)
+{
+	struct vm_start early = *s;
+	char path[PATH_MAX];
+	_fd_ int link = -1;
+
+	if (!s->in_machine || !l->rec || !vm_has_served(l->rec))
+		return 0;
+	if (wire_early_socket(s->socket, path) < 0 || strlen(path) >= sizeof(early.socket))
+		return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "runtime directory %s", c->runtime_dir);
+	strcpy(early.socket, path);
+	link = await_keeper(c, dir, l, &early, ret_broken, err);
+	return link < 0 ? link : served_carry(c, l->rec, link, err);
+}
+
+static int launch_now(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err)
 {
 	_fd_ int dir = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct vm_start s;
@@ -153,14 +210,27 @@ int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken,
 	if (r < 0)
 		return r;
 	s.prepare_ns = time_now_ns() - l->since_ns;
-	if (l->restore) {
+	if (l->restore && !l->files) {
 		snprintf(s.base, sizeof(s.base), "%s", strrchr(l->restore, '/') + 1);
 		s.base_created_ns = l->created_ns;
 	}
 	r = write_start(dir, &s, err);
 	if (r == 0)
 		r = spawn(c, seat, l, &s, err);
+	if (r == 0)
+		r = carry_served(c, dir, l, &s, ret_broken, err);
 	return r < 0 ? r : await_keeper(c, dir, l, &s, ret_broken, err);
+}
+
+int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err)
+{
+	int slot = admission_slot(c, l, err), r;
+
+	if (slot < 0)
+		return slot;
+	r = launch_now(c, l, ret_broken, err);
+	slots_release(slot);
+	return r;
 }
 
 int launch_join(int fd, const char *id, struct conn *conn, struct call *call, struct sm_error *err)
@@ -226,7 +296,7 @@ static int launch_from_base(struct sm_client *c, struct launch *l, const struct 
 		bool broken = false;
 		int r = base_get(c, rec, progress, &base, &why);
 
-		if (r == -ECANCELED)
+		if (r == -ECANCELED || r == -EBUSY)
 			return error_set(err, why.kind, why.code, "%s", why.message);
 		if (r < 0)
 			return launch_cold(c, l, r == -EAGAIN ? SM_LOG_DEBUG : SM_LOG_NOTICE, why.message, err);
@@ -260,8 +330,14 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 	   const struct sm_progress *progress, struct sm_error *err)
 {
 	_free_ char *path = vmdir_path(c, vm->id);
-	struct launch l = {
-		.dir = path, .id = vm->id, .detach = detach, .background = vm->background, .since_ns = since_ns};
+	struct launch l = {.dir = path,
+			   .id = vm->id,
+			   .detach = detach,
+			   .background = vm->background,
+			   .patience_ns = vm->start_timeout_ns,
+			   .progress = progress,
+			   .since_ns = since_ns,
+			   .rec = rec};
 	_fd_ int dir = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	int r;
 
@@ -273,15 +349,18 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 }
 
 int launch_restored(struct sm_client *c, struct sm_vm *vm, const struct vmsnap_restore *from, bool detach,
-		    uint64_t since_ns, struct sm_error *err)
+		    uint64_t since_ns, const struct sm_progress *progress, struct sm_error *err)
 {
 	_free_ char *path = vmdir_path(c, vm->id);
 	struct launch l = {.dir = path,
 			   .id = vm->id,
 			   .detach = detach,
 			   .background = vm->background,
+			   .patience_ns = vm->start_timeout_ns,
+			   .progress = progress,
 			   .since_ns = since_ns,
 			   .restore = from->dir,
+			   .files = from->files[0] ? from->files : NULL,
 			   .adopt = true,
 			   .booted = from->meta.booted,
 			   .window = from->meta.window,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Directories of the host in a VM: from what the caller asked for to what the record holds. Here, on the host, sources
- * are made absolute and looked at; what a link on their way leads to is decided at each start, by the keeper.
+ * Directories of the host in a VM, and volumes: from what the caller asked for to what the record holds. Here, on the
+ * host, sources are made absolute and looked at; what a link on their way leads to is decided at each start, by the
+ * keeper.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "fuse/posix.h"
-#include "lib/lib.h"
+#include "lib/volume.h"
 
 /* The path without "." and empty parts, and with ".." taken as the name before it; NULL: no memory. */
 static char *clean_path(const char *path)
@@ -78,10 +79,6 @@ static int set_source(struct vm_mount *m, const char *source, struct sm_error *e
 
 static int missing_source(const struct vm_mount *m, const struct sm_mount *asked, struct sm_error *err)
 {
-	if (!strchr(asked->source, '/'))
-		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT,
-				 "there is no directory \"%s\" here; write ./%s to have it made", asked->source,
-				 asked->source);
 	if (!asked->create || asked->cow || asked->read_only)
 		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "cannot share %s: no such file or directory",
 				 m->source);
@@ -109,15 +106,62 @@ static int check_source(const struct vm_mount *m, const struct sm_mount *asked, 
 	return 0;
 }
 
-static int add(struct vm_record *r, const struct sm_mount *asked, struct sm_error *err)
+/* Who serves there is found out when the VM starts. */
+static int set_served(struct vm_mount *m, const struct sm_mount *asked, struct sm_error *err)
+{
+	if (asked->cow || asked->dax || asked->direct || asked->ids || asked->symlinks || asked->xattrs || asked->cache)
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "file system on %s: no options of the host's directories but read-only", m->source);
+	m->served = true;
+	m->read_only = asked->read_only;
+	return 0;
+}
+
+/* Whether there is one, and who has it, is found out when the VM starts (volume_use.c). */
+static int set_volume(struct sm_client *c, struct vm_record *r, struct vm_mount *m, const struct sm_mount *asked,
+		      struct sm_error *err)
+{
+	char name[33];
+
+	if (asked->source || asked->served || asked->cow || asked->dax || asked->direct)
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "volume on %s: neither a source nor options of the host's directories", m->target);
+	m->anonymous = !*asked->volume;
+	if (m->anonymous && random_hex(name, 16) < 0)
+		return error_sys(err, EIO, "random numbers");
+	m->read_only = asked->read_only;
+	m->no_copy = asked->no_copy;
+	m->volume = strdup(m->anonymous ? name : asked->volume);
+	if (!m->volume)
+		return error_sys(err, ENOMEM, "volume on %s", m->target);
+	if (!vm_name_valid(m->volume))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "\"%s\" is no name for a volume: letters, digits, _ . -, at most %d, beginning with a "
+				 "letter or digit; a directory of the host is written with a slash, ./%s",
+				 m->volume, VM_NAME_MAX, m->volume);
+	m->source = volume_disk(c, m->volume);
+	if (!m->source)
+		return error_sys(err, ENOMEM, "volume %s", m->volume);
+	for (struct vm_mount *o = r->mounts; o < m; o++)
+		if (o->volume && streq(o->volume, m->volume))
+			return error_set(err, SM_ERROR_INVALID, EINVAL, "volume %s can be mounted once in a VM",
+					 m->volume);
+	if (vm_volumes(r, false) > VM_MAX_VOLUMES)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "a VM has %d volumes at most", VM_MAX_VOLUMES);
+	return 0;
+}
+
+static int add(struct sm_client *c, struct vm_record *r, const struct sm_mount *asked, struct sm_error *err)
 {
 	struct vm_mount *m = &r->mounts[r->num_mounts++];
 	int e = set_target(m, asked->target, err);
 
+	if (e == 0 && asked->volume)
+		return set_volume(c, r, m, asked, err);
 	if (e == 0)
 		e = set_source(m, asked->source, err);
-	if (e < 0)
-		return e;
+	if (e < 0 || asked->served)
+		return e < 0 ? e : set_served(m, asked, err);
 	m->cow = asked->cow;
 	m->read_only = asked->read_only;
 	m->ids = asked->ids;
@@ -162,12 +206,20 @@ static void sort(struct vm_mount *v, unsigned n)
 	}
 }
 
-int mounts_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+int mounts_from_options(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
 {
 	const char *at = (const char *)o->mounts;
 
+	if (o->share_group && !vm_name_valid(o->share_group))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "\"%s\" is no name for a share group: letters, digits, _ . -, at most %d, beginning "
+				 "with a letter or digit",
+				 o->share_group, VM_NAME_MAX);
 	if (!o->num_mounts)
 		return 0;
+	r->share_group = o->share_group ? strdup(o->share_group) : NULL;
+	if (o->share_group && !r->share_group)
+		return error_sys(err, ENOMEM, "mounts");
 	if (o->num_mounts > VM_MAX_MOUNTS)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "%zu mounts are too many: at most %d", o->num_mounts,
 				 VM_MAX_MOUNTS);
@@ -176,7 +228,7 @@ int mounts_from_options(struct vm_record *r, const struct sm_vm_options *o, stru
 		return error_sys(err, ENOMEM, "mounts");
 	for (size_t i = 0; i < o->num_mounts; i++, at += o->mounts[0].size) {
 		struct sm_mount one = OPTIONS_GET(struct sm_mount, (const struct sm_mount *)(const void *)at);
-		int e = add(r, &one, err);
+		int e = add(c, r, &one, err);
 
 		if (e < 0)
 			return e;
@@ -187,4 +239,49 @@ int mounts_from_options(struct vm_record *r, const struct sm_vm_options *o, stru
 	}
 	sort(r->mounts, r->num_mounts);
 	return 0;
+}
+
+/* What the options left out is as it was. What they say has to be so already: the guest knows it so; all but that it
+ * can be denied to write. */
+static int check_same(const struct vm_mount *was, const struct vm_mount *now, struct sm_error *err)
+{
+	if (!now->volume && !was->volume && now->cow == was->cow && (!now->ids || now->ids == was->ids) &&
+	    (!now->id_ranges || (was->id_ranges && streq(now->id_ranges, was->id_ranges))) &&
+	    (!now->symlinks || now->symlinks == was->symlinks) && (!now->cache || now->cache == was->cache) &&
+	    (!now->xattrs || now->xattrs == was->xattrs) && (!now->direct || was->direct) && now->dax == was->dax)
+		return 0;
+	return error_set(err, SM_ERROR_INVALID, EINVAL,
+			 "the mount on %s stays what it was, save its source and that it may become read-only%s",
+			 was->target, was->cow ? ": it has the option cow" : "");
+}
+
+static int replace(struct vm_record *r, struct vm_mount *now, struct sm_error *err)
+{
+	for (unsigned i = 0; i < r->num_mounts; i++) {
+		struct vm_mount *was = &r->mounts[i];
+		char *old = was->source;
+		int e;
+
+		if (!streq(was->target, now->target))
+			continue;
+		e = check_same(was, now, err);
+		if (e < 0)
+			return e;
+		was->source = now->source;
+		was->read_only |= now->read_only;
+		now->source = old;
+		return 0;
+	}
+	return error_set(err, SM_ERROR_INVALID, EINVAL,
+			 "a VM that goes on from a snapshot has the mounts that it had, and none on %s", now->target);
+}
+
+int mounts_replace(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+{
+	_cleanup_(vm_record_done) struct vm_record own = {0};
+	int e = mounts_from_options(c, &own, o, err);
+
+	for (unsigned i = 0; i < own.num_mounts && e == 0; i++)
+		e = replace(r, &own.mounts[i], err);
+	return e;
 }

@@ -18,7 +18,6 @@
 #define MOST 4096
 #define DEFAULT_IDLE_NS (60 * SECOND_NS)
 #define WAIT_SLICE_NS SECOND_NS
-#define START_LIMIT_NS (600 * SECOND_NS)
 #define FIRST_DELAY_NS (SECOND_NS / 10)
 #define MAX_DELAY_NS (10 * SECOND_NS)
 
@@ -44,27 +43,32 @@ static int on_progress(void *arg, const char *stage, uint64_t done, uint64_t tot
 }
 
 /* A guest that comes up slowly is given up when the pool is. */
-static int await_command(struct sm_pool *p, struct sm_vm *vm, struct sm_error *err)
+static int await_command(struct sm_pool *p, struct sm_vm *vm, uint64_t deadline, struct sm_error *err)
 {
-	uint64_t deadline = time_now_ns() + START_LIMIT_NS;
+	uint64_t now;
 	int r;
 
-	do
-		r = sm_vm_wait_started(vm, WAIT_SLICE_NS, NULL, err);
-	while (r == -ETIMEDOUT && time_now_ns() < deadline && !is_closing(p));
+	do {
+		now = time_now_ns();
+		r = sm_vm_wait_started(vm, MIN(WAIT_SLICE_NS, now < deadline ? deadline - now : 1), NULL, err);
+	} while (r == -ETIMEDOUT && time_now_ns() < deadline && !is_closing(p));
 	return r;
 }
 
-static int start_vm(struct sm_pool *p, struct sm_vm **ret, struct sm_error *err)
+static int start_vm(struct sm_pool *p, const struct sm_lease_options *lease, uint64_t limit_ns, struct sm_vm **ret,
+		    struct sm_error *err)
 {
+	uint64_t deadline = time_now_ns() + MIN(limit_ns, POOL_START_LIMIT_NS);
 	struct sm_vm_options o = p->vm;
 	int r;
 
 	o.progress = (struct sm_progress){.update = on_progress, .arg = p};
-	r = sm_vm_start(p->client, &o, ret, err);
+	if (limit_ns < POOL_START_LIMIT_NS)
+		o.start_timeout_ns = o.start_timeout_ns ? MIN(o.start_timeout_ns, limit_ns) : limit_ns;
+	r = lease ? lease_start(p, lease, &o, ret, err) : sm_vm_start(p->client, &o, ret, err);
 	if (r < 0)
 		return r;
-	r = await_command(p, *ret, err);
+	r = await_command(p, *ret, deadline, err);
 	if (r < 0)
 		sm_vm_close(*ret);
 	return r;
@@ -75,7 +79,7 @@ static void end_vm(struct sm_pool *p, struct sm_vm *vm)
 	sm_vm_close(vm);
 }
 
-static const struct pool_ways real_ways = {.start = start_vm, .end = end_vm};
+static const struct pool_ways real_ways = {.start = start_vm, .end = end_vm, .attach = lease_attach};
 
 /* Its keeper holds the other end, and says nothing more on it than how the VM started and ended. */
 bool pool_vm_alive(const struct sm_vm *vm)
@@ -186,12 +190,12 @@ static void cond_init_monotonic(pthread_cond_t *cond)
 	pthread_condattr_destroy(&attr);
 }
 
-static void deadline_of(uint64_t timeout_ns, struct timespec *ret)
+void pool_deadline(const struct sm_pool *p, struct timespec *ret)
 {
 	uint64_t at;
 
 	clock_gettime(CLOCK_MONOTONIC, ret);
-	at = (uint64_t)ret->tv_nsec + MIN(timeout_ns, (uint64_t)INT64_MAX / 2);
+	at = (uint64_t)ret->tv_nsec + MIN(p->o.acquire_timeout_ns, (uint64_t)INT64_MAX / 2);
 	ret->tv_sec += (time_t)(at / SECOND_NS);
 	ret->tv_nsec = (long)(at % SECOND_NS);
 }
@@ -203,7 +207,7 @@ static int wait_in_line(struct sm_pool *p, struct sm_vm **ret, struct sm_error *
 	struct timespec until;
 	int r = 0;
 
-	deadline_of(p->o.acquire_timeout_ns, &until);
+	pool_deadline(p, &until);
 	cond_init_monotonic(&w.cond);
 	*p->waiters_end = &w;
 	p->waiters_end = &w.next;
@@ -227,17 +231,34 @@ static int wait_in_line(struct sm_pool *p, struct sm_vm **ret, struct sm_error *
 	return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT, "pool: none of %u VMs became free in time", p->o.max);
 }
 
-int sm_pool_acquire(struct sm_pool *p, struct sm_vm **ret, struct sm_error *err)
+/* So many can come free without a release. */
+bool pool_all_leased(const struct sm_pool *p)
 {
-	int r = 0;
+	return p->num_waiters + p->num_owners + p->count[SLOT_OWN] + p->count[SLOT_LEASED] >= p->o.max;
+}
 
+int pool_enter(struct sm_pool *p, struct sm_error *err)
+{
 	pthread_mutex_lock(&p->lock);
 	p->num_callers++;
-	/* So many can come free without a release. */
 	if (p->closing)
-		r = error_set(err, SM_ERROR_CANCELLED, ECANCELED, "pool: it is being closed");
-	else if (p->o.no_wait && p->num_waiters >= p->o.max - p->count[SLOT_LEASED])
-		r = error_set(err, SM_ERROR_BUSY, EBUSY, "pool: all %u VMs are leased", p->o.max);
+		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "pool: it is being closed");
+	if (p->o.no_wait && pool_all_leased(p))
+		return error_set(err, SM_ERROR_BUSY, EBUSY, "pool: all %u VMs are leased", p->o.max);
+	return 0;
+}
+
+void pool_leave(struct sm_pool *p)
+{
+	p->num_callers--;
+	pthread_cond_broadcast(&p->left);
+	pthread_mutex_unlock(&p->lock);
+}
+
+int sm_pool_acquire(struct sm_pool *p, struct sm_vm **ret, struct sm_error *err)
+{
+	int r = pool_enter(p, err);
+
 	if (r == 0) {
 		bool hit = !p->waiters && best_idle(p);
 
@@ -245,9 +266,7 @@ int sm_pool_acquire(struct sm_pool *p, struct sm_vm **ret, struct sm_error *err)
 		p->acquires += r == 0;
 		p->hits += r == 0 && hit;
 	}
-	p->num_callers--;
-	pthread_cond_broadcast(&p->left);
-	pthread_mutex_unlock(&p->lock);
+	pool_leave(p);
 	return r;
 }
 
@@ -262,7 +281,9 @@ struct sm_vm *sm_pool_release(struct sm_pool *p, struct sm_vm *vm)
 		if (s->state != SLOT_LEASED || s->vm != vm)
 			continue;
 		p->failed_in_row = 0;
-		pool_move(p, s, p->o.keep && !p->closing && pool_vm_alive(vm) ? SLOT_IDLE : SLOT_ENDING);
+		strv_free(vm->lease_env);
+		vm->lease_env = NULL;
+		pool_move(p, s, p->o.keep && !s->own && !p->closing && pool_vm_alive(vm) ? SLOT_IDLE : SLOT_ENDING);
 		pool_hand_out(p);
 		break;
 	}
@@ -280,7 +301,7 @@ void sm_pool_get_stats(struct sm_pool *p, struct sm_pool_stats *ret)
 				   .alive = p->count[SLOT_IDLE] + p->count[SLOT_LEASED],
 				   .idle = p->count[SLOT_IDLE],
 				   .leased = p->count[SLOT_LEASED],
-				   .starting = p->count[SLOT_STARTING],
+				   .starting = p->count[SLOT_STARTING] + p->count[SLOT_OWN],
 				   .waiting = p->num_waiters,
 				   .acquires = p->acquires,
 				   .hits = p->hits,
@@ -303,6 +324,9 @@ static int check(const struct sm_pool_options *o, struct sm_vm_options *v, struc
 	if (v->name || v->keep || v->detach || v->tty || v->stdin_open)
 		return error_set(err, SM_ERROR_INVALID, EINVAL,
 				 "pool: its VMs have no name, terminal or input, and are neither kept nor detached");
+	if (v->idle_ns)
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "pool: its VMs have no limit on idleness of their own, but the pool's");
 	v->background = true;
 	if (!v->argv && !v->entrypoint && !v->snapshot)
 		v->no_command = true;
@@ -322,7 +346,7 @@ int pool_new(struct sm_client *c, const struct pool_ways *ways, const struct sm_
 	p->o = OPTIONS_GET(struct sm_pool_options, options);
 	p->vm = OPTIONS_GET(struct sm_vm_options, p->o.vm);
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->work, NULL);
+	cond_init_monotonic(&p->work);
 	pthread_cond_init(&p->left, NULL);
 	p->waiters_end = &p->waiters;
 	p->wake = -1;

@@ -3,6 +3,7 @@
  * A pool of VMs: its slots, and who waits for one.
  *
  *	FREE --(a worker)--> STARTING --> IDLE <--> LEASED --(release)--> ENDING --(a worker)--> FREE
+ *	FREE --(who is to have it: pool_lease.c)--> OWN --> LEASED
  *
  * pool.c is what callers do, under the lock and never for long; pool_threads.c the pool's own threads, which start and
  * end VMs and watch the idle ones. A VM is dead when its owner's connection has been closed by its keeper.
@@ -14,15 +15,20 @@
 
 /* How VMs come and go: the real ways, or a test's. Called without the lock, by several threads at once. */
 struct pool_ways {
-	int (*start)(struct sm_pool *p, struct sm_vm **ret, struct sm_error *err); /* until it may be leased */
+	/* Until it may be leased, for limit_ns at most. lease (may be NULL): its mounts and ports beside the pool's. */
+	int (*start)(struct sm_pool *p, const struct sm_lease_options *lease, uint64_t limit_ns, struct sm_vm **ret,
+		     struct sm_error *err);
 	void (*end)(struct sm_pool *p, struct sm_vm *vm);
+	/* Gives one that runs the lease's ports. */
+	int (*attach)(struct sm_pool *p, struct sm_vm *vm, const struct sm_lease_options *lease, struct sm_error *err);
 };
 
-enum slot_state { SLOT_FREE, SLOT_STARTING, SLOT_IDLE, SLOT_LEASED, SLOT_ENDING, SLOT_STATES };
+enum slot_state { SLOT_FREE, SLOT_STARTING, SLOT_OWN, SLOT_IDLE, SLOT_LEASED, SLOT_ENDING, SLOT_STATES };
 
 struct slot {
 	enum slot_state state;
 	bool taken; /* ENDING: by a worker */
+	bool own;   /* LEASED: it has things of its lease, and ends with it */
 	struct sm_vm *vm;
 	uint64_t started_ns, since_ns; /* since: it has been idle */
 };
@@ -52,6 +58,7 @@ struct sm_pool {
 	unsigned count[SLOT_STATES];
 	struct pool_waiter *waiters, **waiters_end; /* first come, first served */
 	unsigned num_waiters, num_callers;	    /* callers: threads inside sm_pool_acquire */
+	unsigned num_owners;			    /* who wait for a free slot, to start a VM of their own in it */
 	unsigned failed_in_row;
 	uint64_t not_before_ns; /* nobody waits: no start before then */
 	uint64_t acquires, hits, restores, failures, deaths;
@@ -68,6 +75,23 @@ void pool_hand_out(struct sm_pool *p); /* idle VMs to those who wait */
  * waits for it. */
 void pool_failed(struct sm_pool *p, const struct sm_error *err);
 bool pool_vm_alive(const struct sm_vm *vm);
+struct slot *pool_find(struct sm_pool *p, enum slot_state state); /* one that no worker has taken; NULL: none */
+/* Whether a call that may not wait would have to. */
+bool pool_all_leased(const struct sm_pool *p);
+/* A thread enters, and leaves. */
+int pool_enter(struct sm_pool *p, struct sm_error *err) MUST_CHECK;
+void pool_leave(struct sm_pool *p);
+void pool_deadline(const struct sm_pool *p, struct timespec *ret);
+#define POOL_START_LIMIT_NS (600 * SECOND_NS)
+/* pool_threads.c; without the lock: ways->start, of a VM that lives. */
+int pool_start(struct sm_pool *p, const struct sm_lease_options *lease, uint64_t limit_ns, struct sm_vm **ret,
+	       struct sm_error *err) MUST_CHECK;
+
+/* pool_lease.c: the real ways' part of it */
+int lease_start(struct sm_pool *p, const struct sm_lease_options *lease, struct sm_vm_options *o, struct sm_vm **ret,
+		struct sm_error *err) MUST_CHECK;
+int lease_attach(struct sm_pool *p, struct sm_vm *vm, const struct sm_lease_options *lease,
+		 struct sm_error *err) MUST_CHECK;
 
 /* pool_threads.c */
 int pool_threads_start(struct sm_pool *p) MUST_CHECK;

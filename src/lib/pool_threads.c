@@ -17,7 +17,7 @@
 
 /* ----------------------------------------------------------------------------------------------- workers */
 
-static struct slot *find(struct sm_pool *p, enum slot_state state)
+struct slot *pool_find(struct sm_pool *p, enum slot_state state)
 {
 	for (unsigned i = 0; i < p->o.max; i++)
 		if (p->slots[i].state == state && !p->slots[i].taken)
@@ -30,9 +30,21 @@ static bool start_wanted(const struct sm_pool *p)
 {
 	unsigned coming = p->count[SLOT_IDLE] + p->count[SLOT_STARTING];
 
-	if (p->closing || !p->count[SLOT_FREE])
+	if (p->closing || p->count[SLOT_FREE] <= p->num_owners)
 		return false;
 	return coming < p->num_waiters || (coming < p->num_waiters + p->o.min && time_now_ns() >= p->not_before_ns);
+}
+
+int pool_start(struct sm_pool *p, const struct sm_lease_options *lease, uint64_t limit_ns, struct sm_vm **ret,
+	       struct sm_error *err)
+{
+	int r = p->ways->start(p, lease, limit_ns, ret, err);
+
+	if (r == 0 && !pool_vm_alive(*ret)) {
+		p->ways->end(p, *ret);
+		r = error_set(err, SM_ERROR_STATE, ESRCH, "pool: a VM ended as soon as it had started");
+	}
+	return r;
 }
 
 static void start_one(struct sm_pool *p, struct slot *s)
@@ -43,11 +55,7 @@ static void start_one(struct sm_pool *p, struct slot *s)
 
 	pool_move(p, s, SLOT_STARTING);
 	pthread_mutex_unlock(&p->lock);
-	r = p->ways->start(p, &vm, &err);
-	if (r == 0 && !pool_vm_alive(vm)) {
-		p->ways->end(p, vm);
-		r = error_set(&err, SM_ERROR_STATE, ESRCH, "pool: a VM ended as soon as it had started");
-	}
+	r = pool_start(p, NULL, POOL_START_LIMIT_NS, &vm, &err);
 	pthread_mutex_lock(&p->lock);
 	if (r < 0) {
 		pool_move(p, s, SLOT_FREE);
@@ -81,8 +89,8 @@ static void *work(void *arg)
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
 		if (start_wanted(p))
-			start_one(p, find(p, SLOT_FREE));
-		else if ((s = find(p, SLOT_ENDING)))
+			start_one(p, pool_find(p, SLOT_FREE));
+		else if ((s = pool_find(p, SLOT_ENDING)))
 			end_one(p, s);
 		else if (p->closing)
 			break;

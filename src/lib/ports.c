@@ -2,11 +2,12 @@
 /*
  * Ports of the host that lead into a VM. The library opens them, on this host wherever the VM runs, and hands them,
  * with a socket connected to the VM's keeper, to a process of their own (keeper/forward.c), which lives as long as the
- * VM.
+ * VM, and waits with them while that is suspended.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -19,10 +20,14 @@
 #include "base/fileio.h"
 #include "base/process.h"
 #include "base/util.h"
+#include "keeper/porttext.h"
+#include "keeper/waiting.h"
 #include "lib/lib.h"
+#include "lib/portswait.h"
 
 #define BACKLOG 4096 /* the kernel's own limit is lower, as a rule */
 #define ALL "*"
+#define LOOPBACK "127.0.0.1"
 /* The process that had a port may still be on its way out when its VM has ended. */
 #define BUSY_TRIES 25
 #define BUSY_WAIT_MS 20
@@ -53,10 +58,55 @@ static int address_of(const char *text, uint16_t port, union address *ret, sockl
 	return 0;
 }
 
-int ports_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+/* To free; made absolute where it is one of this host. */
+static char *host_path(const char *path)
+{
+	char cwd[PATH_MAX];
+	char *whole;
+
+	if (path[0] == '/')
+		return strdup(path);
+	return getcwd(cwd, sizeof(cwd)) && asprintf(&whole, "%s/%s", cwd, path) >= 0 ? whole : NULL;
+}
+
+static int check_port(const struct sm_port *p, struct sm_error *err)
 {
 	union address a;
 	socklen_t len;
+
+	if (p->host_path ? !*p->host_path || p->host_port || p->address
+			 : p->address && address_of(p->address, 0, &a, &len) < 0)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "\"%s\" is no address of this host: %s",
+				 p->host_path ? p->host_path : p->address,
+				 p->host_path ? "a path stands alone" : "a number");
+	if (p->guest_path ? p->guest_path[0] != '/' || !p->guest_path[1] || p->guest_port : !p->guest_port)
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 p->guest_path ? "socket \"%s\" of a VM: an absolute path"
+					       : "port 0 of a VM: from 1 to 65535",
+				 p->guest_path);
+	if (p->reverse && !p->host_path && !p->host_port)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "port 0 of this host: from 1 to 65535");
+	return 0;
+}
+
+static int text_of(const struct sm_port *p, char **ret, struct sm_error *err)
+{
+	_free_ char *path = p->host_path ? host_path(p->host_path) : NULL;
+	const char *address = p->address ? p->address : p->reverse && !path ? LOOPBACK : NULL;
+	struct port_text t = {.reverse = p->reverse,
+			      .address = (char *)(uintptr_t)address, /* only read */
+			      .host_path = path,
+			      .guest_path = (char *)(uintptr_t)p->guest_path,
+			      .host_port = p->host_port,
+			      .guest_port = p->guest_port};
+
+	*ret = p->host_path && !path ? NULL : port_text_format(&t);
+	return *ret ? 0 : error_sys(err, ENOMEM, "ports");
+}
+
+int ports_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+{
+	int e = 0;
 
 	if (!o->num_ports)
 		return 0;
@@ -66,39 +116,30 @@ int ports_from_options(struct vm_record *r, const struct sm_vm_options *o, struc
 	r->ports = calloc(o->num_ports + 1, sizeof(*r->ports));
 	if (!r->ports)
 		return error_sys(err, ENOMEM, "ports");
-	for (size_t i = 0; i < o->num_ports; i++) {
+	for (size_t i = 0; i < o->num_ports && e == 0; i++) {
 		struct sm_port p = OPTIONS_GET(struct sm_port, OPTIONS_AT(struct sm_port, o->ports, i));
-		const char *address = p.address ? p.address : ALL;
 
-		if (address_of(address, 0, &a, &len) < 0)
-			return error_set(err, SM_ERROR_INVALID, EINVAL, "\"%s\" is no address of this host: a number",
-					 address);
-		if (!p.guest_port)
-			return error_set(err, SM_ERROR_INVALID, EINVAL, "port 0 of a VM: from 1 to 65535");
-		if (asprintf(&r->ports[i], "%s %u %u", address, p.host_port, p.guest_port) < 0) {
-			r->ports[i] = NULL;
-			return error_sys(err, ENOMEM, "ports");
-		}
+		e = check_port(&p, err);
+		if (e == 0)
+			e = text_of(&p, &r->ports[i], err);
 	}
-	return 0;
+	return e;
 }
 
-/* Cuts "ADDRESS HOST GUEST" in place. */
 static int parse(char *text, struct sm_port *ret)
 {
-	char *host = strchr(text, ' '), *guest = host ? strchr(host + 1, ' ') : NULL;
-	uint64_t h, g;
+	struct port_text t;
+	int r = port_text_parse(text, &t);
 
-	if (!guest)
-		return -EINVAL;
-	*host++ = *guest++ = '\0';
-	if (parse_u64(host, 0, UINT16_MAX, &h) < 0 || parse_u64(guest, 1, UINT16_MAX, &g) < 0)
-		return -EINVAL;
-	*ret = (struct sm_port){.size = sizeof(*ret),
-				.address = streq(text, ALL) ? NULL : text,
-				.host_port = (uint16_t)h,
-				.guest_port = (uint16_t)g};
-	return 0;
+	if (r == 0)
+		*ret = (struct sm_port){.size = sizeof(*ret),
+					.address = t.address,
+					.host_port = t.host_port,
+					.guest_port = t.guest_port,
+					.host_path = t.host_path,
+					.guest_path = t.guest_path,
+					.reverse = t.reverse};
+	return r;
 }
 
 /* The file says which port a 0 became. It is as trustworthy as the directory it is in, and checked all the same. */
@@ -113,7 +154,7 @@ int ports_read(int vmdir, const struct vm_record *r, bool runs, struct sm_port *
 	for (char *const *p = r->ports; p && *p; p++)
 		buf_printf(&all, "%s\n", *p);
 	buf_put_u8(&all, 0);
-	if (runs && r->ports)
+	if (runs) /* also of those that a lease has given it */
 		(void)!read_file_at(vmdir, "ports", MAX_TEXT, &text, NULL);
 	if (!text && !all.error)
 		text = strdup((const char *)all.data);
@@ -166,21 +207,32 @@ static int listen_once(const struct sm_port *p)
 	return r < 0 ? r : open_socket(&a, len, false);
 }
 
-static int listen_on(const struct sm_port *p, struct sm_error *err)
+static int listen_somewhere(const struct sm_port *p)
+{
+	return p->host_path ? unix_listen_again(p->host_path, BACKLOG) : listen_once(p);
+}
+
+/* For people; to free. */
+static char *name_of(const struct sm_port *p)
 {
 	const char *at = p->address ? p->address : "", *open = strchr(at, ':') ? "[" : "", *close = *open ? "]" : "";
-	int fd = listen_once(p);
+	char *name;
 
-	for (int i = 0; fd == -EADDRINUSE && i < BUSY_TRIES; i++) {
-		poll(NULL, 0, BUSY_WAIT_MS);
-		fd = listen_once(p);
-	}
+	if (p->host_path)
+		return asprintf(&name, "socket %s", p->host_path) < 0 ? NULL : name;
+	return asprintf(&name, "port %s%s%s%s%u", open, at, close, *at ? ":" : "", p->host_port) < 0 ? NULL : name;
+}
+
+static int listen_on(const struct sm_port *p, struct sm_error *err)
+{
+	_free_ char *name = name_of(p);
+	int fd = listen_somewhere(p);
+
 	if (fd >= 0)
 		return fd;
 	if (fd == -EADDRINUSE)
-		return error_set(err, SM_ERROR_HOST, EADDRINUSE, "port %s%s%s%s%u of this host is taken", open, at,
-				 close, *at ? ":" : "", p->host_port);
-	error_sys(err, -fd, "port %s%s%s%s%u of this host", open, at, close, *at ? ":" : "", p->host_port);
+		return error_set(err, SM_ERROR_HOST, EADDRINUSE, "%s of this host is taken", name ? name : "a port");
+	error_sys(err, -fd, "%s of this host", name ? name : "a port");
 	if (err)
 		err->kind = SM_ERROR_HOST;
 	return fd;
@@ -196,61 +248,181 @@ static uint16_t port_of(int fd)
 	return ntohs(a.sa.sa_family == AF_INET ? a.v4.sin_port : a.v6.sin6_port);
 }
 
-void ports_done(struct ports *p)
+static void close_sockets(struct ports *p)
 {
-	while (p->n)
+	while (p->n) {
 		fd_close(p->fds[--p->n]);
+		free(p->texts[p->n]);
+	}
 	buf_done(&p->text);
+	p->text = (struct buf){0};
 }
 
-int ports_open(const struct vm_record *r, struct ports *ret, struct sm_error *err)
+void ports_done(struct ports *p)
 {
-	*ret = (struct ports){0};
-	for (char *const *t = r->ports; t && *t; t++) {
-		_free_ char *text = strdup(*t);
-		struct sm_port p;
-		int fd;
+	close_sockets(p);
+	p->waiter = fd_close(p->waiter);
+}
 
-		if (!text || ret->n == PORTS_MAX || parse(text, &p) < 0)
-			return error_set(err, SM_ERROR_CORRUPT, EINVAL, "VM %s: port \"%s\"", r->id, *t);
-		fd = listen_on(&p, err);
-		if (fd < 0)
-			return fd;
-		ret->fds[ret->n] = fd;
-		ret->guest[ret->n++] = p.guest_port;
-		buf_printf(&ret->text, "%s %u %u\n", p.address ? p.address : ALL, port_of(fd), p.guest_port);
+/* One of the record's; text: a copy to cut. waiter: takes its socket from there, `left` others come after it; -1: opens
+ * it. */
+static int open_one(char *text, const char *id, int waiter, unsigned left, struct ports *ret, struct sm_error *err)
+{
+	struct sm_port p = {0};
+	unsigned i = ret->n;
+	int r;
+
+	if (i == PORTS_MAX || parse(text, &p) < 0)
+		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "VM %s: a port that makes no sense", id);
+	ret->fds[i] = p.reverse ? -1 : waiter < 0 ? listen_on(&p, err) : ports_take(waiter, left, p.guest_port);
+	if (!p.reverse && ret->fds[i] < 0)
+		return ret->fds[i];
+	ret->texts[i] = NULL;
+	ret->n++;
+	if (!p.reverse && !p.host_path)
+		p.host_port = port_of(ret->fds[i]);
+	r = text_of(&p, &ret->texts[i], err);
+	if (r == 0)
+		buf_printf(&ret->text, "%s\n", ret->texts[i]);
+	return r;
+}
+
+unsigned ports_outward(char *const *ports)
+{
+	unsigned n = 0;
+
+	for (; ports && *ports; ports++)
+		n += **ports != PORT_TEXT_REVERSE;
+	return n;
+}
+
+/* waiter: takes them from there; -1: opens them. */
+static int open_all(const struct vm_record *r, int waiter, struct ports *ret, struct sm_error *err)
+{
+	unsigned left = ports_outward(r->ports);
+	int e = 0;
+
+	for (char *const *t = r->ports; *t && e == 0; t++) {
+		_free_ char *text = strdup(*t);
+
+		left -= **t != PORT_TEXT_REVERSE;
+		e = text ? open_one(text, r->id, waiter, left, ret, err) : error_sys(err, ENOMEM, "ports");
 	}
-	return ret->text.error ? error_sys(err, ENOMEM, "ports") : 0;
+	return e == 0 && ret->text.error ? error_sys(err, ENOMEM, "ports") : e;
+}
+
+static bool take_over(struct sm_client *c, const struct vm_record *r, struct ports *ret)
+{
+	int fd = ports_waiter(c, r->id);
+
+	if (fd >= 0 && open_all(r, fd, ret, NULL) == 0) {
+		ret->waiter = fd;
+		return true;
+	}
+	fd_close(fd);
+	close_sockets(ret);
+	return false;
+}
+
+int ports_open(struct sm_client *c, const struct vm_record *r, struct ports *ret, struct sm_error *err)
+{
+	*ret = (struct ports){.waiter = -1};
+	if (!r->ports || !r->ports[0])
+		return 0;
+	for (int i = 0;; i++) {
+		int e = take_over(c, r, ret) ? 0 : open_all(r, -1, ret, err);
+
+		if (e != -EADDRINUSE || i == BUSY_TRIES)
+			return e;
+		close_sockets(ret);
+		poll(NULL, 0, BUSY_WAIT_MS);
+	}
 }
 
 /* -------------------------------------------------------------------------------------- their process */
 
-static int spawn(struct sm_client *c, const struct ports *p, int link, struct sm_error *err)
+/* For supermachine-wake, which is to find what this client has found: first, so that it goes before the caller's own.
+ */
+static const char **waker_env(struct sm_client *c, char *texts[3])
 {
-	const char *argv[PORTS_MAX + 4];
-	char texts[PORTS_MAX + 1][24];
-	_free_ char *keeper = NULL;
-	int keep[PORTS_MAX + 1];
-	struct process_options o = {
-		.argv = argv, .fds = {-1, -1, -1}, .keep = keep, .num_keep = p->n + 1, .cwd = "/", .new_session = true};
-	pid_t pid;
-	int r = client_helper(c, "supermachine-keeper", &keeper, err);
+	static const char *const modes[] = {[SEAT_AUTO] = "auto", [SEAT_ALWAYS] = "always", [SEAT_NEVER] = "never"};
+	_free_ const char **plain = process_plain_env();
+	const char **env;
+	size_t n = 0, count = 0;
 
+	if (!plain || asprintf(&texts[n], "SUPERMACHINE_MACHINE=%s", modes[c->mode]) < 0)
+		return NULL;
+	if (asprintf(&texts[++n], "SUPERMACHINE_LIBEXEC=%s", c->libexec_dir) < 0)
+		return NULL;
+	if (c->home && asprintf(&texts[++n], "SUPERMACHINE_HOME=%s", c->home) < 0)
+		return NULL;
+	while (plain[count])
+		count++;
+	env = calloc(n + 1 + count + 1, sizeof(*env));
+	for (size_t i = 0; env && i <= n; i++)
+		env[i] = texts[i];
+	for (size_t i = 0; env && i < count; i++)
+		env[n + 1 + i] = plain[i];
+	return env;
+}
+
+static int start_process(struct sm_client *c, const struct process_options *plain, struct sm_error *err)
+{
+	struct process_options o = *plain;
+	char *texts[3] = {0};
+	const char **env = waker_env(c, texts);
+	pid_t pid;
+
+	o.env = env;
+	pid = env ? process_detach(&o, err) : error_sys(err, ENOMEM, "ports");
+	free(env);
+	for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
+		free(texts[i]);
+	return pid < 0 ? (int)pid : 0;
+}
+
+/* "FD:PORT" of each, and ":PORT" of one that leads the other way. 0, or -ENOMEM. */
+static int arguments(const struct ports *p, const char **argv, int *keep, size_t *num_keep)
+{
+	for (unsigned i = 0; i < p->n; i++) {
+		char *text, number[16] = "";
+
+		if (p->fds[i] >= 0)
+			snprintf(number, sizeof(number), "%d", p->fds[i]);
+		if (asprintf(&text, "%s:%s", number, p->texts[i]) < 0)
+			return -ENOMEM;
+		argv[i] = text;
+		if (p->fds[i] >= 0)
+			keep[(*num_keep)++] = p->fds[i];
+	}
+	return 0;
+}
+
+static int spawn(struct sm_client *c, const char *id, const struct ports *p, int link, struct sm_error *err)
+{
+	_free_ char *keeper = NULL, *waker = NULL, *dir = vmdir_path(c, id);
+	const char *argv[PORTS_MAX + 6] = {NULL};
+	char number[16];
+	int keep[PORTS_MAX + 1] = {link};
+	struct process_options o = {
+		.argv = argv, .fds = {-1, -1, -1}, .keep = keep, .num_keep = 1, .cwd = "/", .new_session = true};
+	int r = dir ? client_helper(c, "supermachine-keeper", &keeper, err) : error_sys(err, ENOMEM, "ports");
+
+	if (r == 0)
+		r = client_helper(c, "supermachine-wake", &waker, err);
 	if (r < 0)
 		return r;
-	snprintf(texts[0], sizeof(texts[0]), "%d", link);
-	keep[0] = link;
+	snprintf(number, sizeof(number), "%d", link);
 	argv[0] = keeper;
 	argv[1] = "--forward";
-	argv[2] = texts[0];
-	for (unsigned i = 0; i < p->n; i++) {
-		snprintf(texts[i + 1], sizeof(texts[0]), "%d:%u", p->fds[i], p->guest[i]);
-		keep[i + 1] = p->fds[i];
-		argv[i + 3] = texts[i + 1];
-	}
-	argv[p->n + 3] = NULL;
-	pid = process_detach(&o, err);
-	return pid < 0 ? (int)pid : 0;
+	argv[2] = number;
+	argv[3] = dir;
+	argv[4] = waker;
+	r = arguments(p, argv + 5, keep, &o.num_keep);
+	r = r < 0 ? error_sys(err, -r, "ports") : start_process(c, &o, err);
+	for (unsigned i = 0; i < p->n; i++)
+		free((char *)(uintptr_t)argv[i + 5]);
+	return r;
 }
 
 int ports_serve(struct sm_vm *vm, struct ports *p, struct sm_error *err)
@@ -270,6 +442,9 @@ int ports_serve(struct sm_vm *vm, struct ports *p, struct sm_error *err)
 	r = vmdir_load_start(dir, &start, err);
 	if (r < 0)
 		return error_wrap(err, r, "VM %s", vm->id);
-	link = vm_socket(vm->client, vm->id, &start, err);
-	return link < 0 ? link : spawn(vm->client, p, link, err);
+	link = vm_socket(vm->client, vm->id, &start, 0, err);
+	r = link < 0 ? link : spawn(vm->client, vm->id, p, link, err);
+	if (r == 0 && p->waiter >= 0)
+		(void)!send(p->waiter, &(char){WAITING_DONE}, 1, MSG_NOSIGNAL);
+	return r;
 }

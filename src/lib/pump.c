@@ -126,7 +126,7 @@ static void input_ended(struct sm_exec *x)
 
 static bool input_wanted(const struct sm_exec *x)
 {
-	return x->call.opened && !x->call.closed && x->stdin_open && !x->stdin_done &&
+	return x->call.opened && !x->call.closed && x->stdin_open && !x->stdin_done && !x->staged.len &&
 	       mux_credit(x->conn.mux, x->call.ch, 0) > 0;
 }
 
@@ -144,18 +144,31 @@ static void read_input(struct sm_exec *x)
 		x->stdin_done = true;
 }
 
-/* Without a descriptor: what the caller gave instead, as far as there is credit, and the end. */
-static void send_input(struct sm_exec *x)
+/* As far as there is credit. True: all of it. */
+static bool send_bytes(struct sm_exec *x, const struct buf *b, size_t *at)
 {
 	size_t room;
 
-	while (x->input_at < x->input.len && (room = mux_credit(x->conn.mux, x->call.ch, 0))) {
-		room = MIN(MIN(room, (size_t)CHUNK), x->input.len - x->input_at);
-		if (mux_send(x->conn.mux, x->call.ch, 0, x->input.data + x->input_at, room) < 0)
+	while (*at < b->len && (room = mux_credit(x->conn.mux, x->call.ch, 0))) {
+		room = MIN(MIN(room, (size_t)CHUNK), b->len - *at);
+		if (mux_send(x->conn.mux, x->call.ch, 0, b->data + *at, room) < 0)
 			break;
-		x->input_at += room;
+		*at += room;
 	}
-	if (x->input_at == x->input.len)
+	return *at == b->len;
+}
+
+/* Its files, and, without a descriptor, what the caller gave instead, and the end. */
+static void send_given(struct sm_exec *x)
+{
+	if (!x->call.opened || x->conn.error || x->stdin_done)
+		return;
+	if (x->staged.len) {
+		if (!send_bytes(x, &x->staged, &x->staged_at))
+			return;
+		buf_done(&x->staged);
+	}
+	if (x->stdin_open && x->stdin_fd < 0 && send_bytes(x, &x->input, &x->input_at))
 		input_ended(x);
 }
 
@@ -237,8 +250,7 @@ static int step(struct sm_exec *x, int timeout_ms)
 	struct pollfd fds[EXEC_POLLS];
 	int r = 0;
 
-	if (x->stdin_open && x->stdin_fd < 0 && !x->stdin_done && x->call.opened)
-		send_input(x);
+	send_given(x);
 	exec_polls(x, fds);
 	if (x->conn.error) /* only output is left to write */
 		r = poll(fds, EXEC_POLLS, timeout_ms) < 0 && errno != EINTR ? -errno : 0;
@@ -246,6 +258,7 @@ static int step(struct sm_exec *x, int timeout_ms)
 		r = -EIO;
 	if (r < 0)
 		return r;
+	send_given(x); /* it may have room only now, and nothing else would tell */
 	/* Opened just now: what was asked for before may be waiting. */
 	x->cancelled = fds[4].revents != 0;
 	if (!take_requests(x) || x->cancelled)

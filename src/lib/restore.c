@@ -15,10 +15,11 @@
 static int check_restore(const struct sm_vm_options *o, struct sm_error *err)
 {
 	if (o->image || o->memory || o->cpus || o->disk_size || o->tmpfs_root || o->kernel || o->entrypoint ||
-	    o->argv || o->user || o->cwd || o->stop_signal || o->num_mounts || o->dax_size || o->cold || o->no_command)
+	    o->argv || o->user || o->cwd || o->stop_signal || o->share_group || o->dax_size || o->cold ||
+	    o->no_command || o->num_secrets || o->ulimits)
 		return error_set(err, SM_ERROR_INVALID, EINVAL,
-				 "a VM that goes on from a snapshot is what it was: its image, command, sizes and "
-				 "mounts cannot be chosen");
+				 "a VM that goes on from a snapshot is what it was: its image, command and sizes "
+				 "cannot be chosen");
 	return start_check_own(o, err);
 }
 
@@ -34,13 +35,19 @@ static int add_environment(struct vm_record *r, const char *const *more)
 }
 
 /* A copy of that VM's record under another identity. */
-static int become_new(struct vm_record *r, const struct sm_vm_options *o, unsigned layers, struct sm_error *err)
+static int become_new(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, unsigned layers,
+		      struct sm_error *err)
 {
 	int e = start_new_identity(r, o, err);
 
 	if (e < 0)
 		return e;
 	r->layers = layers;
+	e = mounts_replace(c, r, o, err);
+	if (e == 0)
+		e = audit_from_options(r, o, err);
+	if (e < 0)
+		return e;
 	strv_free(r->ports); /* they lead into the first */
 	r->ports = NULL;
 	free(r->hostname);
@@ -49,6 +56,11 @@ static int become_new(struct vm_record *r, const struct sm_vm_options *o, unsign
 	r->labels = strv_copy(o->labels);
 	if (o->timeout_ns)
 		r->timeout_ns = MIN(o->timeout_ns, (uint64_t)INT64_MAX / 2);
+	if (o->ttl_ns)
+		r->ttl_ns = MIN(o->ttl_ns, (uint64_t)INT64_MAX / 2);
+	e = idle_from_options(r, o, err);
+	if (e < 0)
+		return e;
 	e = add_environment(r, o->env);
 	if (e < 0 || !r->hostname)
 		return error_sys(err, ENOMEM, "start");
@@ -71,9 +83,9 @@ int start_restored(struct sm_client *c, const struct sm_vm_options *o, struct sm
 	e = vmsnap_restore_begin(c, o->snapshot, &from, &r, err);
 	if (e < 0)
 		return e;
-	e = become_new(&r, o, (unsigned)strv_len((const char *const *)from.meta.layers), err);
+	e = become_new(c, &r, o, (unsigned)strv_len((const char *const *)from.meta.layers), err);
 	if (e == 0)
-		e = start_record(c, &r, o, &from, since, ret, err);
+		e = start_record(c, &r, o, &from, -1, since, ret, err);
 	vmsnap_restore_done(&from);
 	return e < 0 ? error_wrap(err, e, "snapshot %s", o->snapshot) : 0;
 }
@@ -86,11 +98,14 @@ static int check_branch(const struct sm_vm_options *o, size_t count, struct sm_e
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "%zu VMs of one: from 1 to %d", count, BRANCH_MAX);
 	if (o->snapshot)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a branch goes on from a running VM, not a snapshot");
-	for (size_t i = 0; count > 1 && i < o->num_ports; i++)
-		if (OPTIONS_GET(struct sm_port, OPTIONS_AT(struct sm_port, o->ports, i)).host_port)
+	for (size_t i = 0; count > 1 && i < o->num_ports; i++) {
+		struct sm_port p = OPTIONS_GET(struct sm_port, OPTIONS_AT(struct sm_port, o->ports, i));
+
+		if (!p.reverse && (p.host_port || p.host_path))
 			return error_set(err, SM_ERROR_INVALID, EINVAL,
 					 "%zu VMs cannot have one port of this host: 0 takes a free one for each",
 					 count);
+	}
 	return check_restore(o, err);
 }
 
@@ -110,8 +125,9 @@ static int start_child(struct sm_vm *parent, const struct sm_vm_options *o, stru
 	if (e == 0)
 		e = start_check_own(&own, err);
 	if (e == 0)
-		e = become_new(&r, &own, (unsigned)strv_len((const char *const *)from->meta.layers), err);
-	return e < 0 ? e : start_record(parent->client, &r, &own, from, time_now_ns(), ret, err);
+		e = become_new(parent->client, &r, &own, (unsigned)strv_len((const char *const *)from->meta.layers),
+			       err);
+	return e < 0 ? e : start_record(parent->client, &r, &own, from, -1, time_now_ns(), ret, err);
 }
 
 int sm_vm_branch(struct sm_vm *vm, const struct sm_vm_options *options, size_t count, struct sm_vm **ret,

@@ -75,7 +75,8 @@ static struct snapshot_info *info_of_vm(int snapshots, const char *name)
 					   .created_ns = s->vm.created_ns,
 					   .kernel = "",
 					   .image = s->vm.image ? s->vm.image : "",
-					   .fits = dir >= 0 && vmsnap_check(dir, name, &s->vm, &allocated, NULL) == 0};
+					   .fits = dir >= 0 &&
+						   vmsnap_check(dir, name, &s->vm, false, &allocated, NULL) == 0};
 	s->pub.allocated_size = allocated;
 	if (fstatat(snapshots, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		s->pub.used_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;

@@ -10,7 +10,9 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "keeper/disk.h"
 #include "lib/vmsnap.h"
+#include "lib/volume.h"
 
 #define DEFAULT_MEMORY GIB
 #define MIN_MEMORY (128 * MIB)
@@ -39,7 +41,7 @@ int start_check_own(const struct sm_vm_options *o, struct sm_error *err)
 	for (const char *const *e = o->env; e && *e; e++)
 		if (!strchr(*e, '=') || **e == '=')
 			return error_set(err, SM_ERROR_INVALID, EINVAL, "environment \"%s\" is not NAME=VALUE", *e);
-	return 0;
+	return idle_check(o, err);
 }
 
 static int check_options(const struct sm_vm_options *o, struct sm_error *err)
@@ -137,6 +139,7 @@ static int set_process(struct vm_record *r, const struct sm_vm_options *o, const
 	r->rows = o->rows ? o->rows : 24;
 	r->cols = o->cols ? o->cols : 80;
 	r->timeout_ns = MIN(o->timeout_ns, (uint64_t)INT64_MAX / 2);
+	r->ttl_ns = MIN(o->ttl_ns, (uint64_t)INT64_MAX / 2);
 	return r->hostname ? set_stop_signal(r, o, img, err) : error_sys(err, ENOMEM, "image %s", o->image);
 }
 
@@ -209,6 +212,25 @@ int start_new_identity(struct vm_record *r, const struct sm_vm_options *o, struc
 	return 0;
 }
 
+static int set_secret_names(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+{
+	struct secrets s = {0};
+	int e = secrets_make(&s, o->secrets, o->num_secrets, err);
+
+	r->secrets = s.names;
+	s.names = NULL;
+	secrets_done(&s);
+	return e;
+}
+
+static int set_limits(struct vm_record *r, const char *const *limits, struct sm_error *err)
+{
+	int e = ulimits_check(limits, err);
+
+	r->limits = e < 0 ? NULL : strv_copy(limits);
+	return e < 0 ? e : limits && !r->limits ? error_sys(err, ENOMEM, "limits") : 0;
+}
+
 static int make_record(struct sm_client *c, const struct sm_vm_options *o, const struct image_info *img,
 		       struct vm_record *r, struct sm_error *err)
 {
@@ -220,23 +242,31 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 	r->trace = o->trace;
 	e = set_process(r, o, img, err);
 	if (e == 0)
+		e = set_limits(r, o->ulimits, err);
+	if (e == 0)
 		e = set_machine(c, r, o, err);
 	if (e == 0)
 		e = set_image(r, o, img, err);
 	if (e == 0)
-		e = mounts_from_options(r, o, err);
+		e = mounts_from_options(c, r, o, err);
+	if (e == 0)
+		e = audit_from_options(r, o, err);
+	if (e == 0)
+		e = idle_from_options(r, o, err);
 	if (e == 0)
 		e = set_dax(r, o, err);
 	if (e == 0)
 		e = ports_from_options(r, o, err);
 	if (e == 0)
 		e = container_from_options(r, o, err);
+	if (e == 0)
+		e = set_secret_names(r, o, err);
 	return e;
 }
 
 /* The new VM's disk begins with the snapshot's layers. The lock is not needed any more: these links are its own. */
 static int launch_from(struct sm_client *c, struct sm_vm *vm, struct vmsnap_restore *from, bool detach, uint64_t since,
-		       struct sm_error *err)
+		       const struct sm_progress *progress, struct sm_error *err)
 {
 	unsigned layers = (unsigned)strv_len((const char *const *)from->meta.layers);
 	_fd_ int dir = vmdir_open(c, vm->id, err);
@@ -245,7 +275,18 @@ static int launch_from(struct sm_client *c, struct sm_vm *vm, struct vmsnap_rest
 	if (r >= 0)
 		r = vmsnap_link_layers(from->dirfd, dir, layers, err);
 	from->lock = fd_close(from->lock);
-	return r < 0 ? r : launch_restored(c, vm, from, detach, since, err);
+	return r < 0 ? r : launch_restored(c, vm, from, detach, since, progress, err);
+}
+
+/* The VM's disk is that of the one in `from`, top and all. */
+static int link_disk(struct sm_client *c, const char *id, int from, struct sm_error *err)
+{
+	_fd_ int dir = vmdir_open(c, id, err);
+	int r = dir < 0 ? dir : vmsnap_link_layers(from, dir, disk_layers(from), err);
+
+	if (r == 0 && linkat(from, "top", dir, "top", 0) < 0 && errno != ENOENT)
+		r = error_sys(err, errno, "share the disk");
+	return r;
 }
 
 /* from: the snapshot that it goes on from, NULL: none. The ports come first: one that is taken is told before anything
@@ -254,15 +295,21 @@ static int start_with_ports(struct sm_client *c, struct sm_vm *vm, const struct 
 			    struct vmsnap_restore *from, bool detach, uint64_t since,
 			    const struct sm_progress *progress, struct sm_error *err)
 {
-	_cleanup_(ports_done) struct ports ports = {0};
-	int e = ports_open(r, &ports, err);
+	_cleanup_(ports_done) struct ports ports = {.waiter = -1};
+	int e = ports_open(c, r, &ports, err);
 
 	if (e == 0)
-		e = from ? launch_from(c, vm, from, detach, since, err)
+		e = volumes_claim(c, r, err);
+	if (e == 0)
+		e = from ? launch_from(c, vm, from, detach, since, progress, err)
 			 : launch(c, vm, r, detach, since, progress, err);
 	if (e < 0)
 		return e;
-	e = ports_serve(vm, &ports, err);
+	e = secrets_deliver(vm, err);
+	if (e == 0)
+		e = ports_serve(vm, &ports, err);
+	if (e == 0)
+		mounts_watch(vm, r);
 	if (e < 0) {
 		vm_stop_now(vm, NULL);
 		sm_vm_wait(vm, 0, NULL, NULL);
@@ -271,7 +318,7 @@ static int start_with_ports(struct sm_client *c, struct sm_vm *vm, const struct 
 }
 
 int start_record(struct sm_client *c, const struct vm_record *r, const struct sm_vm_options *o,
-		 struct vmsnap_restore *from, uint64_t since, struct sm_vm **ret, struct sm_error *err)
+		 struct vmsnap_restore *from, int disk, uint64_t since, struct sm_vm **ret, struct sm_error *err)
 {
 	struct sm_vm *vm = NULL;
 	_fd_ int start = -1;
@@ -279,8 +326,11 @@ int start_record(struct sm_client *c, const struct vm_record *r, const struct sm
 
 	if (e == 0) {
 		vm->background = o->background;
-		e = vmdir_create(c, r, &start, &vm->transient_fd, err);
+		vm->start_timeout_ns = o->start_timeout_ns;
+		e = secrets_make(&vm->secrets, o->secrets, o->num_secrets, err);
 	}
+	if (e == 0)
+		e = vmdir_create(c, r, &start, &vm->transient_fd, err);
 	if (e < 0) {
 		sm_vm_close(vm);
 		return e;
@@ -288,7 +338,9 @@ int start_record(struct sm_client *c, const struct vm_record *r, const struct sm
 	/* With nobody to come back for it, it is litter as soon as it has ended. */
 	if (o->detach)
 		vm->transient_fd = fd_close(vm->transient_fd);
-	e = start_with_ports(c, vm, r, from, o->detach, since, &o->progress, err);
+	e = disk < 0 ? 0 : link_disk(c, r->id, disk, err);
+	if (e == 0)
+		e = start_with_ports(c, vm, r, from, o->detach, since, &o->progress, err);
 	if (e < 0) {
 		vmdir_remove(c, r->id, NULL);
 		vm->transient_fd = fd_close(vm->transient_fd);
@@ -323,10 +375,27 @@ int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, s
 	e = make_record(client, &o, &img, &r, err);
 	image_info_done(&img);
 	if (e == 0)
-		e = start_record(client, &r, &o, NULL, since, ret, err);
+		e = start_record(client, &r, &o, NULL, -1, since, ret, err);
 	image_unpin(pin);
 	vm_record_done(&r);
 	return e;
+}
+
+/* Whoever started it since it was seen has made it run or fail by the time that we hold this. */
+int start_lock(struct sm_vm *vm, int dir, enum sm_vm_state seen, struct sm_error *err)
+{
+	_fd_ int lock = vmdir_flock(dir, "start.lock", true, false);
+
+	if (lock == -EWOULDBLOCK)
+		return error_set(err, SM_ERROR_STATE, EBUSY,
+				 "VM %s is being started, or its files used, by another program", vm->id);
+	if (lock < 0)
+		return error_sys(err, -lock, "VM %s", vm->id);
+	if (!(seen == SM_VM_SUSPENDED && vm_is_suspended(dir)) &&
+	    (seen != SM_VM_EXITED || faccessat(dir, "exit.json", F_OK, 0) < 0))
+		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id,
+				 sm_vm_state_name(seen == SM_VM_EXITED ? SM_VM_RUNNING : seen));
+	return TAKE_FD(lock);
 }
 
 int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
@@ -340,21 +409,18 @@ int sm_vm_start_again(struct sm_vm *vm, bool detach, struct sm_error *err)
 
 	if (dir < 0)
 		return dir;
+	vm_files_done(vm);
 	r = vm_view(vm->client, vm->id, &v, err);
 	if (r < 0)
 		return r;
-	/* From here on nobody else starts it; whoever did so since the look has made it run or fail by the time we hold
-	 * this. */
-	lock = vmdir_flock(dir, "start.lock", true, false);
-	if (lock == -EWOULDBLOCK)
-		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is being started by another program", vm->id);
+	lock = start_lock(vm, dir, v.state, err);
 	if (lock < 0)
-		return error_sys(err, -lock, "VM %s", vm->id);
-	if (!(v.state == SM_VM_SUSPENDED && vm_is_suspended(dir)) &&
-	    (v.state != SM_VM_EXITED || faccessat(dir, "exit.json", F_OK, 0) < 0))
-		return error_set(err, SM_ERROR_STATE, EBUSY, "VM %s is %s already", vm->id,
-				 sm_vm_state_name(v.state == SM_VM_EXITED ? SM_VM_RUNNING : v.state));
-	r = vmdir_load(dir, vm->id, &rec, err);
+		return lock;
+	r = vmindex_add(vm->client, vm->id, err);
+	if (r == 0)
+		r = vmdir_load(dir, vm->id, &rec, err);
+	if (r == 0 && v.state != SM_VM_SUSPENDED)
+		r = secrets_check(&rec, &vm->secrets, err);
 	if (r == 0)
 		execs_sweep(dir);
 	return r < 0 ? r : start_with_ports(vm->client, vm, &rec, NULL, detach, since, &(struct sm_progress){0}, err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a VM uses, by its agent's word. */
+/* What a VM uses, by its agent's word, and what its monitor has counted. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,9 +26,9 @@ static int await(struct conn *conn, struct call *call)
 	return 0;
 }
 
-static int ask(struct sm_vm *vm, struct proto_stats *ret, struct sm_error *err)
+/* The bytes of the answer, to buf_done. */
+static int ask(struct sm_vm *vm, uint16_t service, struct buf *ret, struct sm_error *err)
 {
-	struct cursor reply;
 	struct conn conn;
 	struct call call;
 	char what[64];
@@ -37,32 +37,49 @@ static int ask(struct sm_vm *vm, struct proto_stats *ret, struct sm_error *err)
 	if (r < 0)
 		return r;
 	snprintf(what, sizeof(what), "VM %s", vm->id);
-	r = conn_call(&conn, PROTO_STATS, NULL, &call);
+	r = conn_call(&conn, service, NULL, &call);
 	if (r == 0)
 		r = await(&conn, &call);
 	if (r < 0) {
-		error_sys(err, -r, "%s: its guest does not answer", what);
+		error_sys(err, -r, "%s: it does not answer", what);
 	} else if (!call.opened) {
 		r = call_error(&conn, &call, what, err);
 	} else {
-		reply = cursor_of(call.reply.data, call.reply.len);
-		if (proto_stats_decode(&reply, ret) < 0)
-			r = error_set(err, SM_ERROR_GUEST, EPROTO, "%s: an answer that makes no sense", what);
+		*ret = call.reply;
+		call.reply = (struct buf){0};
 	}
 	conn_done(&conn);
 	call_done(&call);
 	return r;
 }
 
-int sm_vm_get_stats(struct sm_vm *vm, struct sm_vm_stats *ret, struct sm_error *err)
+int sm_vm_get_counters(struct sm_vm *vm, char **ret_json, struct sm_error *err)
 {
-	size_t size = ret->size ? MIN(ret->size, sizeof(*ret)) : sizeof(*ret);
-	struct proto_stats s = {0};
-	struct sm_vm_stats v;
-	int r = ask(vm, &s, err);
+	_cleanup_(buf_done) struct buf b = {0};
+	int r = ask(vm, PROTO_KEEPER_COUNTERS, &b, err);
 
 	if (r < 0)
 		return r;
+	if (!b.len || memchr(b.data, 0, b.len))
+		return error_set(err, SM_ERROR_GUEST, EPROTO, "VM %s: an answer that makes no sense", vm->id);
+	*ret_json = strndup((const char *)b.data, b.len);
+	return *ret_json ? 0 : error_sys(err, ENOMEM, "VM %s", vm->id);
+}
+
+int sm_vm_get_stats(struct sm_vm *vm, struct sm_vm_stats *ret, struct sm_error *err)
+{
+	size_t size = ret->size ? MIN(ret->size, sizeof(*ret)) : sizeof(*ret);
+	_cleanup_(buf_done) struct buf b = {0};
+	struct proto_stats s = {0};
+	struct sm_vm_stats v;
+	struct cursor reply;
+	int r = ask(vm, PROTO_STATS, &b, err);
+
+	if (r < 0)
+		return r;
+	reply = cursor_of(b.data, b.len);
+	if (proto_stats_decode(&reply, &s) < 0)
+		return error_set(err, SM_ERROR_GUEST, EPROTO, "VM %s: an answer that makes no sense", vm->id);
 	v = (struct sm_vm_stats){.size = size,
 				 .uptime_ns = s.uptime_ns,
 				 .cpu_user_ns = s.cpu_user_ns,

@@ -30,6 +30,7 @@ int sm_vm_suspend(struct sm_vm *vm, struct sm_error *err)
 		return r;
 	/* Its memory is given back when its keeper has ended. */
 	(void)!vm_last_word(vm->client, vm->id, &x, NULL);
+	ports_await_waiter(vm);
 	return 0;
 }
 
@@ -46,7 +47,8 @@ int sm_vm_resume(struct sm_vm *vm, struct sm_error *err)
 	return sm_vm_start_again(vm, true, err);
 }
 
-/* Another program may be at it at this moment: that is as good. */
+/* Another program may be at it at this moment: that is as good. One that is going to the disk right now is woken when
+ * it is there. */
 int vm_wake(struct sm_vm *vm, struct sm_error *err)
 {
 	uint64_t deadline = time_now_ns() + OTHERS_TIMEOUT_NS;
@@ -54,16 +56,15 @@ int vm_wake(struct sm_vm *vm, struct sm_error *err)
 
 	if (dir < 0)
 		return dir;
-	while (vm_is_suspended(dir)) {
-		int r = sm_vm_resume(vm, err);
+	for (;;) {
+		int r = vm_is_suspended(dir) ? sm_vm_resume(vm, err) : 0;
 
 		if (r == 0 || r == -EALREADY)
-			break;
-		if (r != -EBUSY || time_now_ns() > deadline)
+			r = sm_vm_wait_started(vm, 0, NULL, err);
+		if ((r != -EBUSY && r != -EHOSTDOWN) || time_now_ns() > deadline)
 			return r;
 		poll(NULL, 0, OTHERS_POLL_MS);
 	}
-	return sm_vm_wait_started(vm, 0, NULL, err);
 }
 
 static int write_end(int dir, struct sm_error *err)

@@ -18,6 +18,7 @@
 
 #define STATUS_TIMEOUT_MS 10000
 #define LAST_WORD_MS 5000
+#define START_POLL_MS 5
 #define DEFAULT_GRACE_NS (10 * SECOND_NS)
 
 const char *sm_reason_name(enum sm_reason reason)
@@ -58,8 +59,8 @@ int vm_handle_new(struct sm_client *c, const char *id, struct sm_vm **ret, struc
 	vm->client = c;
 	snprintf(vm->id, sizeof(vm->id), "%s", id);
 	pthread_mutex_init(&vm->lock, NULL);
-	vm->owner_fd = -1;
-	vm->transient_fd = -1;
+	pthread_mutex_init(&vm->files_mutex, NULL);
+	vm->owner_fd = vm->transient_fd = vm->files_lock = -1;
 	*ret = vm;
 	return 0;
 }
@@ -79,14 +80,14 @@ const char *sm_vm_id(const struct sm_vm *vm)
 
 /* ------------------------------------------------------------------------------------ connections */
 
-int vm_socket(struct sm_client *c, const char *id, const struct vm_start *start, struct sm_error *err)
+int vm_socket(struct sm_client *c, const char *id, const struct vm_start *start, uint64_t wait_ns, struct sm_error *err)
 {
 	struct seat *seat;
 	int r;
 
 	if (start->in_machine) {
 		r = client_machine_seat(c, &seat, err);
-		return r < 0 ? r : seat_connect(seat, start->socket, err);
+		return r < 0 ? r : seat_connect(seat, start->socket, wait_ns, err);
 	}
 	/* This host's own socket needs no seat, which might fail here for other reasons. */
 	r = unix_connect(start->socket);
@@ -107,7 +108,7 @@ int vm_connect(struct sm_client *c, const char *id, struct conn *conn, struct sm
 		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s was never started", id);
 	if (r < 0)
 		return error_wrap(err, r, "VM %s", id);
-	r = vm_socket(c, id, &start, err);
+	r = vm_socket(c, id, &start, 0, err);
 	if (r == -ENOENT || r == -ECONNREFUSED)
 		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s is %s", id,
 				 vm_is_suspended(dir) ? "suspended" : "not running");
@@ -294,12 +295,30 @@ int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struc
 
 /* ----------------------------------------------------------------------------------- wait and stop */
 
+/* To the keeper of one that runs, or that another program is starting right now. -ESRCH when nobody is. */
+static int connect_started(struct sm_client *c, const char *id, uint64_t deadline, struct conn *conn,
+			   struct sm_error *err)
+{
+	for (;;) {
+		struct vm_view v;
+		int r = vm_connect(c, id, conn, err);
+
+		if (r != -ESRCH || vm_view(c, id, &v, NULL) < 0 || v.state == SM_VM_EXITED ||
+		    v.state == SM_VM_SUSPENDED)
+			return r;
+		if (time_now_ns() >= deadline)
+			return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT, "VM %s: it is still being started", id);
+		poll(NULL, 0, START_POLL_MS);
+	}
+}
+
 /* Opens a WAIT channel. -ESRCH when it does not run. */
-static int open_wait(struct sm_client *c, const char *id, struct conn *conn, struct call *call, struct sm_error *err)
+static int open_wait(struct sm_client *c, const char *id, uint64_t deadline, struct conn *conn, struct call *call,
+		     struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	struct keeper_wait w = {0};
-	int r = vm_connect(c, id, conn, err);
+	int r = connect_started(c, id, deadline, conn, err);
 
 	if (r < 0)
 		return r;
@@ -320,7 +339,7 @@ static int wait_for(struct sm_client *c, const char *id, bool for_start, uint64_
 	uint64_t deadline = timeout_ns ? time_now_ns() + MIN(timeout_ns, (uint64_t)INT64_MAX / 2) : UINT64_MAX;
 	struct conn conn;
 	struct call call;
-	int r = open_wait(c, id, &conn, &call, err);
+	int r = open_wait(c, id, deadline, &conn, &call, err);
 
 	if (r < 0)
 		return r == -ESRCH ? vm_last_word(c, id, x, err) : r;
@@ -493,7 +512,10 @@ static int remove_vm(struct sm_vm *vm, bool force, struct sm_error *err)
 int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
 {
 	struct sm_error own = {0};
-	int r = remove_vm(vm, force, &own);
+	int r;
+
+	vm_files_done(vm);
+	r = remove_vm(vm, force, &own);
 
 	/* Whoever ran it has removed it, since it ended. */
 	if (r == -ENOENT && force)
@@ -508,6 +530,7 @@ struct sm_vm *sm_vm_close(struct sm_vm *vm)
 {
 	if (!vm)
 		return NULL;
+	vm_files_done(vm);
 	if (vm->owner_fd >= 0) {
 		vm->owner_fd = fd_close(vm->owner_fd);
 		sm_vm_wait(vm, LAST_WORD_MS * 1000000ull, NULL, NULL);
@@ -519,7 +542,10 @@ struct sm_vm *sm_vm_close(struct sm_vm *vm)
 			vmdir_remove(vm->client, vm->id, NULL);
 		fd_close(vm->transient_fd);
 	}
+	pthread_mutex_destroy(&vm->files_mutex);
 	pthread_mutex_destroy(&vm->lock);
+	secrets_done(&vm->secrets);
+	strv_free(vm->lease_env);
 	free(vm);
 	return NULL;
 }

@@ -15,12 +15,13 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "lib/events.h"
+#include "lib/volume.h"
 
 #define MIN_PREFIX 4
 #define NEW_PREFIX ".new-"
 #define OLD_PREFIX ".old-"
 
-static int open_sub(struct sm_client *c, const char *name, struct sm_error *err)
+int vmdir_sub(struct sm_client *c, const char *name, struct sm_error *err)
 {
 	char path[PATH_MAX];
 	int fd;
@@ -49,7 +50,7 @@ int vmdir_flock(int dirfd, const char *name, bool create, bool wait)
 
 int vmdir_lock(struct sm_client *c, struct sm_error *err)
 {
-	_fd_ int state = open_sub(c, ".", err);
+	_fd_ int state = vmdir_sub(c, ".", err);
 	int fd;
 
 	if (state < 0)
@@ -67,7 +68,7 @@ char *vmdir_path(struct sm_client *c, const char *id)
 
 int vmdir_open(struct sm_client *c, const char *id, struct sm_error *err)
 {
-	_fd_ int vms = open_sub(c, "vms", err);
+	_fd_ int vms = vmdir_sub(c, "vms", err);
 	int fd;
 
 	if (vms < 0)
@@ -83,7 +84,7 @@ int vmdir_open(struct sm_client *c, const char *id, struct sm_error *err)
 /* The id a name stands for; -ENOENT when it stands for none, or for a VM that is gone. */
 static int name_lookup(struct sm_client *c, const char *name, char id[VM_ID_DIGITS + 1])
 {
-	_fd_ int names = open_sub(c, "names", NULL), vms = open_sub(c, "vms", NULL);
+	_fd_ int names = vmdir_sub(c, "names", NULL), vms = vmdir_sub(c, "vms", NULL);
 	ssize_t n;
 
 	if (names < 0 || vms < 0)
@@ -101,7 +102,7 @@ static int name_lookup(struct sm_client *c, const char *name, char id[VM_ID_DIGI
 static int name_take_locked(struct sm_client *c, const char *name, const char *id, struct sm_error *err)
 {
 	char owner[VM_ID_DIGITS + 1];
-	_fd_ int names = open_sub(c, "names", err);
+	_fd_ int names = vmdir_sub(c, "names", err);
 
 	if (names < 0)
 		return names;
@@ -115,7 +116,7 @@ static int name_take_locked(struct sm_client *c, const char *name, const char *i
 static void name_drop_locked(struct sm_client *c, const char *name, const char *id)
 {
 	char owner[VM_ID_DIGITS + 1];
-	_fd_ int names = open_sub(c, "names", NULL);
+	_fd_ int names = vmdir_sub(c, "names", NULL);
 	ssize_t n = names < 0 ? -1 : readlinkat(names, name, owner, sizeof(owner));
 
 	if (n == VM_ID_DIGITS && memcmp(owner, id, VM_ID_DIGITS) == 0)
@@ -156,7 +157,7 @@ int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_star
 {
 	char temporary[32];
 	_fd_ int lock = vmdir_lock(c, err);
-	_fd_ int vms = lock < 0 ? -1 : open_sub(c, "vms", err);
+	_fd_ int vms = lock < 0 ? -1 : vmdir_sub(c, "vms", err);
 	_fd_ int start = -1, transient = -1;
 	int r;
 
@@ -166,6 +167,8 @@ int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_star
 	r = fill_new(vms, temporary, rec, &start, &transient, err);
 	if (r == 0 && rec->name[0])
 		r = name_take_locked(c, rec->name, rec->id, err);
+	if (r == 0)
+		r = vmindex_add(c, rec->id, err);
 	if (r == 0 && renameat(vms, temporary, vms, rec->id) < 0)
 		r = error_sys(err, errno, "make VM %s", rec->id);
 	if (r < 0) {
@@ -181,9 +184,10 @@ int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_star
 
 /* --------------------------------------------------------------------------------------- finding */
 
-int vmdir_list(struct sm_client *c, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_count, struct sm_error *err)
+int vmdir_list_in(struct sm_client *c, const char *name, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_count,
+		  struct sm_error *err)
 {
-	int fd = open_sub(c, "vms", err);
+	int fd = vmdir_sub(c, name, err);
 	char(*ids)[VM_ID_DIGITS + 1] = NULL;
 	size_t n = 0, cap = 0;
 	struct dirent *e;
@@ -194,7 +198,7 @@ int vmdir_list(struct sm_client *c, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_
 	dir = fdopendir(fd);
 	if (!dir) {
 		fd_close(fd);
-		return error_sys(err, errno, "read %s/vms", c->state_dir);
+		return error_sys(err, errno, "read %s/%s", c->state_dir, name);
 	}
 	while ((e = readdir(dir))) {
 		if (!vm_id_valid(e->d_name))
@@ -215,6 +219,11 @@ int vmdir_list(struct sm_client *c, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_
 	*ret = ids;
 	*ret_count = n;
 	return 0;
+}
+
+int vmdir_list(struct sm_client *c, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_count, struct sm_error *err)
+{
+	return vmdir_list_in(c, "vms", ret, ret_count, err);
 }
 
 static int resolve_prefix(struct sm_client *c, const char *prefix, char id[VM_ID_DIGITS + 1], struct sm_error *err)
@@ -287,7 +296,7 @@ static int remove_locked(struct sm_client *c, const char *id, struct sm_error *e
 {
 	struct vm_record rec = {0};
 	char old[32];
-	_fd_ int vms = open_sub(c, "vms", err);
+	_fd_ int vms = vmdir_sub(c, "vms", err);
 	_fd_ int dir = vms < 0 ? -1 : vmdir_open(c, id, err);
 	int r;
 
@@ -298,11 +307,16 @@ static int remove_locked(struct sm_client *c, const char *id, struct sm_error *e
 			name_drop_locked(c, rec.name, id);
 		events_vm_removed(c, dir, &rec);
 	}
-	vm_record_done(&rec);
 	snprintf(old, sizeof(old), OLD_PREFIX "%s", id);
-	if (renameat(vms, id, vms, old) < 0)
+	if (renameat(vms, id, vms, old) < 0) {
+		vm_record_done(&rec);
 		return error_sys(err, errno, "remove VM %s", id);
+	}
+	if (!rec.keep)
+		volumes_drop_anonymous(c, &rec);
+	vmindex_remove(c, id);
 	r = remove_tree_at(vms, old);
+	vm_record_done(&rec);
 	return r < 0 ? error_sys(err, -r, "remove VM %s", id) : 0;
 }
 
@@ -336,6 +350,8 @@ static void sweep_one(struct sm_client *c, const char *id)
 	_fd_ int mark = -1;
 	struct vm_view view;
 
+	if (dir < 0)
+		vmindex_stale(c, id);
 	if (dir < 0 || faccessat(dir, "transient", F_OK, 0) < 0)
 		return;
 	mark = vmdir_flock(dir, "transient", false, false);
@@ -351,7 +367,7 @@ static void sweep_one(struct sm_client *c, const char *id)
 static void sweep_remains(struct sm_client *c)
 {
 	_fd_ int lock = vmdir_lock(c, NULL);
-	int fd = lock < 0 ? -1 : open_sub(c, "vms", NULL);
+	int fd = lock < 0 ? -1 : vmdir_sub(c, "vms", NULL);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 
@@ -368,7 +384,7 @@ void vmdir_sweep(struct sm_client *c)
 	size_t count;
 
 	sweep_remains(c);
-	if (vmdir_list(c, &ids, &count, NULL) < 0)
+	if (vmindex_list(c, &ids, &count, NULL) < 0)
 		return;
 	for (size_t i = 0; i < count; i++)
 		sweep_one(c, ids[i]);

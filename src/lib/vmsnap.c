@@ -36,12 +36,65 @@ static int check_file(int dir, const char *file, bool links, const char *want, c
 	return 0;
 }
 
-int vmsnap_check(int dir, const char *name, const struct vmsnap *m, uint64_t *allocated, struct sm_error *err)
+static void verified_name(const char *file, char ret[static 24])
+{
+	snprintf(ret, 24, "verified.%.10s", file);
+}
+
+/* Whether it is the one that was read and found to be as it was saved. */
+static bool is_verified(int dir, const char *file, const char *identity)
+{
+	_free_ char *text = NULL;
+	char name[24];
+	size_t len;
+
+	verified_name(file, name);
+	return read_file_at(dir, name, 127, &text, &len) == 0 && streq(text, identity);
+}
+
+/* Reads a file that is neither the one that was saved nor one that has been read. */
+static int verify_file(int dir, const char *file, const char *identity, const char *sum, const char *name,
+		       struct sm_error *err)
+{
+	char got[MEMSUM_DIGITS + 1] = "", note[24];
+	int r = memsum_file(dir, file, got);
+
+	if (r < 0)
+		return error_sys(err, -r, "snapshot %s: read its file %s", name, file);
+	if (!streq(got, sum))
+		return error_set(
+			err, SM_ERROR_CORRUPT, EBADMSG,
+			"snapshot %s: its file %s is damaged: its checksum is %s, and was %s when it was saved", name,
+			file, got, sum);
+	verified_name(file, note);
+	/* Where this cannot be written it is read again next time. */
+	(void)!write_file_atomic_at(dir, note, identity, strlen(identity), 0600);
+	return 0;
+}
+
+/* sum: "" for a snapshot that has none. */
+static int check_summed(int dir, const char *file, const char *want, const char *sum, const char *name, bool verify,
+			uint64_t *allocated, struct sm_error *err)
+{
+	uint64_t bytes = 0;
+	char now[128];
+	bool other = sum[0] && snapshot_identity(dir, file, false, now, &bytes) == 0 && !streq(now, want);
+
+	if (other && is_verified(dir, file, now)) {
+		*allocated += bytes;
+		return 0;
+	}
+	return other && verify ? verify_file(dir, file, now, sum, name, err)
+			       : check_file(dir, file, false, want, name, allocated, err);
+}
+
+int vmsnap_check(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
+		 struct sm_error *err)
 {
 	uint64_t sum = 0;
-	int r = check_file(dir, "state", false, m->state_file, name, &sum, err);
+	int r = check_summed(dir, "state", m->state_file, m->state_sum, name, verify, &sum, err);
 
-	r = r < 0 ? r : check_file(dir, "memory", false, m->memory_file, name, &sum, err);
+	r = r < 0 ? r : check_summed(dir, "memory", m->memory_file, m->memory_sum, name, verify, &sum, err);
 	for (unsigned i = 0; r == 0 && m->layers && m->layers[i]; i++) {
 		char layer[24];
 
@@ -133,10 +186,10 @@ int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_re
 		r = MIN(x.dirfd, 0);
 	}
 	if (r == 0)
-		r = vmsnap_check(x.dirfd, name, &x.meta, NULL, err);
+		r = vmsnap_check(x.dirfd, name, &x.meta, true, NULL, err);
 	if (r == 0)
 		r = load_record(x.dirfd, name, rec, err);
-	if (r == 0 && (rec->memory != x.meta.memory || rec->cpus != x.meta.cpus || rec->num_mounts))
+	if (r == 0 && (rec->memory != x.meta.memory || rec->cpus != x.meta.cpus || vm_volumes(rec, false)))
 		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "snapshot %s: its two descriptions differ", name);
 	if (r == 0)
 		utimensat(snapshots, name, NULL, 0);
@@ -173,7 +226,7 @@ int sm_snapshot_inspect(struct sm_client *client, const char *name, char **ret_j
 	r = vmsnap_format(&m, &meta, err);
 	o = r < 0 ? NULL : json_loads(meta, 0, NULL);
 	rj_put_str(o, "name", name);
-	rj_put_bool(o, "whole", vmsnap_check(dir, name, &m, &allocated, NULL) == 0);
+	rj_put_bool(o, "whole", vmsnap_check(dir, name, &m, false, &allocated, NULL) == 0);
 	rj_put_u64(o, "size", allocated);
 	if (o && read_file_at(dir, "config.json", VM_RECORD_MAX, &config, NULL) == 0)
 		json_object_set_new(o, "config", json_loads(config, 0, NULL));

@@ -6,16 +6,20 @@
  *		metadata.json	struct vmsnap
  *		config.json	the record of the VM that it was taken of (keeper/record.h)
  *		state, memory	vmm/snapshot.h
+ *		verified.*	of `state` or `memory`, if it is not quite the file that was saved: which one has been
+ *				found to have the same checksum
  *		layer.0 ...	its disk above the template, lowest first: hard links to files that nobody changes any
  *more
  *
  * A VM's directory, a snapshot and each VM restored from it have links of their own to the layers that they share, so
- * whichever is removed, the others have theirs. Files are believed as long as they are the very ones that were saved.
+ * whichever is removed, the others have theirs. Files are believed as long as they are the very ones that were saved;
+ *state and memory are read once if they are not, and believed if their checksums are the saved ones'.
  */
 #ifndef LIB_VMSNAP_H
 #define LIB_VMSNAP_H
 
 #include "lib/base.h"
+#include "lib/memsum.h"
 
 struct vmsnap {
 	char vm[VM_ID_DIGITS + 1]; /* that it was taken of */
@@ -25,6 +29,8 @@ struct vmsnap {
 	bool booted; /* keeper.h */
 	int64_t created_ns;
 	char state_file[128], memory_file[128]; /* which files these are (snapshot_identity) */
+	char state_sum[MEMSUM_DIGITS + 1], memory_sum[MEMSUM_DIGITS + 1]; /* their checksums (memsum.h); "": it has none
+									   */
 	char **layers;
 };
 /* JSON text, malloc'ed through *ret. */
@@ -35,8 +41,8 @@ void vmsnap_done(struct vmsnap *m);
 
 /* Opens one (a descriptor of its directory) and reads its description. -ENOENT: there is none. */
 int vmsnap_open(int snapshots, const char *name, struct vmsnap *ret, struct sm_error *err) MUST_CHECK;
-/* That its files are those that were saved; *allocated (may be NULL): bytes on disk. */
-int vmsnap_check(int dir, const char *name, const struct vmsnap *m, uint64_t *allocated,
+/* That its files are those that were saved, or, for verify, as good; *allocated (may be NULL): bytes on disk. */
+int vmsnap_check(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
 		 struct sm_error *err) MUST_CHECK;
 
 /* Names of all; a list to strv_free. NULL: no memory. */
@@ -49,20 +55,20 @@ int vmsnap_link_layers(int from, int to, unsigned layers, struct sm_error *err) 
 struct vmsnap_restore {
 	struct vmsnap meta;
 	char *dir;
+	char files[48]; /* of a branch, the names in dir, which is beside the VMs (keeper/branch.c); "": the usual ones
+			 */
 	int dirfd, lock;
 };
 int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_restore *ret, struct vm_record *rec,
 			 struct sm_error *err) MUST_CHECK;
 void vmsnap_restore_done(struct vmsnap_restore *r);
 
-/*
- * A running VM as a snapshot without a name, for restore.c: in snapshots/.branch-*, held by a lock (flock) of the
- * directory while somebody starts VMs from it, and swept away without.
+/* A running VM as what others can go on from, for restore.c: its keeper holds it for as long as the connection lasts.
  */
 struct vmsnap_branch {
 	struct vmsnap_restore from;
-	int snapshots;
-	char name[32];
+	struct conn conn;
+	struct call call;
 };
 int vmsnap_branch_begin(struct sm_vm *vm, struct vmsnap_branch *ret, struct sm_error *err) MUST_CHECK;
 void vmsnap_branch_done(struct vmsnap_branch *b);

@@ -29,6 +29,10 @@ int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err)
 	rj_put_u64(o, "memory_bytes", m->memory_bytes);
 	rj_put_str(o, "state_file", m->state_file);
 	rj_put_str(o, "memory_file", m->memory_file);
+	if (m->memory_sum[0]) {
+		rj_put_str(o, "state_crc64", m->state_sum);
+		rj_put_str(o, "memory_crc64", m->memory_sum);
+	}
 	rj_put_strv(o, "layers", m->layers);
 	return rj_dump(o, ret, err);
 }
@@ -59,6 +63,8 @@ static void read_members(struct rj *j, struct vmsnap *m)
 	m->memory_bytes = rj_u64(j, "memory_bytes", 0, INT64_MAX);
 	rj_str_into(j, "state_file", m->state_file, sizeof(m->state_file));
 	rj_str_into(j, "memory_file", m->memory_file, sizeof(m->memory_file));
+	rj_str_into(j, "state_crc64", m->state_sum, sizeof(m->state_sum));
+	rj_str_into(j, "memory_crc64", m->memory_sum, sizeof(m->memory_sum));
 	m->layers = rj_strv(j, "layers", false);
 }
 

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,61 +22,84 @@ struct taking {
 	char temporary[32];
 	struct vm_record rec;
 	struct keeper_snapshot_reply saved;
-	bool unsynced;
 };
 
-static int ask_keeper(struct taking *t, const char *path, struct sm_error *err)
+/* dir: where to, "": a branch. On success conn and call are to be ended. */
+static int ask_keeper(struct taking *t, const char *dir, struct conn *conn, struct call *call, struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	struct keeper_snapshot m = {0};
 	struct cursor reply;
-	struct conn conn;
-	struct call call;
 	int r;
 
-	if (strlen(path) >= sizeof(m.dir))
+	if (strlen(dir) >= sizeof(m.dir))
 		return error_set(err, SM_ERROR_LIMIT, ENAMETOOLONG, "the data directory's name is too long");
-	memcpy(m.dir, path, strlen(path));
-	m.unsynced = t->unsynced;
-	r = vm_connect(t->vm->client, t->vm->id, &conn, err);
+	memcpy(m.dir, dir, strlen(dir));
+	r = vm_connect(t->vm->client, t->vm->id, conn, err);
 	if (r < 0)
 		return r;
 	r = keeper_snapshot_encode(&b, &m);
-	r = r < 0 ? r : conn_call(&conn, PROTO_KEEPER_SNAPSHOT, &b, &call);
+	r = r < 0 ? r : conn_call(conn, PROTO_KEEPER_SNAPSHOT, &b, call);
 	if (r < 0) {
-		conn_done(&conn);
+		conn_done(conn);
 		return error_sys(err, -r, "VM %s", t->vm->id);
 	}
-	r = conn_await_open(&conn, &call, "snapshot", err);
+	r = conn_await_open(conn, call, "snapshot", err);
 	if (r == 0) {
-		reply = cursor_of(call.reply.data, call.reply.len);
+		reply = cursor_of(call->reply.data, call->reply.len);
 		r = keeper_snapshot_reply_decode(&reply, &t->saved);
 		if (r < 0)
 			error_sys(err, -r, "VM %s: its keeper", t->vm->id);
 	}
-	conn_done(&conn);
-	call_done(&call);
+	if (r < 0) {
+		conn_done(conn);
+		call_done(call);
+	}
 	return r;
 }
 
-/* Under the lock of the snapshots. */
-static int prepare(struct taking *t, struct sm_error *err)
+/* That it is one that can be saved. */
+static int load_parent(struct taking *t, struct sm_error *err)
 {
-	struct sm_client *c = t->vm->client;
 	int r;
 
-	t->vmdir = vmdir_open(c, t->vm->id, err);
+	t->vmdir = vmdir_open(t->vm->client, t->vm->id, err);
 	if (t->vmdir < 0)
 		return t->vmdir;
 	r = vmdir_load(t->vmdir, t->vm->id, &t->rec, err);
 	if (r < 0)
 		return r;
-	if (t->rec.num_mounts)
+	if (vm_volumes(&t->rec, false))
 		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
-				 "VM %s has directories of the host (-v): such a VM cannot be saved", t->vm->id);
-	if (t->name && faccessat(t->snapshots, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+				 "VM %s has volumes (-v): such a VM cannot be saved", t->vm->id);
+	if (t->rec.share_group && t->rec.num_mounts)
+		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
+				 "VM %s has its mounts from a share group's server: such a VM cannot be saved",
+				 t->vm->id);
+	for (unsigned i = 0; i < t->rec.num_mounts; i++) {
+		if (t->rec.mounts[i].served)
+			return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
+					 "VM %s has what a program serves on %s mounted: such a VM cannot be saved",
+					 t->vm->id, t->rec.mounts[i].source);
+		if (t->rec.mounts[i].dax)
+			return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
+					 "VM %s has files of %s mapped (the mount's option dax): such a VM cannot be "
+					 "saved",
+					 t->vm->id, t->rec.mounts[i].source);
+	}
+	return 0;
+}
+
+/* Under the lock of the snapshots. */
+static int prepare(struct taking *t, struct sm_error *err)
+{
+	int r = load_parent(t, err);
+
+	if (r < 0)
+		return r;
+	if (faccessat(t->snapshots, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return error_set(err, SM_ERROR_EXISTS, EEXIST, "there is a snapshot %s already", t->name);
-	strcpy(t->temporary, t->name ? ".new-" : ".branch-");
+	strcpy(t->temporary, ".new-");
 	r = random_hex(t->temporary + strlen(t->temporary), 8);
 	if (r < 0)
 		return error_sys(err, -r, "random numbers");
@@ -112,6 +134,8 @@ static int describe(struct taking *t, struct sm_error *err)
 	int r = snapshot_identity(t->dir, "state", false, m.state_file, &allocated);
 
 	r = r < 0 ? r : snapshot_identity(t->dir, "memory", false, m.memory_file, &allocated);
+	r = r < 0 ? r : memsum_file(t->dir, "state", m.state_sum);
+	r = r < 0 ? r : memsum_file(t->dir, "memory", m.memory_sum);
 	for (unsigned i = 0; r == 0 && i < t->saved.layers; i++) {
 		char name[24];
 
@@ -168,10 +192,18 @@ static int finish(struct taking *t, struct sm_error *err)
 static int save(struct taking *t, struct sm_error *err)
 {
 	_free_ char *path = NULL;
+	struct conn conn;
+	struct call call;
+	int r;
 
 	if (asprintf(&path, "%s/snapshots/%s", t->vm->client->data_dir, t->temporary) < 0)
 		return error_sys(err, ENOMEM, "snapshot");
-	return ask_keeper(t, path, err);
+	r = ask_keeper(t, path, &conn, &call, err);
+	if (r < 0)
+		return r;
+	conn_done(&conn);
+	call_done(&call);
+	return 0;
 }
 
 static void taking_done(struct taking *t)
@@ -207,57 +239,55 @@ int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, s
 	return r;
 }
 
-/* Nobody but us has seen it, so nothing of it is written down. */
-static int describe_branch(struct taking *t, struct vmsnap_branch *b, struct sm_error *err)
-{
-	struct vmsnap_restore *from = &b->from;
+/* --------------------------------------------------------------------------------------- a branch */
 
-	from->meta = (struct vmsnap){.window = t->saved.window,
-				     .booted = t->saved.booted,
-				     .pause_ns = t->saved.pause_ns,
-				     .layers = calloc(t->saved.layers + 1, sizeof(char *))};
-	for (unsigned i = 0; from->meta.layers && i < t->saved.layers; i++)
+/* The parent's directory is where the layers come from. */
+static int describe_branch(struct taking *t, struct vmsnap_restore *from, struct sm_error *err)
+{
+	const struct keeper_snapshot_reply *m = &t->saved;
+	char base[24] = "";
+
+	if (!m->pid || !m->state || !m->memory)
+		return error_set(err, SM_ERROR_UNSUPPORTED, EPROTO, "VM %s runs under another version", t->vm->id);
+	if (m->base)
+		snprintf(base, sizeof(base), ":%llu", (unsigned long long)m->base);
+	from->meta = (struct vmsnap){.window = m->window,
+				     .booted = m->booted,
+				     .pause_ns = m->pause_ns,
+				     .layers = calloc(m->layers + 1, sizeof(char *))};
+	for (unsigned i = 0; from->meta.layers && i < m->layers; i++)
 		if (!(from->meta.layers[i] = strdup("")))
 			return error_sys(err, ENOMEM, "branch");
-	if (!from->meta.layers || asprintf(&from->dir, "%s/snapshots/%s", t->vm->client->data_dir, t->temporary) < 0) {
+	if (!from->meta.layers || asprintf(&from->dir, "/proc/%llu/fd", (unsigned long long)m->pid) < 0) {
 		from->dir = NULL;
 		return error_sys(err, ENOMEM, "branch");
 	}
-	return vmsnap_link_layers(t->vmdir, t->dir, (unsigned)t->saved.layers, err);
+	snprintf(from->files, sizeof(from->files), "%llu:%llu%s", (unsigned long long)m->state,
+		 (unsigned long long)m->memory, base);
+	from->dirfd = TAKE_FD(t->vmdir);
+	return 0;
 }
 
 int vmsnap_branch_begin(struct sm_vm *vm, struct vmsnap_branch *ret, struct sm_error *err)
 {
-	struct taking t = {.vm = vm, .vmdir = -1, .dir = -1, .unsynced = true};
-	struct vmsnap_branch b = {.from = {.dirfd = -1, .lock = -1}, .snapshots = -1};
-	int lock, r;
+	struct taking t = {.vm = vm, .vmdir = -1, .dir = -1, .snapshots = -1};
+	int r = load_parent(&t, err);
 
-	t.snapshots = base_open_dir(vm->client, err);
-	if (t.snapshots < 0)
-		return t.snapshots;
-	lock = base_lock(t.snapshots, NULL, err);
-	r = lock < 0 ? lock : prepare(&t, err);
-	if (r == 0 && flock(t.dir, LOCK_EX | LOCK_NB) < 0)
-		r = error_sys(err, errno, "lock the branch");
-	fd_close(lock);
-	r = r < 0 ? r : save(&t, err);
-	r = r < 0 ? r : describe_branch(&t, &b, err);
-	if (r < 0) {
-		vmsnap_restore_done(&b.from);
-	} else {
-		b.from.dirfd = TAKE_FD(t.dir);
-		b.snapshots = TAKE_FD(t.snapshots);
-		memcpy(b.name, t.temporary, sizeof(b.name));
-		*ret = b;
+	*ret = (struct vmsnap_branch){.from = {.dirfd = -1, .lock = -1}};
+	r = r < 0 ? r : ask_keeper(&t, "", &ret->conn, &ret->call, err);
+	if (r == 0) {
+		r = describe_branch(&t, &ret->from, err);
+		if (r < 0)
+			vmsnap_branch_done(ret);
 	}
 	taking_done(&t);
 	return r;
 }
 
-/* What a first VM may still write beside it is for the next sweep. */
+/* The keeper then lets go of its files. */
 void vmsnap_branch_done(struct vmsnap_branch *b)
 {
-	remove_tree_at(b->snapshots, b->name);
+	conn_done(&b->conn);
+	call_done(&b->call);
 	vmsnap_restore_done(&b->from);
-	b->snapshots = fd_close(b->snapshots);
 }

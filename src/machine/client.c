@@ -94,7 +94,8 @@ static int start_daemon(const struct machine_place *place, struct sm_error *err)
 			      "--libexec-dir",
 			      place->libexec_dir,
 			      NULL};
-	struct process_options o = {.argv = argv, .cwd = "/", .fds = {-1, -1, -1}};
+	_free_ const char **env = process_plain_env();
+	struct process_options o = {.argv = argv, .env = env, .cwd = "/", .fds = {-1, -1, -1}};
 	_fd_ int in = -1, out = -1;
 	int pipefd[2];
 	ssize_t n;

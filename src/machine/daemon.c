@@ -187,18 +187,10 @@ static int prepare_boot(struct daemon *d, char **ret_kernel, char **ret_initramf
 static int open_link(struct daemon *d, struct sm_error *err)
 {
 	static const struct mux_callbacks callbacks = {.hello = on_hello, .closed = on_closed};
-	struct mux *mux;
-	int r = mux_new(MUX_CLIENT, &callbacks, d, PROTO_DEFAULT_WINDOW, &mux);
+	int r = link_client(d->loop, d->emu.agent_fd, &callbacks, on_link_end, d, &d->agent);
 
 	if (r < 0)
 		return error_sys(err, -r, "machine");
-	r = mux_hello(mux, NULL);
-	if (r == 0)
-		r = link_new(d->loop, d->emu.agent_fd, mux, on_link_end, d, &d->agent);
-	if (r < 0) {
-		mux_free(mux);
-		return error_sys(err, -r, "machine");
-	}
 	d->emu.agent_fd = -1;
 	link_set_lost_text(d->agent, LOST_TEXT);
 	return 0;

@@ -9,6 +9,8 @@
  * Files: names and attributes are believed for a tenth of a second, so what changes on the host is soon seen inside;
  * data is kept for as long as the attributes agree (cache=always drops it when they show a change, while cache=auto
  * would read it again at each open). Without any caching the start of a program took twice as long.
+ *
+ * No debugfs: KVM would make some fifty files of counters there for each VM and remove them at its end.
  */
 #include "machine/emulator.h"
 
@@ -35,7 +37,7 @@
 #define FILES_CACHE "100ms" /* EMULATOR_FILES_STALE_NS */
 #define KERNEL_ARGS                                                                                                    \
 	"console=ttyS0 quiet loglevel=4 panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on "     \
-	"maxcpus=1 noreplace-smp "                                                                                     \
+	"maxcpus=1 noreplace-smp debugfs=off "                                                                         \
 	"-- --machine"
 
 static bool in_path(const char *name)

@@ -312,9 +312,9 @@ int seat_spawn(struct seat *s, const struct seat_command *command, int64_t *ret_
 	return s->in_machine ? spawn_there(s, command, ret_pid, err) : spawn_here(s, command, ret_pid, err);
 }
 
-int seat_connect(struct seat *s, const char *path, struct sm_error *err)
+int seat_connect(struct seat *s, const char *path, uint64_t wait_ns, struct sm_error *err)
 {
-	struct proto_connect x = {.path = (char *)(uintptr_t)path};
+	struct proto_connect x = {.path = (char *)(uintptr_t)path, .wait_ns = wait_ns};
 	_cleanup_(buf_done) struct buf request = {0};
 	int fd, r;
 

@@ -112,9 +112,9 @@ int seat_spawn(struct seat *seat, const struct seat_command *command, int64_t *r
  * Connects to a unix socket at a path as a keeper sees it: a connected stream socket on this host, or -errno. In a
  * machine the bytes are carried by the machine's daemon; half-close (shutdown) and end of file pass through both ways.
  * Does not start a machine: -ECONNREFUSED (SM_ERROR_STATE) when none runs. -ENOENT, -ECONNREFUSED: no such socket,
- * nobody listens.
+ * nobody listens; in a machine, within wait_ns (a second at most).
  */
-int seat_connect(struct seat *seat, const char *path, struct sm_error *err) MUST_CHECK;
+int seat_connect(struct seat *seat, const char *path, uint64_t wait_ns, struct sm_error *err) MUST_CHECK;
 
 /*
  * A stream socket that speaks the frame protocol (proto/frame.h) as a client to the machine: send HELLO first, as to a

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Digest syntax and hashing by OpenSSL, which uses the CPU's SHA instructions. See digest.h. */
+/* Digest syntax and hashing by Nettle, which uses the CPU's SHA instructions. See digest.h. */
 #include "oci/digest.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -42,56 +41,53 @@ const char *digest_hex(const char *digest)
 int hasher_init(struct hasher *h, const char *digest)
 {
 	const struct algorithm *a = algorithm_of(digest);
-	EVP_MD_CTX *ctx;
 
 	if (!a)
 		return -EINVAL;
-	ctx = EVP_MD_CTX_new();
-	if (!ctx)
-		return -ENOMEM;
-	if (EVP_DigestInit_ex(ctx, a == &algorithms[0] ? EVP_sha256() : EVP_sha512(), NULL) != 1) {
-		EVP_MD_CTX_free(ctx);
-		return -ENOMEM;
-	}
-	h->ctx = ctx;
 	h->algorithm = a->name;
+	if (a == &algorithms[0])
+		sha256_init(&h->sha256);
+	else
+		sha512_init(&h->sha512);
 	return 0;
 }
 
-void hasher_done(struct hasher *h)
+static bool is_sha256(const struct hasher *h)
 {
-	EVP_MD_CTX_free(h->ctx);
-	h->ctx = NULL;
+	return h->algorithm == algorithms[0].name;
 }
 
-int hasher_update(struct hasher *h, const void *p, size_t len)
+void hasher_update(struct hasher *h, const void *p, size_t len)
 {
-	return EVP_DigestUpdate(h->ctx, p, len) == 1 ? 0 : -EIO;
+	if (is_sha256(h))
+		sha256_update(&h->sha256, len, p);
+	else
+		sha512_update(&h->sha512, len, p);
 }
 
-int hasher_finish(struct hasher *h, char ret[static OCI_DIGEST_SIZE])
+void hasher_finish(struct hasher *h, char ret[static OCI_DIGEST_SIZE])
 {
-	unsigned char md[EVP_MAX_MD_SIZE];
-	unsigned len = 0;
+	uint8_t md[SHA512_DIGEST_SIZE];
+	size_t len = is_sha256(h) ? SHA256_DIGEST_SIZE : SHA512_DIGEST_SIZE;
 	int at;
 
-	if (EVP_DigestFinal_ex(h->ctx, md, &len) != 1)
-		return -EIO;
+	if (is_sha256(h))
+		sha256_digest(&h->sha256, len, md);
+	else
+		sha512_digest(&h->sha512, len, md);
 	at = snprintf(ret, OCI_DIGEST_SIZE, "%s:", h->algorithm);
-	for (unsigned i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++)
 		at += snprintf(ret + at, OCI_DIGEST_SIZE - (size_t)at, "%02x", md[i]);
-	return 0;
 }
 
 int digest_of(const char *like, const void *p, size_t len, char ret[static OCI_DIGEST_SIZE])
 {
-	struct hasher h = {0};
+	struct hasher h;
 	int r = hasher_init(&h, like);
 
-	if (r == 0)
-		r = hasher_update(&h, p, len);
-	if (r == 0)
-		r = hasher_finish(&h, ret);
-	hasher_done(&h);
-	return r;
+	if (r < 0)
+		return r;
+	hasher_update(&h, p, len);
+	hasher_finish(&h, ret);
+	return 0;
 }

@@ -4,6 +4,7 @@
 #ifndef OCI_DIGEST_H
 #define OCI_DIGEST_H
 
+#include <nettle/sha2.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -17,16 +18,18 @@ bool digest_valid(const char *digest);
 const char *digest_hex(const char *digest);
 
 struct hasher {
-	void *ctx;	       /* EVP_MD_CTX, NULL: not in use */
-	const char *algorithm; /* static: "sha256", "sha512" */
+	const char *algorithm; /* static: "sha256", "sha512"; NULL: not in use */
+	union {
+		struct sha256_ctx sha256;
+		struct sha512_ctx sha512;
+	};
 };
 
-/* Starts hashing by the algorithm of a valid digest. 0, -ENOMEM. hasher_done frees, also a zeroed one. */
+/* Starts hashing by the algorithm of a valid digest, else -EINVAL. */
 int hasher_init(struct hasher *h, const char *digest) MUST_CHECK;
-void hasher_done(struct hasher *h);
-int hasher_update(struct hasher *h, const void *p, size_t len) MUST_CHECK;
-/* Ends it: writes "algorithm:hex". */
-int hasher_finish(struct hasher *h, char ret[static OCI_DIGEST_SIZE]) MUST_CHECK;
+void hasher_update(struct hasher *h, const void *p, size_t len);
+/* Writes "algorithm:hex". */
+void hasher_finish(struct hasher *h, char ret[static OCI_DIGEST_SIZE]);
 
 /* One go: digest of these bytes by the algorithm of `like`. */
 int digest_of(const char *like, const void *p, size_t len, char ret[static OCI_DIGEST_SIZE]) MUST_CHECK;

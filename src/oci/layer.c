@@ -22,6 +22,7 @@
 #include "base/util.h"
 #include "oci/decoder.h"
 #include "oci/digest.h"
+#include "oci/registry.h"
 #include "oci/source.h"
 
 #define CHUNK_SIZE (256 * 1024)
@@ -101,17 +102,26 @@ static void hand_over(struct oci_layer_stream *s, size_t len)
 	pthread_mutex_unlock(&s->lock);
 }
 
+static int remote_failed(const struct oci_layer_stream *s, int r, struct sm_error *err)
+{
+	return error_wrap(err, r, "%s: layer %u", s->src->spec, s->index);
+}
+
 /* Reads and hashes the next piece of the blob. Count, 0 at the end. */
 static ssize_t read_stored(struct oci_layer_stream *s, uint64_t at, struct sm_error *err)
 {
-	ssize_t n = extent_read(&s->extent, at, s->in, READ_SIZE);
+	struct remote *remote = s->extent.remote;
+	ssize_t n = remote ? remote->read(remote, at, s->in, READ_SIZE, err)
+			   : extent_read(&s->extent, at, s->in, READ_SIZE);
 
+	if (n < 0 && remote)
+		return remote_failed(s, (int)n, err);
 	if (n < 0)
 		return bad_layer(s, SM_ERROR_IO, (int)-n, err, strerror((int)-n));
 	if ((uint64_t)n < MIN(READ_SIZE, s->extent.size - at))
 		return bad_layer(s, SM_ERROR_CORRUPT, EBADMSG, err, "its file became shorter while it was read");
-	if (n && s->stored.ctx && hasher_update(&s->stored, s->in, (size_t)n) < 0)
-		return bad_layer(s, SM_ERROR_IO, EIO, err, "hashing failed");
+	if (n && s->stored.algorithm)
+		hasher_update(&s->stored, s->in, (size_t)n);
 	atomic_store_explicit(&s->position, at + (uint64_t)n, memory_order_relaxed);
 	return n;
 }
@@ -121,10 +131,9 @@ static int check_digest(const struct oci_layer_stream *s, struct hasher *h, cons
 {
 	char have[OCI_DIGEST_SIZE], why[400];
 
-	if (!h->ctx)
+	if (!h->algorithm)
 		return 0;
-	if (hasher_finish(h, have) < 0)
-		return bad_layer(s, SM_ERROR_IO, EIO, err, "hashing failed");
+	hasher_finish(h, have);
 	if (streq(have, want))
 		return 0;
 	snprintf(why, sizeof(why), "%s has digest %s, not %s", which, have, want);
@@ -138,7 +147,7 @@ static int finish_stored(struct oci_layer_stream *s, struct sm_error *err)
 	int r = check_digest(s, &s->stored, s->layer.digest, "its content", err);
 
 	/* The digest first: where both are wrong, it is the digest that says what happened. */
-	if (r < 0)
+	if (r < 0 || !s->decoder)
 		return r;
 	r = decoder_finish(s->decoder, &why);
 	return r < 0 ? bad_layer(s, SM_ERROR_CORRUPT, EBADMSG, err, why) : 0;
@@ -173,6 +182,21 @@ static int over_limit(struct oci_layer_stream *s, struct sm_error *err)
 	return bad_layer(s, SM_ERROR_LIMIT, EFBIG, err, why);
 }
 
+/* The first piece of a blob has come: how is it compressed? */
+static int see(struct oci_layer_stream *s, size_t len, struct sm_error *err)
+{
+	const char *name = NULL;
+	char why[96];
+	int r;
+
+	if (compression_detect(s->in, len, &s->layer.compression, &name) < 0) {
+		snprintf(why, sizeof(why), "it is compressed with %s; images use gzip or zstd", name);
+		return bad_layer(s, SM_ERROR_UNSUPPORTED, ENOTSUP, err, why);
+	}
+	r = decoder_new(s->layer.compression, &s->decoder);
+	return r < 0 ? error_sys(err, -r, "%s: layer %u", s->src->spec, s->index) : 0;
+}
+
 static int produce(struct oci_layer_stream *s, struct sm_error *err)
 {
 	struct decoder_buffers b = {0};
@@ -196,6 +220,8 @@ static int produce(struct oci_layer_stream *s, struct sm_error *err)
 			at += (uint64_t)n;
 			b.in = s->in;
 			b.in_len = (size_t)n;
+			if (!s->decoder && (n = see(s, b.in_len, err)) < 0)
+				return (int)n;
 		}
 		if (b.in_len == 0 && drained) {
 			if (room < CHUNK_SIZE)
@@ -238,7 +264,7 @@ static void *producer(void *arg)
 
 static const char *what_differs(const struct oci_layer_stream *s)
 {
-	return *s->layer.digest && !s->stored.ctx ? "its content" : "its unpacked content";
+	return *s->layer.digest && !s->stored.algorithm ? "its content" : "its unpacked content";
 }
 
 /* Makes the first full chunk ours to copy from: waits for one, hashes it. 1, 0 at the end, -errno. */
@@ -257,8 +283,8 @@ static int take_chunk(struct oci_layer_stream *s, struct sm_error *err)
 	pthread_mutex_unlock(&s->lock);
 	if (!c)
 		return r < 0 ? r : check_digest(s, &s->diff, s->layer.diff_id, what_differs(s), err);
-	if (s->diff.ctx && hasher_update(&s->diff, c->data, c->len) < 0)
-		return bad_layer(s, SM_ERROR_IO, EIO, err, "hashing failed");
+	if (s->diff.algorithm)
+		hasher_update(&s->diff, c->data, c->len);
 	s->taken = 0;
 	s->holding = true;
 	return 1;
@@ -335,7 +361,7 @@ static int start_hashing(struct oci_layer_stream *s)
 
 	/* The stored bytes are the unpacked ones: the consumer's hash is enough. */
 	if (r < 0 || !*s->layer.digest ||
-	    (s->layer.compression == OCI_PLAIN && streq(s->layer.digest, s->layer.diff_id)))
+	    (!s->layer.unseen && s->layer.compression == OCI_PLAIN && streq(s->layer.digest, s->layer.diff_id)))
 		return r;
 	return hasher_init(&s->stored, s->layer.digest);
 }
@@ -345,7 +371,7 @@ static int start(struct oci_layer_stream *s)
 	sigset_t all, old;
 	int r = start_hashing(s);
 
-	if (r == 0)
+	if (r == 0 && !s->layer.unseen)
 		r = decoder_new(s->layer.compression, &s->decoder);
 	if (r < 0)
 		return r;
@@ -366,6 +392,27 @@ static int start(struct oci_layer_stream *s)
 	return -r;
 }
 
+static int open_extent(struct oci_layer_stream *s, struct sm_error *err)
+{
+	const struct oci_source *src = s->src;
+	int r;
+
+	if (src->kind == SOURCE_REGISTRY) {
+		/* Of what is unpacked to nothing there could be any amount. */
+		if (s->layer.size > s->max_bytes)
+			return over_limit(s, err);
+		return remote_open(src->registry, s->layer.digest, s->layer.size, &s->extent, err);
+	}
+	r = src->store->open(src->store, s->layer.member, &s->extent, err);
+	if (r == -ENOENT)
+		return bad_layer(s, SM_ERROR_NOT_FOUND, ENOENT, err, "it is missing");
+	if (r < 0)
+		return source_wrap(src, r, err);
+	if (s->extent.size != s->layer.size)
+		return bad_layer(s, SM_ERROR_CORRUPT, EBADMSG, err, "its file has changed size");
+	return 0;
+}
+
 int oci_layer_open(struct oci_source *src, const struct oci_image *img, unsigned i, uint64_t max_bytes,
 		   struct oci_layer_stream **ret, struct sm_error *err)
 {
@@ -384,13 +431,7 @@ int oci_layer_open(struct oci_source *src, const struct oci_image *img, unsigned
 	s->layer = img->layers[i];
 	s->max_bytes = max_bytes;
 	s->extent.fd = -1;
-	r = src->store->open(src->store, s->layer.member, &s->extent, err);
-	if (r == -ENOENT)
-		r = bad_layer(s, SM_ERROR_NOT_FOUND, ENOENT, err, "it is missing");
-	else if (r < 0)
-		r = source_wrap(src, r, err);
-	else if (s->extent.size != s->layer.size)
-		r = bad_layer(s, SM_ERROR_CORRUPT, EBADMSG, err, "its file has changed size");
+	r = open_extent(s, err);
 	if (r == 0) {
 		r = start(s);
 		if (r < 0)
@@ -413,14 +454,14 @@ struct oci_layer_stream *oci_layer_close(struct oci_layer_stream *s)
 		s->closing = true;
 		pthread_cond_signal(&s->changed);
 		pthread_mutex_unlock(&s->lock);
+		if (s->extent.remote)
+			s->extent.remote->stop(s->extent.remote);
 		pthread_join(s->thread, NULL);
 	}
 	for (int i = 0; i < NUM_CHUNKS; i++)
 		free(s->chunks[i].data);
 	free(s->in);
 	decoder_free(s->decoder);
-	hasher_done(&s->stored);
-	hasher_done(&s->diff);
 	extent_close(&s->extent);
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->lock);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where images come from: OCI image layouts, OCI and Docker archives (OCI image-spec: image-layout.md, descriptor.md,
- * manifest.md, image-index.md, config.md; Docker image spec v1.2). Everything read here is hostile: JSON types and
- * sizes are checked, every blob's size and digest are verified while it streams, exactly once.
+ * Where images come from: registries, OCI image layouts, OCI and Docker archives (OCI image-spec: image-layout.md,
+ * descriptor.md, manifest.md, image-index.md, config.md; Docker image spec v1.2). Everything read here is hostile: JSON
+ * types and sizes are checked, every blob's size and digest are verified while it streams, exactly once.
  */
 #ifndef OCI_OCI_H
 #define OCI_OCI_H
@@ -29,7 +29,8 @@ struct oci_layer {
 	/* By content, whatever the media type says of it (as containerd and docker do): both digests hold the bytes
 	 * anyway. */
 	enum oci_compression compression;
-	char *member; /* private: the blob's name inside the source */
+	bool unseen;  /* private: of a registry; its first bytes will show how it is compressed */
+	char *member; /* private: the blob's name inside the source; NULL: of a registry */
 };
 
 /* The image configuration (config.md), decoded and checked. Lists are NULL-terminated or NULL. */
@@ -90,5 +91,42 @@ struct oci_ref {
 };
 int oci_ref_parse(const char *s, struct oci_ref *ret, struct sm_error *err) MUST_CHECK;
 void oci_ref_done(struct oci_ref *ref);
+
+/* A registry, and maybe a repository in it. */
+struct oci_place {
+	char *name;	  /* as people write the registry: "host:5000" */
+	char *host;	  /* where it answers */
+	char *key;	  /* what it is called in files of credentials */
+	char *repository; /* "a/b", "library/debian"; NULL: none */
+};
+int oci_ref_place(const struct oci_ref *ref, struct oci_place *ret, struct sm_error *err) MUST_CHECK;
+/* "host[:port]", after https:// and before a path if these are there; NULL or "": the default registry. */
+int oci_host_place(const char *host, struct oci_place *ret, struct sm_error *err) MUST_CHECK;
+void oci_place_done(struct oci_place *p);
+
+/* ---- registries (OCI distribution-spec: pull). Everything that one sends is hostile, too. */
+
+struct oci_registry_options {
+	const char *auth_file; /* credentials of `login`; NULL: none. docker's are asked next. */
+	/* Asked often, from any thread, while the network is waited for: nonzero ends the wait with -ECANCELED. */
+	int (*stopped)(void *arg);
+	void *arg;
+	unsigned stall_ms, retry_ms; /* 0: without a byte for 60 s an answer counts as broken off; 1 s before the first
+					retry, twice as much before each further one */
+};
+
+/* The image that a reference means in its registry. Cheap: nothing is asked yet. */
+int oci_open_registry(const char *ref, const struct oci_registry_options *o, struct oci_source **ret,
+		      struct sm_error *err) MUST_CHECK;
+/* Asks the registry, in one request, which manifest the reference means: its digest, without anything that hangs on it.
+ * oci_resolve goes on from that answer. */
+int oci_peek(struct oci_source *src, const char *platform, char ret[static OCI_DIGEST_SIZE],
+	     struct sm_error *err) MUST_CHECK;
+
+/* Has the registry judge user and password, and keeps them in o->auth_file, for this user alone. */
+int oci_login(const char *host, const char *user, const char *secret, const struct oci_registry_options *o,
+	      struct sm_error *err) MUST_CHECK;
+/* Forgets them. -ENOENT (SM_ERROR_NOT_FOUND): there are none. */
+int oci_logout(const char *host, const char *auth_file, struct sm_error *err) MUST_CHECK;
 
 #endif

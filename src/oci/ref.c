@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/cleanup.h"
 #include "base/util.h"
@@ -108,10 +109,16 @@ static const char *check_name(const char *name)
 	return NULL;
 }
 
+/* Docker's default registry: as names have it, where it answers, and as files of credentials have it. */
+#define DEFAULT_DOMAIN "docker.io"
+#define DEFAULT_HOST "registry-1." DEFAULT_DOMAIN
+#define DEFAULT_INDEX "index." DEFAULT_DOMAIN
+#define DEFAULT_KEY "https://" DEFAULT_INDEX "/v1/"
+
 /* What is left of a name without docker's default registry and its library, which nobody types. */
 static const char *familiar(const char *name)
 {
-	static const char *const defaults[] = {"docker.io/", "index.docker.io/"};
+	static const char *const defaults[] = {DEFAULT_DOMAIN "/", DEFAULT_INDEX "/"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(defaults); i++) {
 		const char *rest = name + strlen(defaults[i]), *slash;
@@ -186,6 +193,62 @@ int oci_ref_parse(const char *s, struct oci_ref *ret, struct sm_error *err)
 	}
 	*ret = ref;
 	return 0;
+}
+
+/* ---- where a name leads to */
+
+static int set_place(struct oci_place *ret, const char *host, size_t len, const char *repository, struct sm_error *err)
+{
+	struct oci_place p = {0};
+	bool standard = !len || (len == strlen(DEFAULT_DOMAIN) && strncasecmp(host, DEFAULT_DOMAIN, len) == 0) ||
+			(len == strlen(DEFAULT_INDEX) && strncasecmp(host, DEFAULT_INDEX, len) == 0);
+	/* Its own images are those of one word. */
+	const char *library = standard && repository && !strchr(repository, '/') ? "library/" : "";
+
+	p.host = standard ? strdup(DEFAULT_HOST) : strndup(host, len);
+	p.key = standard ? strdup(DEFAULT_KEY) : strndup(host, len);
+	p.name = standard ? strdup(DEFAULT_DOMAIN) : strndup(host, len);
+	if (repository && asprintf(&p.repository, "%s%s", library, repository) < 0)
+		p.repository = NULL;
+	if (!p.host || !p.key || !p.name || (repository && !p.repository)) {
+		oci_place_done(&p);
+		return error_sys(err, ENOMEM, "registry");
+	}
+	*ret = p;
+	return 0;
+}
+
+int oci_ref_place(const struct oci_ref *ref, struct oci_place *ret, struct sm_error *err)
+{
+	const char *slash = strchr(ref->name, '/');
+
+	if (slash && is_domain(ref->name, (size_t)(slash - ref->name)))
+		return set_place(ret, ref->name, (size_t)(slash - ref->name), slash + 1, err);
+	return set_place(ret, "", 0, ref->name, err);
+}
+
+int oci_host_place(const char *host, struct oci_place *ret, struct sm_error *err)
+{
+	char buf[SHOW_SIZE];
+	const char *p = host && *host ? host : DEFAULT_DOMAIN;
+	size_t len;
+
+	if (str_starts(p, "https://"))
+		p += strlen("https://");
+	len = strcspn(p, "/");
+	if (!len || len > MAX_NAME || !domain_valid(p, len))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "'%s' is not the host name of a registry",
+				 show(host, buf));
+	return set_place(ret, p, len, NULL, err);
+}
+
+void oci_place_done(struct oci_place *p)
+{
+	free(p->host);
+	free(p->key);
+	free(p->name);
+	free(p->repository);
+	*p = (struct oci_place){0};
 }
 
 void oci_ref_done(struct oci_ref *ref)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a layout's index.json to one image: entries by name, nested indexes (each verified, none twice on one way down,
- * so that no cycle can be followed), the best platform, its manifest, its configuration, its layers.
+ * From a layout's index.json, or what a registry calls by a name, to one image: entries by name, nested indexes (each
+ * verified, none twice on one way down, so that no cycle can be followed), the best platform, its manifest, its
+ * configuration, its layers.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -176,6 +177,16 @@ static int set_name(const struct oci_source *src, const struct descriptor *d, st
 	return image_set_name(ret, name, err);
 }
 
+/* Of a registry the descriptors are all there is until the layers are read. */
+static void describe_layers(const struct manifest_doc *doc, struct oci_image *ret)
+{
+	for (unsigned i = 0; i < ret->num_layers; i++) {
+		memcpy(ret->layers[i].digest, doc->layers[i].digest, sizeof(ret->layers[i].digest));
+		ret->layers[i].size = doc->layers[i].size;
+		ret->layers[i].unseen = true;
+	}
+}
+
 static int open_layers(const struct oci_source *src, const struct manifest_doc *doc, struct oci_image *ret,
 		       struct sm_error *err)
 {
@@ -183,6 +194,10 @@ static int open_layers(const struct oci_source *src, const struct manifest_doc *
 	if (!ret->layers)
 		return error_sys(err, ENOMEM, "layers");
 	ret->num_layers = (unsigned)doc->num_layers;
+	if (src->kind == SOURCE_REGISTRY) {
+		describe_layers(doc, ret);
+		return 0;
+	}
 	for (unsigned i = 0; i < ret->num_layers; i++) {
 		const struct descriptor *d = &doc->layers[i];
 		struct extent e = {.fd = -1};
@@ -245,6 +260,17 @@ static int no_platform(const struct walk *w, struct sm_error *err)
 			 w->want.os, w->want.architecture, *w->want.variant ? "/" : "", w->want.variant, w->seen);
 }
 
+/* The best manifest of the entries that are called as the one at `first` is: into w->best. */
+static int choose_manifest(struct walk *w, const struct index_doc *doc, size_t first, struct sm_error *err)
+{
+	int r = 0;
+
+	for (size_t i = first; r == 0 && i < doc->num_children; i++)
+		if (same_name(&doc->children[first], &doc->children[i]))
+			r = visit(w, &doc->children[i], err);
+	return r < 0 ? r : w->best_rank ? 0 : no_platform(w, err);
+}
+
 static int resolve_index(struct walk *w, const struct index_doc *doc, const char *platform, unsigned max_layers,
 			 struct oci_image *ret, struct sm_error *err)
 {
@@ -253,15 +279,10 @@ static int resolve_index(struct walk *w, const struct index_doc *doc, const char
 	size_t first = 0, len;
 	int r = choose_name(w->src, doc, &first, err);
 
+	if (r == 0)
+		r = choose_manifest(w, doc, first, err);
 	if (r < 0)
 		return r;
-	for (size_t i = first; r == 0 && i < doc->num_children; i++)
-		if (same_name(&doc->children[first], &doc->children[i]))
-			r = visit(w, &doc->children[i], err);
-	if (r < 0)
-		return r;
-	if (!w->best_rank)
-		return no_platform(w, err);
 	snprintf(what, sizeof(what), "manifest %s", w->best.digest);
 	r = source_read_blob(w->src, &w->best, what, &text, &len, err);
 	if (r == 0)
@@ -295,6 +316,61 @@ static int resolve_dir(struct walk *w, const char *text, size_t len, const char 
 	return r < 0 ? r : set_name(w->src, &w->best, ret, err);
 }
 
+/* From a registry's answer to w->best; w->best_unnamed if that is the answer itself. */
+static int choose_remote(struct walk *w, struct sm_error *err)
+{
+	const struct oci_source *src = w->src;
+	struct index_doc doc = {0};
+	enum media_kind kind;
+	int r = document_kind(src->root, src->root_len, "the manifest", &kind, err);
+
+	if (r < 0)
+		return r;
+	if (kind != MEDIA_INDEX) {
+		w->best_unnamed = true;
+		memcpy(w->best.digest, src->root_digest, sizeof(w->best.digest));
+		return 0;
+	}
+	w->path[w->depth++] = src->root_digest;
+	r = index_parse(src->root, src->root_len, "the index", &doc, err);
+	/* All of it is what the name means, whatever its entries are called. */
+	for (size_t i = 0; r == 0 && i < doc.num_children; i++)
+		r = visit(w, &doc.children[i], err);
+	index_done(&doc);
+	return r < 0 ? r : w->best_rank ? 0 : no_platform(w, err);
+}
+
+static int resolve_remote(struct walk *w, const char *platform, unsigned max_layers, struct oci_image *ret,
+			  struct sm_error *err)
+{
+	const struct oci_source *src = w->src;
+	_free_ char *text = NULL;
+	char what[OCI_DIGEST_SIZE + 16];
+	size_t len;
+	int r = choose_remote(w, err);
+
+	if (r < 0)
+		return r;
+	if (streq(w->best.digest, src->root_digest))
+		return resolve_manifest(w, src->root, src->root_len, platform, max_layers, ret, err);
+	snprintf(what, sizeof(what), "manifest %s", w->best.digest);
+	r = source_read_blob(src, &w->best, what, &text, &len, err);
+	return r < 0 ? r : resolve_manifest(w, text, len, platform, max_layers, ret, err);
+}
+
+int resolve_peek(const struct oci_source *src, const char *platform, char ret[static OCI_DIGEST_SIZE],
+		 struct sm_error *err)
+{
+	struct walk w = {.src = src};
+	int r = platform_parse(platform, &w.want, err);
+
+	if (r == 0)
+		r = choose_remote(&w, err);
+	if (r == 0)
+		memcpy(ret, w.best.digest, OCI_DIGEST_SIZE);
+	return r;
+}
+
 int resolve_layout(const struct oci_source *src, const char *platform, unsigned max_layers, struct oci_image *ret,
 		   struct sm_error *err)
 {
@@ -305,6 +381,8 @@ int resolve_layout(const struct oci_source *src, const char *platform, unsigned 
 	size_t len;
 	int r = platform_parse(platform, &w.want, err);
 
+	if (r == 0 && src->kind == SOURCE_REGISTRY)
+		return resolve_remote(&w, platform, max_layers, ret, err);
 	if (r == 0)
 		r = store_read(src->store, name, JSON_MAX_BYTES, &text, &len, err);
 	if (r == -ENOENT)

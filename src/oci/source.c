@@ -16,6 +16,7 @@
 #include "oci/decoder.h"
 #include "oci/digest.h"
 #include "oci/json.h"
+#include "oci/registry.h"
 #include "oci/spool.h"
 
 static const struct transport {
@@ -75,6 +76,8 @@ int source_read_blob(const struct oci_source *src, const struct descriptor *d, c
 
 	if (d->size > JSON_MAX_BYTES)
 		return error_set(err, SM_ERROR_LIMIT, EFBIG, "%s is over %u bytes", what, JSON_MAX_BYTES);
+	if (src->kind == SOURCE_REGISTRY)
+		return registry_read(src, d, what, ret, ret_len, err);
 	r = source_open_blob(src, d->digest, &e, NULL, err);
 	if (r == -ENOENT)
 		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "%s is missing", what);
@@ -292,6 +295,9 @@ struct oci_source *oci_close(struct oci_source *src)
 		return NULL;
 	if (src->store)
 		src->store->free(src->store);
+	registry_free(src->registry);
+	oci_ref_done(&src->ref);
+	free(src->root);
 	free(src->spec);
 	free(src->base_name);
 	free(src->tag);
@@ -303,8 +309,12 @@ int oci_resolve(struct oci_source *src, const char *platform, unsigned max_layer
 		struct sm_error *err)
 {
 	struct oci_image img = {0};
-	int r = src->kind == SOURCE_DOCKER ? resolve_docker(src, platform, max_layers, &img, err)
-					   : resolve_layout(src, platform, max_layers, &img, err);
+	int r = src->kind == SOURCE_REGISTRY ? registry_root(src, err) : 0;
+
+	if (r < 0)
+		return source_wrap(src, r, err);
+	r = src->kind == SOURCE_DOCKER ? resolve_docker(src, platform, max_layers, &img, err)
+				       : resolve_layout(src, platform, max_layers, &img, err);
 
 	if (r < 0) {
 		oci_image_done(&img);

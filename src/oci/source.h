@@ -6,15 +6,21 @@
 #include "oci/doc.h"
 #include "oci/store.h"
 
-enum source_kind { SOURCE_LAYOUT, SOURCE_DOCKER, SOURCE_DIR };
+enum source_kind { SOURCE_LAYOUT, SOURCE_DOCKER, SOURCE_DIR, SOURCE_REGISTRY };
 
-/* Immutable after oci_open. */
+/* Immutable after oci_open (of a registry: after oci_peek). */
 struct oci_source {
 	enum source_kind kind;
-	char *spec;	 /* as given, for errors */
-	char *base_name; /* of the directory or file, without its suffix; NULL for standard input */
-	char *tag;	 /* what the spec adds, or NULL */
-	struct store *store;
+	char *spec;	     /* as given, for errors */
+	char *base_name;     /* of the directory or file, without its suffix; NULL for standard input */
+	char *tag;	     /* what the spec adds, or NULL */
+	struct store *store; /* NULL: a registry */
+
+	struct registry *registry;
+	struct oci_ref ref;
+	char *root; /* the manifest or index that the reference means, verified, once it was asked for */
+	size_t root_len;
+	char root_digest[OCI_DIGEST_SIZE];
 };
 
 /* Puts "spec: " before an error. */
@@ -29,8 +35,17 @@ int source_open_blob(const struct oci_source *src, const char *digest, struct ex
 int source_read_blob(const struct oci_source *src, const struct descriptor *d, const char *what, char **ret,
 		     size_t *ret_len, struct sm_error *err) MUST_CHECK;
 
-/* resolve.c: the image of a layout or a dir:; docker.c: of a Docker archive. Both fill all of *ret but leave freeing to
- * the caller. */
+/* pull.c: asks for src->root, unless it is there. */
+int registry_root(struct oci_source *src, struct sm_error *err) MUST_CHECK;
+/* pull.c: source_read_blob of a registry. */
+int registry_read(const struct oci_source *src, const struct descriptor *d, const char *what, char **ret,
+		  size_t *ret_len, struct sm_error *err) MUST_CHECK;
+/* resolve.c: the digest of the manifest that src->root leads to. */
+int resolve_peek(const struct oci_source *src, const char *platform, char ret[static OCI_DIGEST_SIZE],
+		 struct sm_error *err) MUST_CHECK;
+
+/* resolve.c: the image of a layout, a dir: or a registry; docker.c: of a Docker archive. Both fill all of *ret but
+ * leave freeing to the caller. */
 int resolve_layout(const struct oci_source *src, const char *platform, unsigned max_layers, struct oci_image *ret,
 		   struct sm_error *err) MUST_CHECK;
 int resolve_docker(const struct oci_source *src, const char *platform, unsigned max_layers, struct oci_image *ret,

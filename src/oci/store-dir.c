@@ -20,6 +20,9 @@ struct store_dir {
 void extent_close(struct extent *e)
 {
 	e->fd = fd_close(e->fd);
+	if (e->remote)
+		e->remote->close(e->remote);
+	e->remote = NULL;
 }
 
 ssize_t extent_read(const struct extent *e, uint64_t at, void *p, size_t len)

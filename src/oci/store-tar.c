@@ -4,8 +4,6 @@
  * blobs are then read with pread, by several threads at once. libarchive parses the headers: what it has consumed of
  * the (uncompressed) file right after a header is the offset of the member's data.
  */
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/libarchive.h"
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "oci/json.h"
@@ -84,12 +83,12 @@ static void member_done(struct member *m)
 }
 
 /* Records one header. Members that no image can name (odd names, devices, directories) are passed over. */
-static int add_member(struct store_tar *t, struct archive_entry *e, uint64_t offset, const char *what,
-		      struct sm_error *err)
+static int add_member(struct store_tar *t, const struct archive_functions *la, struct archive_entry *e, uint64_t offset,
+		      const char *what, struct sm_error *err)
 {
-	const char *path = archive_entry_pathname(e), *hard = archive_entry_hardlink(e),
-		   *soft = archive_entry_symlink(e);
-	bool regular = archive_entry_filetype(e) == AE_IFREG;
+	const char *path = la->archive_entry_pathname(e), *hard = la->archive_entry_hardlink(e),
+		   *soft = la->archive_entry_symlink(e);
+	bool regular = la->archive_entry_filetype(e) == AE_IFREG;
 	char name[MAX_NAME], target[MAX_NAME], buf[SHOW_SIZE];
 	struct member *m;
 
@@ -103,7 +102,7 @@ static int add_member(struct store_tar *t, struct archive_entry *e, uint64_t off
 		if (*soft == '/' || !join_name(name, slash ? (size_t)(slash - name) : 0, soft, target))
 			return 0;
 	}
-	if (regular && !hard && archive_entry_sparse_count(e) > 0)
+	if (regular && !hard && la->archive_entry_sparse_count(e) > 0)
 		return error_set(err, SM_ERROR_UNSUPPORTED, ENOTSUP, "%s: member %s is stored sparsely", what,
 				 show(name, buf));
 	if (t->num_members == MAX_MEMBERS)
@@ -120,7 +119,7 @@ static int add_member(struct store_tar *t, struct archive_entry *e, uint64_t off
 	m = &t->members[t->num_members];
 	*m = (struct member){.offset = offset, .order = (unsigned)t->num_members};
 	if (regular && !hard)
-		m->size = (uint64_t)archive_entry_size(e);
+		m->size = (uint64_t)la->archive_entry_size(e);
 	m->name = strdup(name);
 	m->target = hard || soft ? strdup(target) : NULL;
 	t->num_members++;
@@ -128,7 +127,8 @@ static int add_member(struct store_tar *t, struct archive_entry *e, uint64_t off
 }
 
 /* The archive's data: libarchive reads and seeks this descriptor, which stays ours. */
-static int walk(struct store_tar *t, struct archive *a, const char *what, struct sm_error *err)
+static int walk(struct store_tar *t, const struct archive_functions *la, struct archive *a, const char *what,
+		struct sm_error *err)
 {
 	struct archive_entry *e;
 	struct stat st;
@@ -137,7 +137,7 @@ static int walk(struct store_tar *t, struct archive *a, const char *what, struct
 		return error_sys(err, errno, "%s", what);
 	for (;;) {
 		int64_t offset;
-		int r = archive_read_next_header(a, &e);
+		int r = la->archive_read_next_header(a, &e);
 
 		if (r == ARCHIVE_EOF)
 			return 0;
@@ -145,16 +145,16 @@ static int walk(struct store_tar *t, struct archive *a, const char *what, struct
 		 * set). */
 		if (r != ARCHIVE_OK && r != ARCHIVE_WARN)
 			return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s is not a sound tar archive: %s", what,
-					 archive_error_string(a) ? archive_error_string(a) : "unknown format");
-		offset = archive_filter_bytes(a, -1);
+					 la->archive_error_string(a) ? la->archive_error_string(a) : "unknown format");
+		offset = la->archive_filter_bytes(a, -1);
 		/* A sparse member's size is not what it takes up here: add_member refuses it. */
-		if (archive_entry_size(e) < 0 || offset < 0)
+		if (la->archive_entry_size(e) < 0 || offset < 0)
 			return error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s has a member of impossible size", what);
-		if (archive_entry_sparse_count(e) == 0 &&
-		    !range_inside((uint64_t)offset, (uint64_t)archive_entry_size(e), (uint64_t)st.st_size))
+		if (la->archive_entry_sparse_count(e) == 0 &&
+		    !range_inside((uint64_t)offset, (uint64_t)la->archive_entry_size(e), (uint64_t)st.st_size))
 			return error_set(err, SM_ERROR_CORRUPT, EBADMSG,
 					 "%s is truncated: a member ends behind the end of the file", what);
-		r = add_member(t, e, (uint64_t)offset, what, err);
+		r = add_member(t, la, e, (uint64_t)offset, what, err);
 		if (r < 0)
 			return r;
 	}
@@ -240,26 +240,26 @@ static void tar_free(struct store *self)
 
 int store_tar_open(int fd, const char *what, struct store **ret, struct sm_error *err)
 {
-	struct store_tar *t = calloc(1, sizeof(*t));
-	struct archive *a = archive_read_new();
+	const struct archive_functions *la = archive_load(err);
+	struct store_tar *t = la ? calloc(1, sizeof(*t)) : NULL;
+	struct archive *a = t ? la->archive_read_new() : NULL;
 	int r;
 
-	if (!t || !a) {
-		archive_read_free(a);
+	if (!a) {
 		free(t);
 		fd_close(fd);
-		return error_sys(err, ENOMEM, "open %s", what);
+		return la ? error_sys(err, ENOMEM, "open %s", what) : -ELIBACC;
 	}
 	t->base = (struct store){.open = tar_open, .free = tar_free};
 	t->fd = fd;
 	if (lseek(fd, 0, SEEK_SET) < 0)
 		r = error_sys(err, errno, "%s", what);
-	else if (archive_read_support_format_tar(a) != ARCHIVE_OK ||
-		 archive_read_open_fd(a, fd, READ_BLOCK) != ARCHIVE_OK)
+	else if (la->archive_read_support_format_tar(a) != ARCHIVE_OK ||
+		 la->archive_read_open_fd(a, fd, READ_BLOCK) != ARCHIVE_OK)
 		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "%s is not a tar archive", what);
 	else
-		r = walk(t, a, what, err);
-	archive_read_free(a);
+		r = walk(t, la, a, what, err);
+	la->archive_read_free(a);
 	if (r < 0) {
 		tar_free(&t->base);
 		return r;

@@ -9,10 +9,19 @@
 
 #include "oci/oci.h"
 
-/* Bytes [offset, offset + size) of a descriptor. Close with extent_close. */
+/* Bytes that come over a network, in order. */
+struct remote {
+	/* As extent_read, but each call must begin where the last one ended; err is filled. */
+	ssize_t (*read)(struct remote *self, uint64_t at, void *p, size_t len, struct sm_error *err);
+	void (*stop)(struct remote *self); /* from any thread: a read that waits ends, with -ECANCELED */
+	void (*close)(struct remote *self);
+};
+
+/* Bytes [offset, offset + size) of a descriptor, or of what is remote. Close with extent_close. */
 struct extent {
 	int fd;
 	uint64_t offset, size;
+	struct remote *remote; /* NULL: it is the descriptor's */
 };
 void extent_close(struct extent *e);
 /* Reads up to len bytes at `at` of the extent; short only at its end (or where the file shrank). Count or -errno. */

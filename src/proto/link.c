@@ -210,6 +210,21 @@ int link_new(struct loop *loop, int fd, struct mux *mux, link_end_fn end, void *
 	return 0;
 }
 
+int link_client(struct loop *loop, int fd, const struct mux_callbacks *callbacks, link_end_fn end, void *arg,
+		struct link **ret)
+{
+	struct mux *mux = NULL;
+	int r = mux_new(MUX_CLIENT, callbacks, arg, PROTO_DEFAULT_WINDOW, &mux);
+
+	if (r == 0)
+		r = mux_hello(mux, NULL);
+	if (r == 0)
+		r = link_new(loop, fd, mux, end, arg, ret);
+	if (r < 0)
+		mux_free(mux);
+	return r;
+}
+
 int link_drain(struct link *l, int timeout_ms)
 {
 	uint64_t until = time_now_ns() + (uint64_t)timeout_ms * 1000000u;

@@ -24,6 +24,10 @@ typedef void (*link_end_fn)(struct link *l, int r, const char *why, void *arg);
  */
 int link_new(struct loop *loop, int fd, struct mux *mux, link_end_fn end, void *arg, struct link **ret) MUST_CHECK;
 
+/* The same with a mux of its own that speaks first: a client's, HELLO said. On failure fd stays the caller's. */
+int link_client(struct loop *loop, int fd, const struct mux_callbacks *callbacks, link_end_fn end, void *arg,
+		struct link **ret) MUST_CHECK;
+
 /* Safe in any callback, also of its own mux (then carried out when that callback has returned). end is not called. NULL
  * allowed. */
 struct link *link_free(struct link *l);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "proto/stage.h"
 
 #define TAG_OPTIONAL 0x8000u
 #define MAX_STRING 32768u
@@ -84,7 +85,7 @@ char *tlv_strdup(const struct tlv *t, size_t max)
 
 /* ------------------------------------------------------------------------------------------ fields */
 
-enum kind { K_STR, K_STRV, K_U64, K_U32, K_INT, K_U16, K_BOOL, K_SEED, K_TEXT };
+enum kind { K_STR, K_STRV, K_U64, K_U32, K_INT, K_U16, K_BOOL, K_SEED, K_TEXT, K_BYTES };
 
 struct field {
 	uint16_t tag;
@@ -133,6 +134,8 @@ static void layout_done(struct layout l, void *x)
 			free(*(char **)at(x, f));
 		else if (f->kind == K_STRV)
 			strv_free(*(char ***)at(x, f));
+		else if (f->kind == K_BYTES)
+			free(((struct proto_bytes *)at(x, f))->data);
 	}
 	memset(x, 0, l.size);
 }
@@ -199,6 +202,10 @@ static void encode_field(struct buf *b, const struct field *f, const void *x)
 		if (*(const char *)p)
 			tlv_put(b, f->tag, p, strnlen(p, TEXT_SIZE - 1));
 		break;
+	case K_BYTES:
+		if (((const struct proto_bytes *)p)->len)
+			tlv_put(b, f->tag, ((const struct proto_bytes *)p)->data, ((const struct proto_bytes *)p)->len);
+		break;
 	default:
 		if (f->required || get_number(f, x))
 			tlv_put_u64(b, f->tag, get_number(f, x));
@@ -254,6 +261,18 @@ static int decode_string(const struct field *f, void *x, const struct tlv *t, si
 	return 0;
 }
 
+static int decode_bytes(struct proto_bytes *b, const struct tlv *t)
+{
+	if (!t->len)
+		return 0;
+	b->data = malloc(t->len);
+	if (!b->data)
+		return -ENOMEM;
+	memcpy(b->data, t->p, t->len);
+	b->len = t->len;
+	return 0;
+}
+
 static int decode_field(const struct field *f, void *x, const struct tlv *t, size_t count)
 {
 	uint64_t v;
@@ -269,6 +288,8 @@ static int decode_field(const struct field *f, void *x, const struct tlv *t, siz
 		memcpy(at(x, f), t->p, SEED_SIZE);
 		return 0;
 	}
+	if (f->kind == K_BYTES)
+		return decode_bytes(at(x, f), t);
 	r = tlv_u64(t, &v);
 	return r < 0 ? r : set_number(f, x, v);
 }
@@ -314,11 +335,25 @@ static int decode(struct cursor *c, struct layout l, void *x)
 /* ------------------------------------------------------------------------------------------ messages */
 
 static const struct field exec_fields[] = {
-	R(proto_exec, 1, K_STRV, argv),	      F(proto_exec, 2, K_STRV, env),   F(proto_exec, 3, K_STR, cwd),
-	F(proto_exec, 4, K_STR, user),	      F(proto_exec, 5, K_BOOL, tty),   F(proto_exec, 6, K_BOOL, stdin_open),
-	F(proto_exec, 7, K_BOOL, clear_env),  F(proto_exec, 8, K_BOOL, main),  F(proto_exec, 9, K_BOOL, detached),
-	F(proto_exec, 10, K_STR, log),	      F(proto_exec, 11, K_U16, rows),  F(proto_exec, 12, K_U16, cols),
-	F(proto_exec, 13, K_U64, timeout_ns), F(proto_exec, 20, K_BOOL, hold),
+	R(proto_exec, 1, K_STRV, argv),
+	F(proto_exec, 2, K_STRV, env),
+	F(proto_exec, 3, K_STR, cwd),
+	F(proto_exec, 4, K_STR, user),
+	F(proto_exec, 5, K_BOOL, tty),
+	F(proto_exec, 6, K_BOOL, stdin_open),
+	F(proto_exec, 7, K_BOOL, clear_env),
+	F(proto_exec, 8, K_BOOL, main),
+	F(proto_exec, 9, K_BOOL, detached),
+	F(proto_exec, 10, K_STR, log),
+	F(proto_exec, 11, K_U16, rows),
+	F(proto_exec, 12, K_U16, cols),
+	F(proto_exec, 13, K_U64, timeout_ns),
+	F(proto_exec, 20, K_BOOL, hold),
+	F(proto_exec, 21, K_STRV, limits),
+	F(proto_exec, 22, K_STRV, files),
+	F(proto_exec, 23, K_STRV, chain),
+	F(proto_exec, 24, K_BYTES, contents),
+	F(proto_exec, 25, K_BOOL, contents_follow),
 };
 
 int proto_exec_encode(struct buf *b, const struct proto_exec *x)
@@ -328,7 +363,13 @@ int proto_exec_encode(struct buf *b, const struct proto_exec *x)
 
 int proto_exec_decode(struct cursor *c, struct proto_exec *ret)
 {
-	return decode(c, LAYOUT(exec_fields, proto_exec), ret);
+	int r = decode(c, LAYOUT(exec_fields, proto_exec), ret);
+
+	if (r == 0 && proto_stage_check(ret) < 0) {
+		proto_exec_done(ret);
+		r = -EPROTO;
+	}
+	return r;
 }
 
 void proto_exec_done(struct proto_exec *x)
@@ -352,7 +393,7 @@ static const struct field setup_fields[] = {
 	SETUP(7, K_STR, cwd),	       SETUP(8, K_STRV, hosts),	      SETUP(9, K_STRV, dns),
 	SETUP(10, K_STRV, volumes),    SETUP(11, K_U64, realtime_ns), SETUP(12, K_SEED, seed),
 	SETUP(13, K_BOOL, read_only),  SETUP(14, K_U64, tmpfs_size),  SETUP(15, K_STRV, mounts),
-	SETUP(16, K_STRV, tmpfs),
+	SETUP(16, K_STRV, tmpfs),      SETUP(17, K_STRV, limits),
 };
 
 int proto_setup_encode(struct buf *b, const struct proto_setup *s)
@@ -390,8 +431,8 @@ char *proto_mount_format(const struct proto_mount *m)
 {
 	char *text;
 
-	return asprintf(&text, "%s%s%s:%s", m->read_only ? "r" : "", m->cow ? "c" : "", m->is_file ? "f" : "",
-			m->target) < 0
+	return asprintf(&text, "%s%s%s%s%s:%s", m->read_only ? "r" : "", m->cow ? "c" : "", m->is_file ? "f" : "",
+			m->volume ? "v" : "", m->no_copy ? "n" : "", m->target) < 0
 		       ? NULL
 		       : text;
 }
@@ -403,6 +444,8 @@ int proto_mount_parse(const char *text, struct proto_mount *ret)
 		bool *flag = *text == 'r'   ? &ret->read_only
 			     : *text == 'c' ? &ret->cow
 			     : *text == 'f' ? &ret->is_file
+			     : *text == 'v' ? &ret->volume
+			     : *text == 'n' ? &ret->no_copy
 					    : NULL;
 
 		if (!flag || *flag)
@@ -410,6 +453,8 @@ int proto_mount_parse(const char *text, struct proto_mount *ret)
 		*flag = true;
 	}
 	if (text[0] != ':' || text[1] != '/' || !text[2])
+		return -EPROTO;
+	if (ret->volume ? ret->cow || ret->is_file : ret->no_copy)
 		return -EPROTO;
 	ret->target = text + 1;
 	return 0;
@@ -447,6 +492,7 @@ static const struct field event_fields[] = {
 	R(event_wire, 1, K_U32, kind), EVENT(2, K_INT, signal),	  EVENT(3, K_U16, rows),
 	EVENT(4, K_U16, cols),	       EVENT(5, K_INT, status),	  F(event_wire, 6, K_U32, reason),
 	EVENT(7, K_U64, duration_ns),  EVENT(8, K_U64, peak_rss), EVENT(9, K_TEXT, text),
+	EVENT(10, K_U32, step),
 };
 
 int proto_event_encode(struct buf *b, const struct proto_event *e)
@@ -498,6 +544,7 @@ static const struct field connect_fields[] = {
 	F(proto_connect, 1, K_STR, host),
 	F(proto_connect, 2, K_STR, path),
 	F(proto_connect, 3, K_U16, port),
+	F(proto_connect, TAG_OPTIONAL | 4, K_U64, wait_ns),
 };
 
 int proto_connect_encode(struct buf *b, const struct proto_connect *x)

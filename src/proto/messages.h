@@ -26,7 +26,10 @@ enum proto_service {
 	PROTO_COPY = 10,   /* a tree of files, either way (src/copy/stream.h); streams 0 in, 1 out */
 	PROTO_HOLD = 11,   /* no process runs and no output is read, or they do again; for a snapshot (guest only) */
 	PROTO_RESUME = 12, /* a guest restored with its processes becomes one of its own; they run again (guest only) */
+	PROTO_SECRET = 14, /* a file of /run/secrets and maybe a variable, before EXEC (guest only) */
 	PROTO_ADOPT = 13,  /* the image's command of such a guest: from OPENED on as after EXEC (guest only) */
+	PROTO_LISTEN = 15, /* a port or socket of the guest (a proto_connect), until it is closed (guest only) */
+	PROTO_ACCEPT = 16, /* a byte pipe to who connects there next: OPENED when somebody has (guest only) */
 	/* keeper */
 	PROTO_KEEPER_STATUS = 32,      /* reply: state, JSON record */
 	PROTO_KEEPER_WAIT = 33,	       /* event exit when the VM ends */
@@ -36,8 +39,12 @@ enum proto_service {
 	PROTO_KEEPER_PAUSE = 37,       /* the guest is to stand still, or to go on */
 	PROTO_KEEPER_SNAPSHOT = 38,    /* save the running VM into a directory */
 	PROTO_KEEPER_SUSPEND = 39,     /* save it into its own directory, and end */
+	PROTO_KEEPER_SECRET = 40,      /* a proto_secret, passed on to the agent before the command runs */
 	PROTO_KEEPER_SPAWN = 44,       /* a proto_exec that the keeper itself keeps (keeper/execs.h) */
 	PROTO_KEEPER_EXEC_SIGNAL = 45, /* a signal to one of those */
+	PROTO_KEEPER_WATCH = 46,       /* records of hostwatch.h, streams 0 in, 1 out; one client, once */
+	PROTO_KEEPER_COUNTERS = 48,    /* the monitor's, JSON text */
+	PROTO_KEEPER_SHARE = 47,       /* u8 number of a mount; opened when its monitor wants what is served there */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,
 	PROTO_MACHINE_STOP = 65,
@@ -59,6 +66,12 @@ int tlv_next(struct cursor *c, struct tlv *ret);
 int tlv_u64(const struct tlv *t, uint64_t *ret);   /* -EPROTO unless 8 bytes */
 char *tlv_strdup(const struct tlv *t, size_t max); /* NULL on an embedded NUL, too long, or no memory */
 
+/* Bytes of the message's own. */
+struct proto_bytes {
+	uint8_t *data;
+	size_t len;
+};
+
 /* PROTO_EXEC request. */
 struct proto_exec {
 	char **argv; /* NULL-terminated, at least one */
@@ -72,6 +85,11 @@ struct proto_exec {
 		    */
 	uint16_t rows, cols;
 	uint64_t timeout_ns; /* 0: none; the agent kills the whole group after it */
+	char **limits;	     /* proto_rlimit_parse; on top of the container's */
+	/* stage.h: what is written before the command, and what is run after it while each succeeds */
+	char **files, **chain;
+	struct proto_bytes contents;
+	bool contents_follow; /* on stream 0, and contents is empty */
 };
 int proto_exec_encode(struct buf *b, const struct proto_exec *x);
 int proto_exec_decode(struct cursor *c, struct proto_exec *ret); /* 0, -EPROTO, -ENOMEM; on failure nothing to free */
@@ -92,9 +110,17 @@ struct proto_setup {
 	uint8_t seed[32];     /* entropy */
 	bool read_only;
 	uint64_t tmpfs_size; /* bytes for a tmpfs upper, 0: half of memory */
-	char **mounts;	     /* proto_mount_format: what the virtio-fs device shows as "0", "1", ... goes there */
-	char **tmpfs;	     /* proto_tmpfs_parse: file systems in memory, on top of the mounts */
+	char **mounts; /* proto_mount_format: what the virtio-fs device shows as "0", "1", ... goes there, and volumes
+			*/
+	char **tmpfs;  /* proto_tmpfs_parse: file systems in memory, on top of the mounts */
+	char **limits; /* proto_rlimit_parse: of all commands */
 };
+/* One resource limit, as text "NAME=SOFT[:HARD]" in docker's words. */
+struct proto_rlimit {
+	int resource;	     /* RLIMIT_* */
+	uint64_t soft, hard; /* UINT64_MAX: none */
+};
+int proto_rlimit_parse(const char *text, struct proto_rlimit *ret) MUST_CHECK; /* 0 or -EPROTO */
 /* One tmpfs. As text: "FLAGS:DATA:PATH" with the flag n, and mount(2)'s data ("size=65536,mode=1777"). */
 struct proto_tmpfs {
 	char data[64];
@@ -102,12 +128,14 @@ struct proto_tmpfs {
 	bool noexec;
 };
 int proto_tmpfs_parse(const char *text, struct proto_tmpfs *ret) MUST_CHECK; /* 0 or -EPROTO */
-/* One of the mounts. As text: "FLAGS:TARGET" with the flags r, c, f. */
+/* One of the mounts. As text: "FLAGS:TARGET" with the flags r, c, f, v, n. */
 struct proto_mount {
 	const char *target; /* absolute; points into what was parsed */
 	bool read_only;
 	bool cow;     /* below a writable layer of its own */
 	bool is_file; /* a regular file instead of a directory */
+	bool volume;  /* not of the device: a disk; the first one's serial is "volume0", the next one's "volume1" ... */
+	bool no_copy; /* volume: when it is empty it stays so */
 };
 char *proto_mount_format(const struct proto_mount *m);			     /* NULL: no memory */
 int proto_mount_parse(const char *text, struct proto_mount *ret) MUST_CHECK; /* 0 or -EPROTO */
@@ -134,6 +162,7 @@ struct proto_event {
 	enum proto_exit_reason reason;
 	uint64_t duration_ns, peak_rss; /* EXIT; bytes */
 	char text[256];			/* EXIT: a line for a person, or "" */
+	uint32_t step;			/* EXIT: of a chain, which command it is that ended it, from 0 */
 };
 int proto_event_encode(struct buf *b, const struct proto_event *e);
 int proto_event_decode(struct cursor *c, struct proto_event *ret);
@@ -143,10 +172,12 @@ int proto_pid_encode(struct buf *b, uint32_t pid);
 int proto_pid_decode(struct cursor *c, uint32_t *ret);
 
 /* PROTO_CONNECT request: TCP if host is set (an address or a name of the agent's /etc/hosts), else a unix socket path.
- */
+ * wait_ns: a unix socket that nobody listens on yet may come within this time (PROTO_CONNECT_WAIT_MAX at most). */
+#define PROTO_CONNECT_WAIT_MAX 1000000000u
 struct proto_connect {
 	char *host, *path;
 	uint16_t port;
+	uint64_t wait_ns;
 };
 int proto_connect_encode(struct buf *b, const struct proto_connect *x);
 int proto_connect_decode(struct cursor *c, struct proto_connect *ret);
@@ -196,6 +227,18 @@ struct proto_copy {
 int proto_copy_encode(struct buf *b, const struct proto_copy *x);
 int proto_copy_decode(struct cursor *c, struct proto_copy *ret);
 void proto_copy_done(struct proto_copy *x);
+
+/* PROTO_SECRET and PROTO_KEEPER_SECRET: OPENED and CLOSE 0 when it is there (of the keeper: when it has it). */
+#define PROTO_SECRET_MAX 61440u
+#define PROTO_SECRET_ENV_MAX 255
+struct proto_secret {
+	char name[64];			    /* one component of a path */
+	char env[PROTO_SECRET_ENV_MAX + 1]; /* "": none */
+	const uint8_t *data;		    /* decoded: in the request */
+	size_t len;
+};
+int proto_secret_encode(struct buf *b, const struct proto_secret *x);
+int proto_secret_decode(struct cursor *c, struct proto_secret *ret);
 
 /* PROTO_SYNC_CLOCK request: the host's wall clock, fresh entropy. Reply when both are in force. */
 struct proto_clock {

@@ -23,6 +23,8 @@ enum refresh_what {
 	REFRESH_MADE_LINK = 18,
 	REFRESH_GONE = 32,
 	REFRESH_GONE_DIRECTORY = 33,
+	/* To a guest that goes on from a snapshot: what had changed by then has been told. No path. */
+	REFRESH_CAUGHT_UP = 64,
 };
 
 #endif

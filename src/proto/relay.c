@@ -162,6 +162,8 @@ static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const u
 	enter(r);
 	if (stream && r->hooks && r->hooks->data)
 		r->hooks->data(r->arg, r, stream, p, len);
+	if (!stream && r->hooks && r->hooks->near_data)
+		r->hooks->near_data(r->arg, r, len);
 	if (!r->pending[stream].len && !to->sent_close)
 		now = MIN(len, mux_credit(to->mux, to->ch, stream));
 	if (now && mux_send(to->mux, to->ch, stream, p, now) < 0)

@@ -34,6 +34,8 @@ struct relay_hooks {
 	 * to relay_join's caller before. Else code is the far side's closing code (-ECONNRESET when a link went).
 	 */
 	void (*ended)(void *arg, struct relay *r, bool far_left, int code);
+	/* Bytes from near, before they are passed on. */
+	void (*near_data)(void *arg, struct relay *r, size_t len);
 };
 
 /*

@@ -24,6 +24,9 @@ struct fs {
 	struct virtio_device dev;
 	struct virtio_fs_config config;
 	struct fs_pool *pool; /* NULL: no server */
+	int (*save)(void *arg, struct buf *out);
+	int (*load)(void *arg, struct cursor *in);
+	void *arg;
 	struct virtq_chain chain;
 };
 
@@ -86,14 +89,21 @@ static void config_read(struct virtio_device *dev, uint32_t off, void *p, uint32
 /* Nothing is being served in a snapshot. */
 static int save(struct virtio_device *dev, struct buf *out)
 {
-	if (fs_of(dev)->pool)
-		fs_pool_stop(fs_of(dev)->pool, true);
-	return 0;
+	struct fs *fs = fs_of(dev);
+
+	if (fs->pool)
+		fs_pool_stop(fs->pool, true);
+	return fs->pool && fs->save ? fs->save(fs->arg, out) : 0;
 }
 
+/* Of a device without a server, as that of a base snapshot, nothing was saved. */
 static int load(struct virtio_device *dev, struct cursor *in)
 {
-	return 0;
+	struct fs *fs = fs_of(dev);
+
+	if (!in->left)
+		return 0;
+	return fs->pool && fs->load ? fs->load(fs->arg, in) : -ENOTSUP;
 }
 
 static void fs_free(struct virtio_device *dev)
@@ -126,6 +136,9 @@ int virtio_fs_new(struct mem *mem, struct loop *loop, const struct virtio_fs_opt
 	if (!fs)
 		return -ENOMEM;
 	memcpy(fs->config.tag, options->tag, len);
+	fs->save = options->save;
+	fs->load = options->load;
+	fs->arg = options->arg;
 	fs->config.num_request_queues = htole32(FS_NUM_QUEUES - FS_QUEUE_REQUEST);
 	fs->dev = (struct virtio_device){
 		.ops = &ops,
@@ -146,6 +159,17 @@ int virtio_fs_new(struct mem *mem, struct loop *loop, const struct virtio_fs_opt
 	}
 	*ret = &fs->dev;
 	return 0;
+}
+
+int virtio_fs_hold(struct virtio_device *dev, uint64_t limit_ns)
+{
+	return fs_of(dev)->pool ? fs_pool_hold(fs_of(dev)->pool, limit_ns) : 0;
+}
+
+void virtio_fs_release(struct virtio_device *dev)
+{
+	if (fs_of(dev)->pool)
+		fs_pool_release(fs_of(dev)->pool);
 }
 
 bool virtio_fs_get_stats(struct virtio_device *dev, struct virtio_fs_stats *ret)

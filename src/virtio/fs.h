@@ -32,6 +32,10 @@ struct virtio_fs_options {
 	 * NULL: never to be had.
 	 */
 	bool (*pair)(void *arg, bool together);
+	/* What the server knows of its session, for a snapshot, and back: 0 or -errno. Nothing is being served. The
+	 * bytes are hostile input. NULL: nothing. */
+	int (*save)(void *arg, struct buf *out);
+	int (*load)(void *arg, struct cursor *in);
 	void *arg;
 	unsigned threads;	  /* 0: 4 */
 	struct virtio_shm window; /* into which the server maps files (section 5.11.6.4); size 0: none */
@@ -39,6 +43,13 @@ struct virtio_fs_options {
 
 int virtio_fs_new(struct mem *mem, struct loop *loop, const struct virtio_fs_options *options,
 		  struct virtio_device **ret) MUST_CHECK; /* 0, -errno */
+
+/*
+ * For a snapshot of a guest that stands still: what it has asked for is served to the end, then nothing is until
+ * virtio_fs_release. 0, or -ETIMEDOUT: a request does not end.
+ */
+int virtio_fs_hold(struct virtio_device *dev, uint64_t limit_ns) MUST_CHECK;
+void virtio_fs_release(struct virtio_device *dev);
 
 struct virtio_fs_stats {
 	uint64_t requests;   /* served */

@@ -44,7 +44,8 @@
 #define POLL_MOST_NS 100000U
 #define BOUNCE_MAX (4 * MIB) /* of one direction of a request that has buffers in a window */
 #define FORGET_TURN 16	     /* requests, after which a FORGET goes first */
-#define STOP FS_NUM_QUEUES   /* epoll's datum for the end; smaller ones are queues */
+#define HOLD_LOOK_NS 1000000
+#define STOP FS_NUM_QUEUES /* epoll's datum for the end; smaller ones are queues */
 
 struct fs_pool {
 	struct virtio_device *dev;
@@ -65,6 +66,7 @@ struct fs_pool {
 	pthread_cond_t quiet;	    /* busy became 0 */
 	struct virtio_irq_port irq; /* the device's, as of activation */
 	bool running;		    /* requests may be taken */
+	bool held;		    /* they may not, until fs_pool_release */
 	bool dropping;		    /* the rings are the driver's again: what is being served has no answer */
 	bool stale;		    /* a session may be left over from before a reset */
 	bool lazy;		    /* the hiprio queue is looked at by time */
@@ -568,6 +570,54 @@ void fs_pool_stop(struct fs_pool *p, bool again)
 	pthread_mutex_unlock(&p->lock);
 	if (again && ran)
 		fs_pool_kick(p, FS_QUEUE_REQUEST);
+}
+
+static bool is_quiet_locked(struct fs_pool *p)
+{
+	if (p->busy)
+		return false;
+	if (p->broken)
+		return true;
+	return !virtq_pending(queue_of(p, FS_QUEUE_REQUEST)) && !virtq_pending(queue_of(p, FS_QUEUE_HIPRIO));
+}
+
+int fs_pool_hold(struct fs_pool *p, uint64_t limit_ns)
+{
+	uint64_t until = time_now_ns() + limit_ns;
+	int r = 0;
+
+	pthread_mutex_lock(&p->lock);
+	while (p->running && !is_quiet_locked(p) && r == 0) {
+		struct timespec ts;
+
+		r = time_now_ns() < until ? 0 : -ETIMEDOUT;
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_nsec += HOLD_LOOK_NS;
+		ts.tv_sec += ts.tv_nsec / 1000000000;
+		ts.tv_nsec %= 1000000000;
+		for (unsigned q = 0; q < FS_NUM_QUEUES; q++)
+			fs_pool_kick(p, q);
+		pthread_cond_timedwait(&p->quiet, &p->lock, &ts);
+	}
+	if (r == 0 && p->running) {
+		p->held = true;
+		__atomic_store_n(&p->running, false, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return r;
+}
+
+void fs_pool_release(struct fs_pool *p)
+{
+	bool held;
+
+	pthread_mutex_lock(&p->lock);
+	held = p->held;
+	p->held = false;
+	p->running |= held;
+	pthread_mutex_unlock(&p->lock);
+	for (unsigned q = 0; held && q < FS_NUM_QUEUES; q++)
+		fs_pool_kick(p, q);
 }
 
 int fs_pool_doorbell(const struct fs_pool *p, unsigned queue)

@@ -15,6 +15,12 @@ struct fs_pool *fs_pool_free(struct fs_pool *p); /* NULL allowed; returns NULL *
 void fs_pool_run(struct fs_pool *p);
 /* They may not any more: returns when nothing is being served. again: only for a moment, the session goes on. */
 void fs_pool_stop(struct fs_pool *p, bool again);
+/*
+ * Serves what the driver has asked for, then nothing more until fs_pool_release. The driver must stand still. 0, or
+ * -ETIMEDOUT: a request does not end; then nothing has changed.
+ */
+int fs_pool_hold(struct fs_pool *p, uint64_t limit_ns) MUST_CHECK;
+void fs_pool_release(struct fs_pool *p);
 int fs_pool_doorbell(const struct fs_pool *p, unsigned queue);
 void fs_pool_kick(struct fs_pool *p, unsigned queue);
 void fs_pool_get_stats(struct fs_pool *p, struct virtio_fs_stats *ret);

@@ -292,6 +292,7 @@ static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
 	struct members m = enter(up, v, "fs");
 
 	fs->fd = take_fd(&m, "fd", true);
+	fs->server = take_bool(&m, "server", false);
 	fs->read_only = take_bool(&m, "read_only", false);
 	fs->direct = take_bool(&m, "direct", false);
 	fs->dax = take_bool(&m, "dax", false);
@@ -300,6 +301,9 @@ static int parse_share(struct members *up, json_t *v, struct vmm_fs_config *fs)
 	fs->xattrs = (enum sm_fs_xattrs)take_word(&m, "xattrs", xattrs);
 	fs->symlinks = (enum sm_fs_symlinks)take_word(&m, "symlinks", symlinks);
 	fs->cache = (enum sm_fs_cache)take_word(&m, "cache", cache);
+	fs->source = strdup(take_str(&m, "source", false, PATH_MAX));
+	if (!fs->source && !m.r)
+		m.r = error_sys(m.err, ENOMEM, "configuration");
 	return leave(&m);
 }
 
@@ -309,6 +313,8 @@ static int parse_shares(struct members *up, struct vmm_config *cfg)
 
 	for (size_t i = 0; i < json_array_size(array) && !up->r; i++)
 		up->r = parse_share(up, json_array_get(array, i), &cfg->fs[cfg->num_fs++]);
+	cfg->watch = take_fd(up, "watch", false);
+	cfg->audit = take_fd(up, "audit", false);
 	cfg->dax_size = take_int(up, "dax", false, 0, MAX_WINDOW);
 	if (cfg->dax_size % HUGE_PAGE)
 		fail(up, "dax", "not a multiple of 2 MiB");
@@ -320,12 +326,14 @@ static int parse_restore(struct members *up, struct vmm_config *cfg)
 	json_t *v = take(up, "restore", false);
 	struct members m;
 
-	cfg->restore_state = cfg->restore_memory = cfg->restore_workingset = -1;
+	cfg->restore_state = cfg->restore_memory = cfg->restore_base = cfg->restore_workingset = -1;
 	if (!v || up->r)
 		return up->r;
 	m = enter(up, v, "restore");
 	cfg->restore_state = take_fd(&m, "state", true);
 	cfg->restore_memory = take_fd(&m, "memory", true);
+	cfg->restore_base = take_fd(&m, "base", false);
+	cfg->restore_wait = take_bool(&m, "wait", false);
 	cfg->restore_workingset = take_fd(&m, "workingset", false);
 	return up->r = leave(&m);
 }
@@ -395,6 +403,8 @@ void vmm_config_done(struct vmm_config *cfg)
 		free(cfg->blk[i].layers);
 		free(cfg->blk[i].concat);
 	}
+	for (unsigned i = 0; i < cfg->num_fs; i++)
+		free(cfg->fs[i].source);
 	free(cfg->window);
 	free(cfg->cmdline);
 	memset(cfg, 0, sizeof(*cfg));

@@ -16,7 +16,8 @@
  *	  "restore": { "state": 20, "memory": 21, "workingset": 22 },
  *	                                    instead of kernel, initramfs and cmdline: a snapshot's files; memory, cpus,
  *window size and the kinds of disks are those of the machine that it was made of; workingset (optional): what a machine
- *restored from it noted
+ *restored from it noted. Of a branch: "base": 23, the memory file that this one is an overlay over (none: over
+ *nothing), and "wait": true, the files are whole when the state's lock (flock) can be had
  *	  "control": 3,                     SOCK_SEQPACKET unix socket to the keeper, see below
  *	  "console": 7,                     output of the early serial port and of the virtio console (written, never
  *read) "kvm": 8,                         optional "window": { "size": 1073741824, "parts": [ { "fd": 9, "size":
@@ -32,7 +33,12 @@
  *with the tag "supermachine" under the names "0", "1", ... ids: caller|same|none|ranges (then "id_ranges":
  *"u:0:1000:1"), symlinks: opaque|deny|follow, cache: auto|none|always, as the public header has them; "dax": true,
  *large files of it are mapped through the DAX window "dax": 536870912,                size of the device's DAX window,
- *a multiple of 2 MiB; absent: none "trace": false, stage timestamps as "trace" events "seal": true }
+ *a multiple of 2 MiB; absent: none
+ *	  "watch": 15,                      optional, stream socket, records of proto/hostwatch.h: where the shared
+ *directories' events are not this kernel's, somebody who has them
+ *	  "trace": false, stage timestamps as "trace" events "seal": true }
+ *
+ * An fs with "server": true is a tree that another process serves: the descriptor is a socket that is connected to it.
  *
  * Control socket: one JSON object per packet.
  *	to the keeper:	 {"event":"started","pid":N} after the seal and before the first KVM_RUN;
@@ -40,6 +46,7 @@
  *the monitor ends (status 0);
  *			 {"event":"trace","stage":"...","ns":N}  {"event":"stats", ...}
  *			 {"event":"vsock","port":P} with one descriptor (SCM_RIGHTS): the guest connected to host port P
+ *			 {"event":"share","share":N}: the server of that fs is gone, another is wanted
  *			 {"event":"disk-error","disk":"blk1","errno":N}: the host could not do what the guest asked of a
  *disk; a disk's first, and its first for want of space (ENOSPC, EDQUOT) from the keeper: {"cmd":"stop"}: end now;
  *{"cmd":"pause"}, {"cmd":"resume"}: the guest stands still, its clock too; answered by {"event":"paused"},
@@ -52,6 +59,8 @@
  *paused), then, when the files hold what it was and (but for "unsynced":true) are synced, by
  *{"event":"snapshot","memory_bytes":N}; at any point by {"event":"snapshot","error":"..."} instead: without a "frozen"
  *before, nothing has changed
+ *			 {"cmd":"share","share":N} with a socket that is connected to the server of that fs, or without:
+ *there is none to be had
  *			 {"cmd":"workingset"} with an empty file, of a restored machine: notes in it what the guest has
  *written so far; answered by {"event":"workingset","pages":N}, 0 if nothing was noted. A restore that does not fit ends
  *with reason "error" and a detail that begins with "restore: ". End of file on the control socket means the keeper
@@ -91,12 +100,14 @@ struct vmm_blk_config {
 
 struct vmm_fs_config {
 	int fd;
+	bool server; /* fd is a socket to the server of a shared tree (fuse/daemon.h) */
 	bool read_only, direct, dax;
 	enum sm_fs_ids ids;
 	enum sm_fs_symlinks symlinks;
 	enum sm_fs_cache cache;
 	enum sm_fs_xattrs xattrs;
 	char id_ranges[256];
+	char *source; /* the host's path, for the audit; "" without */
 };
 
 struct vmm_config {
@@ -105,6 +116,8 @@ struct vmm_config {
 	unsigned cpus;
 	int kernel, initramfs, control, console, kvm; /* kernel -1: restores */
 	int restore_state, restore_memory;	      /* -1: boots */
+	int restore_base;			      /* that the memory lies over; -1: none */
+	bool restore_wait;			      /* somebody holds a lock of the state until both are whole */
 	int restore_workingset;			      /* -1: none */
 	char *cmdline;
 	uint64_t window_size;
@@ -117,6 +130,8 @@ struct vmm_config {
 	int vsock_agent;
 	struct vmm_fs_config fs[VMM_MAX_FS];
 	unsigned num_fs;
+	int watch;	   /* stream to who watches these on the host; -1: none */
+	int audit;	   /* file for a record of what the guest does there; -1: none */
 	uint64_t dax_size; /* of the window; 0: none */
 	bool trace, seal;
 };

@@ -112,6 +112,14 @@ int control_vsock(struct vm *vm, uint32_t port, int fd)
 	return fd_send(vm->cfg->control, text, (size_t)n, &fd, 1);
 }
 
+int control_share(int socket, unsigned number)
+{
+	char text[48];
+	int n = snprintf(text, sizeof(text), "{\"event\":\"share\",\"share\":%u}", number);
+
+	return fd_send(socket, text, (size_t)n, NULL, 0);
+}
+
 void control_exit(struct vm *vm)
 {
 	struct buf b = {0};
@@ -166,6 +174,7 @@ static void serve_balloon(struct vm *vm, json_t *packet)
 static void serve_snapshot(struct vm *vm, json_t *packet, int fds[3])
 {
 	struct saver_options o = {.stay = json_is_true(json_object_get(packet, "stay")),
+				  .over = json_is_true(json_object_get(packet, "over")),
 				  .unsynced = json_is_true(json_object_get(packet, "unsynced"))};
 
 	saver_start(vm, fds, &o);
@@ -186,6 +195,15 @@ static void serve_pause(struct vm *vm, bool pause)
 	vm->paused = pause;
 	buf_printf(&b, "{\"event\":\"%s\"}", pause ? "paused" : "resumed");
 	send_event(vm->cfg->control, &b);
+}
+
+static void serve_share(struct vm *vm, json_t *packet, int *fd)
+{
+	json_t *number = json_object_get(packet, "share");
+	json_int_t n = json_integer_value(number);
+
+	if (json_is_integer(number) && n >= 0 && n < vm->cfg->num_fs && vm->share)
+		share_answer(vm->share, (unsigned)n, TAKE_FD(*fd));
 }
 
 static void serve_workingset(struct vm *vm, int fd)
@@ -220,6 +238,8 @@ static void serve(struct vm *vm, json_t *packet, int fds[3])
 		serve_balloon(vm, packet);
 	else if (streq(cmd, "snapshot"))
 		serve_snapshot(vm, packet, fds);
+	else if (streq(cmd, "share"))
+		serve_share(vm, packet, &fds[0]);
 	else if (streq(cmd, "workingset"))
 		serve_workingset(vm, fds[0]);
 	else

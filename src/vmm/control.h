@@ -16,6 +16,8 @@ int control_attach(struct vm *vm, struct sm_error *err) MUST_CHECK;
 void control_started(struct vm *vm);
 void control_trace(struct vm *vm, const char *stage); /* only if the configuration asks for it */
 void control_stats(struct vm *vm);
+/* The server of a shared tree is wanted again: share_answer follows. From any thread; 0 or -errno. */
+int control_share(int socket, unsigned number) MUST_CHECK;
 /* A request to a disk failed with this errno. */
 void control_disk_error(struct vm *vm, const char *disk, int error);
 /* A snapshot's two steps: the machine goes on (or stays, as asked), and its files are written (error NULL) or not. */

@@ -161,6 +161,16 @@ static ssize_t on_request(void *arg, const struct iovec *in, int num_in, const s
 	return share_serve(((struct vm *)arg)->share, in, num_in, out, num_out);
 }
 
+static int on_save(void *arg, struct buf *out)
+{
+	return share_save(((struct vm *)arg)->share, out);
+}
+
+static int on_load(void *arg, struct cursor *in)
+{
+	return share_load(((struct vm *)arg)->share, in);
+}
+
 static void on_server_thread(void *arg)
 {
 	vm_seal_server(arg);
@@ -179,7 +189,7 @@ static int start_watch(struct vm *vm, struct sm_error *err)
 {
 	struct watch *watch = vm->share && vm->cfg->has_vsock ? share_watched(vm->share) : NULL;
 
-	return watch ? share_watch_start(vm, watch, &vm->share_watch, &vm->share_watch_fd, err) : 0;
+	return watch ? share_watch_start(vm, watch, vm->cfg->watch, &vm->share_watch, &vm->share_watch_fd, err) : 0;
 }
 
 /* Its threads, if it has any, inherit the capabilities to serve files; this thread and all later ones do without. */
@@ -192,6 +202,8 @@ static int add_fs(struct vm *vm, struct sm_error *err)
 
 	if (vm->share) {
 		o.serve = on_request;
+		o.save = on_save;
+		o.load = on_load;
 		o.pair = on_pair;
 	}
 	r = virtio_fs_new(&vm->mem, vm->loop, &o, &dev);

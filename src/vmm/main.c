@@ -2,11 +2,13 @@
 /* supermachine-vmm: the monitor's program. See config.h for how it is started and what it says. */
 #include <errno.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -18,6 +20,7 @@
 #include "vmm/vm.h"
 
 #define CONFIG_MAX (256 * KIB)
+#define STACK_LIMIT (8 * MIB)
 
 static int read_config(int fd, struct vmm_config *cfg, struct sm_error *err)
 {
@@ -53,6 +56,22 @@ static int run(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err
 	return r < 0 ? error_sys(err, -r, "event loop") : 0;
 }
 
+/* A keeper in a machine says with this limit where the program is to lie (keeper/monitor.c); threads go by it, too. */
+static void take_usual_stack(void)
+{
+	struct rlimit stack;
+	pthread_attr_t attr;
+
+	if (getrlimit(RLIMIT_STACK, &stack) < 0 || stack.rlim_cur == RLIM_INFINITY || stack.rlim_cur <= GIB)
+		return;
+	stack.rlim_cur = STACK_LIMIT;
+	setrlimit(RLIMIT_STACK, &stack);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_LIMIT);
+	pthread_setattr_default_np(&attr);
+	pthread_attr_destroy(&attr);
+}
+
 static int usage(void)
 {
 	fputs("usage: supermachine-vmm --config-fd N\n", stderr);
@@ -69,6 +88,7 @@ int main(int argc, char **argv)
 
 	if (argc != 3 || !streq(argv[1], "--config-fd") || parse_u64(argv[2], 0, INT32_MAX, &fd) < 0)
 		return usage();
+	take_usual_stack();
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_IGN); /* a copy that writes a snapshot leaves no remains (saver.h) */
 	json_object_seed(1);	  /* else jansson opens /dev/urandom; the keeper is no attacker */

@@ -17,19 +17,14 @@
 #define PAGE RAM_PAGE
 #define PAGES RAM_CHUNK_PAGES
 
-static size_t bitmap_size(const struct ram *ram)
+size_t ram_bitmap_size(const struct ram *ram)
 {
 	return (size_t)((ram->size / RAM_CHUNK + 7) / 8);
 }
 
-static bool has_bit(const uint8_t *bitmap, uint64_t i)
-{
-	return bitmap && (bitmap[i / 8] >> (i % 8) & 1);
-}
-
 bool ram_from_file(const struct ram *ram, uint64_t chunk)
 {
-	return has_bit(ram->chunks, chunk);
+	return ram_bit(ram->chunks, chunk);
 }
 
 int ram_pagemap(const struct ram *ram, uint64_t chunk, uint64_t ret[PAGES])
@@ -75,13 +70,15 @@ void ram_unmap(struct ram *ram)
 		munmap(ram->host, ram->size);
 	ram->host = NULL;
 	free(ram->chunks);
-	ram->chunks = NULL;
+	free(ram->based);
+	free(ram->over);
+	ram->chunks = ram->based = ram->over = NULL;
 	ram->pagemap = fd_close(ram->pagemap);
 }
 
-static bool is_zero(const uint8_t *page)
+bool ram_page_is_zero(const struct ram *ram, uint64_t page)
 {
-	const uint64_t *p = (const uint64_t *)page;
+	const uint64_t *p = (const uint64_t *)(ram->host + page * PAGE);
 
 	for (size_t i = 0; i < PAGE / sizeof(*p); i += 4)
 		if (p[i] | p[i + 1] | p[i + 2] | p[i + 3])
@@ -116,28 +113,29 @@ uint8_t *ram_touched(const struct ram *ram)
 /* Only pages that were ever touched are looked at, since a look would bring the others into being. */
 static int find_data(const struct ram *ram, const uint8_t *touched, uint64_t chunk, bool data[PAGES])
 {
-	const uint8_t *p = ram->host + chunk * RAM_CHUNK;
 	int found = 0;
 
 	for (size_t i = 0; i < PAGES; i++) {
-		data[i] = has_bit(touched, chunk * PAGES + i) && !is_zero(p + i * PAGE);
+		uint64_t page = chunk * PAGES + i;
+
+		data[i] = ram_bit(touched, page) && !ram_page_is_zero(ram, page);
 		found += data[i];
 	}
 	return found;
 }
 
-static int write_run(int fd, const uint8_t *p, size_t len, uint64_t off)
+int ram_write_pages(const struct ram *ram, int fd, uint64_t from, uint64_t to)
 {
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
+	uint64_t off = from * PAGE, end = to * PAGE;
+
+	while (off < end) {
+		ssize_t n = pwrite(fd, ram->host + off, end - off, (off_t)off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? -errno : -EIO;
-		p += n;
 		off += (uint64_t)n;
-		len -= (size_t)n;
 	}
 	return 0;
 }
@@ -148,11 +146,11 @@ static int write_chunk(const struct ram *ram, int fd, uint64_t chunk, const bool
 	int r = 0;
 
 	for (size_t i = 0, n; i < PAGES && r == 0; i += n + 1) {
-		uint64_t off = chunk * RAM_CHUNK + i * PAGE;
+		uint64_t page = chunk * PAGES + i;
 
 		for (n = 0; i + n < PAGES && data[i + n];)
 			n++;
-		r = n ? write_run(fd, ram->host + off, n * PAGE, off) : 0;
+		r = ram_write_pages(ram, fd, page, page + n);
 	}
 	return r;
 }
@@ -160,7 +158,7 @@ static int write_chunk(const struct ram *ram, int fd, uint64_t chunk, const bool
 int ram_save(const struct ram *ram, const uint8_t *touched, int fd, struct buf *out, uint64_t *ret_bytes,
 	     struct sm_error *err)
 {
-	_free_ uint8_t *bitmap = calloc(1, bitmap_size(ram));
+	_free_ uint8_t *bitmap = calloc(1, ram_bitmap_size(ram));
 	bool data[PAGES];
 	int r = 0;
 
@@ -174,38 +172,33 @@ int ram_save(const struct ram *ram, const uint8_t *touched, int fd, struct buf *
 
 		if (!found)
 			continue;
-		bitmap[chunk / 8] |= (uint8_t)(1U << (chunk % 8));
+		ram_set_bit(bitmap, chunk);
 		*ret_bytes += (uint64_t)found * PAGE;
 		r = write_chunk(ram, fd, chunk, data);
 	}
 	if (r < 0)
 		return error_sys(err, -r, "memory file");
 	buf_put_u64(out, ram->size);
-	buf_put(out, bitmap, bitmap_size(ram));
+	buf_put(out, bitmap, ram_bitmap_size(ram));
 	return out->error ? error_sys(err, -out->error, "memory file") : 0;
 }
 
-/* Chunks [from, to) of the file. */
-static int map_chunks(struct ram *ram, int fd, uint64_t from, uint64_t to)
+int ram_map_pages(struct ram *ram, int fd, uint64_t from, uint64_t to)
 {
-	uint8_t *p = ram->host + from * RAM_CHUNK;
-	size_t len = (to - from) * RAM_CHUNK;
+	uint8_t *p = ram->host + from * PAGE;
+	size_t len = (to - from) * PAGE;
 
-	if (mmap(p, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-		 (off_t)(from * RAM_CHUNK)) == MAP_FAILED)
-		return -errno;
-	madvise(p, len, MADV_DONTDUMP);
-	return 0;
+	return mmap(p, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+		    (off_t)(from * PAGE)) == MAP_FAILED
+		       ? -errno
+		       : 0;
 }
 
-int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err)
+int ram_check_file(const struct ram *ram, int fd, uint64_t size, struct sm_error *err)
 {
-	uint64_t size = cursor_u64(in), num = ram->size / RAM_CHUNK;
-	const uint8_t *bitmap = cursor_take(in, bitmap_size(ram));
 	struct stat st;
-	int r = 0;
 
-	if (in->bad || size != ram->size)
+	if (size != ram->size)
 		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "the memory's record does not fit %llu MiB",
 				 (unsigned long long)(ram->size >> 20));
 	if (fstat(fd, &st) < 0)
@@ -213,14 +206,26 @@ int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err)
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
 		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "the memory file has %lld bytes instead of %llu",
 				 (long long)st.st_size, (unsigned long long)size);
-	ram->chunks = malloc(bitmap_size(ram));
+	return 0;
+}
+
+int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err)
+{
+	uint64_t size = cursor_u64(in), num = ram->size / RAM_CHUNK;
+	const uint8_t *bitmap = cursor_take(in, ram_bitmap_size(ram));
+	int r = ram_check_file(ram, fd, in->bad ? 0 : size, err);
+
+	if (r < 0)
+		return r;
+	ram->chunks = malloc(ram_bitmap_size(ram));
 	if (!ram->chunks)
 		return error_sys(err, ENOMEM, "memory file");
-	memcpy(ram->chunks, bitmap, bitmap_size(ram));
+	memcpy(ram->chunks, bitmap, ram_bitmap_size(ram));
 	for (uint64_t i = 0, end; i < num && r == 0; i = end + 1) {
-		for (end = i; end < num && has_bit(bitmap, end);)
+		for (end = i; end < num && ram_bit(bitmap, end);)
 			end++;
-		r = end > i ? map_chunks(ram, fd, i, end) : 0;
+		r = end > i ? ram_map_pages(ram, fd, i * PAGES, end * PAGES) : 0;
 	}
+	madvise(ram->host, ram->size, MADV_DONTDUMP);
 	return r < 0 ? error_sys(err, -r, "map the memory file") : 0;
 }

@@ -28,8 +28,20 @@ struct ram {
 	uint8_t *host; /* RAM_CHUNK-aligned */
 	uint64_t size;
 	uint8_t *chunks; /* a bit a chunk: it came from a file; NULL: none did */
+	uint8_t *based;	 /* of memory in two files (overlay.h): a bit a chunk, it lies over the base; else NULL */
+	uint8_t *over;	 /* and a bit a page: it came from the overlay */
 	int pagemap;	 /* /proc/self/pagemap, which a sealed process could not open; -1: everything is looked at */
 };
+
+static inline bool ram_bit(const uint8_t *bitmap, uint64_t i)
+{
+	return bitmap && (bitmap[i / 8] >> (i % 8) & 1);
+}
+
+static inline void ram_set_bit(uint8_t *bitmap, uint64_t i)
+{
+	bitmap[i / 8] |= (uint8_t)(1U << (i % 8));
+}
 
 /* True if this chunk came from a file. */
 bool ram_from_file(const struct ram *ram, uint64_t chunk);
@@ -55,5 +67,15 @@ int ram_save(const struct ram *ram, const uint8_t *touched, int fd, struct buf *
 	     struct sm_error *err) MUST_CHECK;
 /* Maps a memory file under RAM, as `in` says; before anything has touched it. */
 int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err) MUST_CHECK;
+
+/* For overlay.c. Bytes of a bitmap with a bit a chunk. */
+size_t ram_bitmap_size(const struct ram *ram);
+bool ram_page_is_zero(const struct ram *ram, uint64_t page);
+/* Writes pages [from, to) to their place in the file. */
+int ram_write_pages(const struct ram *ram, int fd, uint64_t from, uint64_t to) MUST_CHECK;
+/* Maps their place in the file instead of what is there. */
+int ram_map_pages(struct ram *ram, int fd, uint64_t from, uint64_t to) MUST_CHECK;
+/* Reads the size and checks the file's against it. */
+int ram_check_file(const struct ram *ram, int fd, uint64_t size, struct sm_error *err) MUST_CHECK;
 
 #endif

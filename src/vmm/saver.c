@@ -16,8 +16,16 @@
 #include "base/fileio.h"
 #include "base/process.h"
 #include "base/util.h"
+#include "virtio/fs.h"
 #include "vmm/control.h"
 #include "vmm/vm.h"
+
+#define SHARE_LIMIT_NS 5000000000ULL
+/*
+ * So many pages are written in the pause, which takes about as long as a copy of the page tables; and after that copy
+ * the guest would have to touch all its pages anew, and pay for each that it writes.
+ */
+#define PAGES_AT_ONCE 2048u
 
 /* What the copy says when it is done: bytes of memory, or why not. */
 struct report {
@@ -116,10 +124,9 @@ static int check(const struct vm *vm, const int fds[3], struct sm_error *err)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a snapshot needs two files");
 	if (vm->saver.busy)
 		return error_set(err, SM_ERROR_STATE, EBUSY, "another snapshot is being written");
-	/* Threads that serve them go on between the state of a queue and that of the memory. */
-	if (vm->share)
+	if (vm->share && vm->dax.size)
 		return error_set(err, SM_ERROR_UNSUPPORTED, ENOTSUP,
-				 "a machine that shares directories cannot be saved");
+				 "a machine that has files mapped (dax) cannot be saved");
 	return 0;
 }
 
@@ -142,7 +149,30 @@ static void go_on(struct vm *vm, bool stay)
 	vm->paused |= stay;
 }
 
-/* *written: there was no room for a copy, so the files were written meanwhile. */
+/* Threads that serve files would go on between the state of a queue and that of the memory. */
+static int hold_share(struct vm *vm, struct sm_error *err)
+{
+	int r = vm->share ? virtio_fs_hold(virtio_pci_device(vm->devices.functions[SLOT_FS]->pci), SHARE_LIMIT_NS) : 0;
+
+	return r < 0 ? error_sys(err, -r, "a request to a shared directory does not end") : 0;
+}
+
+static void release_share(struct vm *vm)
+{
+	if (vm->share)
+		virtio_fs_release(virtio_pci_device(vm->devices.functions[SLOT_FS]->pci));
+}
+
+static bool is_little(const struct vm *vm, const struct snapshot_image *img)
+{
+	unsigned pages = 0;
+
+	for (uint64_t i = 0; i < vm->ram.size / RAM_PAGE / 8 && pages <= PAGES_AT_ONCE; i++)
+		pages += (unsigned)__builtin_popcount(img->touched[i]);
+	return img->over && pages <= PAGES_AT_ONCE;
+}
+
+/* *written: there was no need or no room for a copy, so the files were written meanwhile. */
 static int freeze(struct vm *vm, int fds[3], const struct saver_options *o, bool *written, struct report *rep,
 		  struct sm_error *err)
 {
@@ -153,15 +183,17 @@ static int freeze(struct vm *vm, int fds[3], const struct saver_options *o, bool
 	vm_pause_locked(vm);
 	if (vm->paused)
 		arch_clock_release(vm);
-	r = snapshot_take(vm, &img, err);
+	r = hold_share(vm, err);
+	r = r < 0 ? r : snapshot_take(vm, o->over, &img, err);
 	r = r < 0 ? r : push_top(vm, &fds[2], err);
-	if (r == 0 && start_copy(vm, &w) < 0) {
+	if (r == 0 && (is_little(vm, &img) || start_copy(vm, &w) < 0)) {
 		struct sm_error own = {0};
 
 		*written = true;
 		rep->failed = write_files(&w, &rep->bytes, &own) < 0;
 		snprintf(rep->message, sizeof(rep->message), "%.255s", own.message);
 	}
+	release_share(vm);
 	go_on(vm, o->stay && r == 0);
 	return r;
 }

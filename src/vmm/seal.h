@@ -2,7 +2,7 @@
 /*
  * Sealing: once set up, no thread of the monitor can open, execute, connect or trace anything. No new privileges, no
  * capabilities, not dumpable, and a seccomp filter a thread kind. Each list of allowed calls is declared beside what
- * needs them (struct seal_rule tables); a call on no list ends the process.
+ * needs them (struct filter_rule tables, and lists of numbers); a call on no list ends the process.
  */
 #ifndef VMM_SEAL_H
 #define VMM_SEAL_H
@@ -20,14 +20,6 @@ struct seal_window {
 	uint64_t size;	  /* a multiple of SEAL_PIECE; 0: none. As much more behind it is the process's, but unused. */
 };
 #define SEAL_PIECE (2ULL << 20)
-
-/* One allowed system call; several rules for one number are alternatives. */
-struct seal_rule {
-	uint16_t nr;
-	enum { SEAL_ANY, SEAL_EQUAL, SEAL_CLEAR } check;
-	uint8_t arg;	/* 0..5: the argument checked, its low 32 bits */
-	uint32_t value; /* SEAL_EQUAL: must be this; SEAL_CLEAR: none of these bits may be set */
-};
 
 /* The process's part, before it starts any thread: capabilities are a thread's own. keep: bits of those that stay for
  * now (seal_capabilities), if the process has them. */

@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "fuse/watch.h"
 #include "proto/refresh.h"
+#include "vmm/share_remote.h"
 #include "vmm/vm.h"
 
 #define STACK_SIZE (256 * KIB)
@@ -35,8 +36,9 @@ _Static_assert(WATCH_NAME == (int)REFRESH_NAME && WATCH_ATTR == (int)REFRESH_ATT
 struct share_watch {
 	struct vm *vm;
 	struct watch *watch;
-	int fd, stop_fd;
+	int fd, stop_fd, compare_fd;
 	pthread_t thread;
+	struct share_remote *remote; /* what the host watches; NULL: it does not */
 	/* the thread's own */
 	struct buf pending; /* records on their way; the first may be sent in part */
 	size_t sent;
@@ -44,9 +46,19 @@ struct share_watch {
 	bool news; /* this step has found something that the guest did not do itself */
 };
 
-const int share_watch_syscalls[] = {
-	SYS_poll,	   SYS_ppoll, SYS_read,	   SYS_sendto, SYS_sendmsg, SYS_inotify_add_watch, SYS_inotify_rm_watch,
-	SYS_inotify_init1, SYS_dup3,  SYS_fstatfs, -1};
+const int share_watch_syscalls[] = {SYS_poll,
+				    SYS_ppoll,
+				    SYS_read,
+				    SYS_recvfrom,
+				    SYS_shutdown,
+				    SYS_sendto,
+				    SYS_sendmsg,
+				    SYS_inotify_add_watch,
+				    SYS_inotify_rm_watch,
+				    SYS_inotify_init1,
+				    SYS_dup3,
+				    SYS_fstatfs,
+				    -1};
 
 static void put_record(struct share_watch *s, uint8_t what, const char *path)
 {
@@ -106,29 +118,55 @@ static bool flush(struct share_watch *s)
 	return true;
 }
 
+static void compare(struct share_watch *s)
+{
+	eventfd_t n;
+
+	(void)eventfd_read(s->compare_fd, &n);
+	watch_compare(s->watch, on_stale, s);
+	if (s->lost) {
+		s->lost = false;
+		s->pending.len = s->sent = 0; /* nothing has been sent yet */
+		put_record(s, REFRESH_ALL, "");
+	}
+	put_record(s, REFRESH_CAUGHT_UP, "");
+}
+
 static void *run(void *arg)
 {
 	struct share_watch *s = arg;
 	int gather = GATHER_MS;
-	struct pollfd p[3] = {
-		{.fd = s->stop_fd, .events = POLLIN}, {.fd = watch_fd(s->watch), .events = POLLIN}, {.fd = s->fd}};
+	struct pollfd p[5] = {{.fd = s->stop_fd, .events = POLLIN},
+			      {.fd = watch_fd(s->watch), .events = POLLIN},
+			      {.fd = s->fd},
+			      {.fd = s->compare_fd, .events = POLLIN},
+			      {.fd = share_remote_fd(s->remote), .events = POLLIN}};
 
 	pthread_setname_np(pthread_self(), "fs"); /* one of the threads that serve files */
 	vm_seal_server(s->vm);
 	/* The time limit is for what the guest's own requests made stale. */
-	while (poll(p, 3, 1000) >= 0 || errno == EINTR) {
+	while (poll(p, ARRAY_SIZE(p), share_remote_timeout(s->remote, 1000)) >= 0 || errno == EINTR) {
 		bool event = p[1].revents;
+
+		if (p[3].revents)
+			compare(s);
 
 		/* Events come in flocks, of the guest's own changes too: one awakening for all of a few milliseconds.
 		 * What the guest changed itself has been recorded by then and agrees with what is found. */
 		if (event && poll(p, 1, gather) > 0)
 			break;
 		s->news = false;
-		if (p[0].revents || watch_step(s->watch, on_stale, s) < 0 || !flush(s))
+		/* A guest that has closed its end is told nothing any more. */
+		if (p[0].revents || p[2].revents & (POLLHUP | POLLERR) || watch_step(s->watch, on_stale, s) < 0)
+			break;
+		share_remote_step(s->remote, on_stale, s);
+		if (!flush(s))
 			break;
 		if (event)
 			gather = s->news ? GATHER_MS : GATHER_OWN_MS;
 		p[2].events = s->pending.len ? POLLOUT : 0;
+		p[4].fd = share_remote_fd(s->remote);
+		p[4].events = share_remote_events(s->remote);
 	}
 	return NULL;
 }
@@ -149,7 +187,7 @@ static int start_thread(struct share_watch *s)
 	return r;
 }
 
-int share_watch_start(struct vm *vm, struct watch *watch, struct share_watch **ret, int *ret_guest,
+int share_watch_start(struct vm *vm, struct watch *watch, int host_fd, struct share_watch **ret, int *ret_guest,
 		      struct sm_error *err)
 {
 	struct share_watch *s = calloc(1, sizeof(*s));
@@ -157,12 +195,18 @@ int share_watch_start(struct vm *vm, struct watch *watch, struct share_watch **r
 	int r = s ? 0 : -ENOMEM;
 
 	if (r == 0) {
-		*s = (struct share_watch){.vm = vm, .watch = watch, .fd = -1, .stop_fd = eventfd(0, EFD_CLOEXEC)};
+		*s = (struct share_watch){.vm = vm,
+					  .watch = watch,
+					  .fd = -1,
+					  .stop_fd = eventfd(0, EFD_CLOEXEC),
+					  .compare_fd = eventfd(0, EFD_CLOEXEC)};
 		watch_paths(watch);
-		if (s->stop_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		if (s->stop_fd < 0 || s->compare_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 			r = -errno;
 		s->fd = pair[0];
 	}
+	if (r == 0 && host_fd >= 0)
+		r = share_remote_new(host_fd, watch, &s->remote);
 	if (r == 0)
 		r = start_thread(s);
 	if (r < 0) {
@@ -170,6 +214,8 @@ int share_watch_start(struct vm *vm, struct watch *watch, struct share_watch **r
 		if (s) {
 			fd_close(s->fd);
 			fd_close(s->stop_fd);
+			fd_close(s->compare_fd);
+			share_remote_free(s->remote);
 		}
 		free(s);
 		return error_sys(err, -r, "watch of shared directories");
@@ -177,6 +223,11 @@ int share_watch_start(struct vm *vm, struct watch *watch, struct share_watch **r
 	*ret = s;
 	*ret_guest = pair[1];
 	return 0;
+}
+
+void share_watch_compare(struct share_watch *s)
+{
+	(void)eventfd_write(s->compare_fd, 1);
 }
 
 struct share_watch *share_watch_stop(struct share_watch *s)
@@ -188,6 +239,8 @@ struct share_watch *share_watch_stop(struct share_watch *s)
 	buf_done(&s->pending);
 	close(s->fd);
 	close(s->stop_fd);
+	close(s->compare_fd);
+	share_remote_free(s->remote);
 	free(s);
 	return NULL;
 }

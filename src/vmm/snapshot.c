@@ -10,6 +10,7 @@
 #include "base/crc32c.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "vmm/overlay.h"
 #include "vmm/vm.h"
 
 /* ------------------------------------------------------------------------------------------ saving */
@@ -53,16 +54,16 @@ static int save_devices(struct vm *vm, struct buf *out, struct sm_error *err)
 }
 
 /* The devices first: they may finish what they are at, which changes RAM. */
-int snapshot_take(struct vm *vm, struct snapshot_image *ret, struct sm_error *err)
+int snapshot_take(struct vm *vm, bool over, struct snapshot_image *ret, struct sm_error *err)
 {
 	int r;
 
-	*ret = (struct snapshot_image){0};
+	*ret = (struct snapshot_image){.over = over};
 	r = save_devices(vm, &ret->devices, err);
 	r = r < 0 ? r : arch_state_save(vm, &ret->arch, err);
 	if (r < 0)
 		return r;
-	ret->touched = ram_touched(&vm->ram);
+	ret->touched = over ? overlay_changed(&vm->ram) : ram_touched(&vm->ram);
 	if (!ret->touched || ret->devices.error || ret->arch.error)
 		return error_sys(err, ENOMEM, "state of the machine");
 	return 0;
@@ -80,20 +81,23 @@ int snapshot_write(const struct vm *vm, const struct snapshot_image *img, int st
 		   struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf out = {0}, ram = {0};
-	int r = ram_save(&vm->ram, img->touched, memory, &ram, ret_bytes, err);
+	int r = img->over ? overlay_save(&vm->ram, img->touched, memory, &ram, ret_bytes, err)
+			  : ram_save(&vm->ram, img->touched, memory, &ram, ret_bytes, err);
 
 	if (r < 0)
 		return r;
 	buf_put(&out, snapshot_magic, sizeof(snapshot_magic));
 	buf_put_u32(&out, SNAPSHOT_VERSION);
 	save_vm(vm, &out);
-	put_section(&out, SNAPSHOT_RAM, &ram);
+	put_section(&out, img->over ? SNAPSHOT_OVER : SNAPSHOT_RAM, &ram);
 	put_section(&out, SNAPSHOT_ARCH, &img->arch);
 	buf_put(&out, img->devices.data, img->devices.len);
 	buf_put_u32(&out, SNAPSHOT_END);
 	buf_put_u32(&out, ~crc32c(UINT32_MAX, out.data, out.len));
 	if (out.error)
 		return error_sys(err, ENOMEM, "state of the machine");
+	if (out.len > SNAPSHOT_STATE_MAX)
+		return error_set(err, SM_ERROR_LIMIT, EFBIG, "the guest knows too many files of shared directories");
 	r = pwrite_full(state, out.data, out.len, 0);
 	return r < 0 ? error_sys(err, -r, "state file") : 0;
 }

@@ -6,6 +6,7 @@
  *	sections {u32 tag, u32 length, bytes}, in this order:
  *		VM	u64 memory, u32 cpus, u64 window size, u64 window address
  *		RAM	which chunks the memory file has (ram.h)
+ *		OVER	instead of that: the memory file has what differs from another one (overlay.h)
  *		ARCH	CPU identity, clock, platform, vCPUs (x86_64/arch_state.c)
  *		DEV	u32 slot, the function's record (virtio/pci_state.c); one a device, by rising slot
  *	u32 0, u32 CRC-32C of everything before
@@ -26,16 +27,24 @@
 
 struct vm;
 
-#define SNAPSHOT_STATE_MAX (16U << 20)
+#define SNAPSHOT_STATE_MAX (128U << 20) /* most of it what the guest has of shared directories */
 #define SNAPSHOT_VERSION 1
 
 static const char snapshot_magic[8] = "SMSTATE";
 
-enum snapshot_tag { SNAPSHOT_END = 0, SNAPSHOT_VM = 1, SNAPSHOT_RAM = 2, SNAPSHOT_ARCH = 3, SNAPSHOT_DEV = 4 };
+enum snapshot_tag {
+	SNAPSHOT_END = 0,
+	SNAPSHOT_VM = 1,
+	SNAPSHOT_RAM = 2,
+	SNAPSHOT_ARCH = 3,
+	SNAPSHOT_DEV = 4,
+	SNAPSHOT_OVER = 5,
+};
 
 struct snapshot {
 	uint8_t *data;
 	uint64_t window_gpa;
+	bool over; /* its memory is an overlay over another machine's (overlay.h) */
 	struct cursor ram, arch;
 	struct cursor devices; /* all DEV sections, their heads included */
 };
@@ -43,11 +52,13 @@ struct snapshot {
 /* What of a machine can be had only while it stands still; its memory is not in it. */
 struct snapshot_image {
 	struct buf arch, devices;
-	uint8_t *touched; /* ram_touched */
+	uint8_t *touched; /* ram_touched, or overlay_changed */
+	bool over;
 };
 
-/* Of a machine that stands still, with the lock held. snapshot_image_done also after a failure. */
-int snapshot_take(struct vm *vm, struct snapshot_image *ret, struct sm_error *err) MUST_CHECK;
+/* Of a machine that stands still, with the lock held. over: its memory as an overlay. snapshot_image_done also after a
+ * failure. */
+int snapshot_take(struct vm *vm, bool over, struct snapshot_image *ret, struct sm_error *err) MUST_CHECK;
 /*
  * Writes two empty files. The memory must be as it was then: in a machine that stands still since, or in a copy of the
  * process that was made then (fork). *ret_bytes: what the memory file holds.

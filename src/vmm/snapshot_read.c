@@ -64,6 +64,15 @@ bool snapshot_section(struct cursor *c, enum snapshot_tag tag, struct cursor *re
 	return p && found == tag;
 }
 
+/* The memory's section is one of two. */
+static bool take_memory(struct snapshot *s, struct cursor *c)
+{
+	struct cursor again = *c;
+
+	s->over = cursor_u32(&again) == SNAPSHOT_OVER;
+	return snapshot_section(c, s->over ? SNAPSHOT_OVER : SNAPSHOT_RAM, &s->ram);
+}
+
 static int check_shape(struct snapshot *s, struct cursor *c, const struct vmm_config *cfg, struct sm_error *err)
 {
 	uint64_t memory = cursor_u64(c), window;
@@ -89,7 +98,7 @@ int snapshot_open(struct snapshot *s, int fd, const struct vmm_config *cfg, stru
 	*s = (struct snapshot){0};
 	r = read_state(s, fd, &len, err);
 	r = r < 0 ? r : check_frame(s, len, &c, err);
-	if (r == 0 && !(snapshot_section(&c, SNAPSHOT_VM, &shape) && snapshot_section(&c, SNAPSHOT_RAM, &s->ram) &&
+	if (r == 0 && !(snapshot_section(&c, SNAPSHOT_VM, &shape) && take_memory(s, &c) &&
 			snapshot_section(&c, SNAPSHOT_ARCH, &s->arch)))
 		r = snapshot_corrupt("its sections", err);
 	r = r < 0 ? r : check_shape(s, &shape, cfg, err);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "vmm/control.h"
+#include "vmm/overlay.h"
 #include "vmm/seal.h"
 #include "vmm/share_watch.h"
 #include "vmm/workingset.h"
@@ -110,11 +112,15 @@ static int map_dax(struct vm *vm, uint64_t top, struct sm_error *err)
 
 static int load_ram(struct vm *vm, struct sm_error *err)
 {
-	int r = ram_load(&vm->ram, vm->cfg->restore_memory, &vm->snapshot->ram, err), n;
+	const struct vmm_config *cfg = vm->cfg;
+	int r, n;
 
-	if (r < 0 || vm->cfg->restore_workingset < 0)
+	if (vm->snapshot->over)
+		return overlay_load(&vm->ram, cfg->restore_base, cfg->restore_memory, &vm->snapshot->ram, err);
+	r = ram_load(&vm->ram, cfg->restore_memory, &vm->snapshot->ram, err);
+	if (r < 0 || cfg->restore_workingset < 0)
 		return r;
-	n = workingset_apply(&vm->ram, vm->cfg->restore_workingset);
+	n = workingset_apply(&vm->ram, cfg->restore_workingset);
 	if (n < 0)
 		log_debug("vmm", "working set: %s", strerror(-n));
 	return r;
@@ -250,6 +256,16 @@ static int restore(struct vm *vm, struct sm_error *err)
 	return r;
 }
 
+static int wait_for_files(const struct vmm_config *cfg, struct sm_error *err)
+{
+	int r;
+
+	do
+		r = cfg->restore_wait ? flock(cfg->restore_state, LOCK_SH) : 0;
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? error_sys(err, errno, "wait for the state file") : 0;
+}
+
 static int open_snapshot(struct vm *vm, struct sm_error *err)
 {
 	struct snapshot *s;
@@ -257,6 +273,9 @@ static int open_snapshot(struct vm *vm, struct sm_error *err)
 
 	if (vm->cfg->restore_state < 0)
 		return 0;
+	r = wait_for_files(vm->cfg, err);
+	if (r < 0)
+		return r;
 	s = malloc(sizeof(*s));
 	if (!s)
 		return error_sys(err, ENOMEM, "snapshot");
@@ -276,10 +295,10 @@ static int as_restore(const struct vm *vm, int r, struct sm_error *err)
 
 static int create(struct vm *vm, struct sm_error *err)
 {
-	int r = open_snapshot(vm, err);
+	int r = open_kvm(vm, err);
 
-	r = r < 0 ? r : open_kvm(vm, err);
 	control_trace(vm, "kvm-vm");
+	r = r < 0 ? r : open_snapshot(vm, err);
 	r = r < 0 ? r : arch_vm_init(vm, err);
 	r = r < 0 ? r : map_memory(vm, err);
 	r = r < 0 ? r : watch_window(vm, err);
@@ -348,7 +367,7 @@ void vm_seal_server(struct vm *vm)
 	struct seal_window window = {.host = vm->dax.host, .size = vm->dax.size};
 
 	if (vm->cfg->seal)
-		sealed_or_end(vm, seal_server(share_syscalls(), &window));
+		sealed_or_end(vm, seal_server(share_syscalls(vm->share), &window));
 }
 
 /*
@@ -391,6 +410,8 @@ int vm_run(struct vm *vm)
 	pthread_mutex_lock(&vm->lock);
 	if (vm->restored)
 		devices_restart(vm);
+	if (vm->share_watch && share_goes_on(vm->share))
+		share_watch_compare(vm->share_watch);
 	vm_resume_locked(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return loop_run(vm->loop);

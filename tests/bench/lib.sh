@@ -5,6 +5,7 @@ set -uo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SM_BIN=${SM_BIN:-$top/build/bin}
 export SM_BIN PATH=$SM_BIN:$PATH
+[ ! -x "$SM_BIN/supermachine-keeper" ] || export SUPERMACHINE_LIBEXEC=${SUPERMACHINE_LIBEXEC:-$SM_BIN} # for programs that are not beside it
 
 # bench_home: $w is a directory for this run, and SUPERMACHINE_HOME is in it unless it is given (tests/bench/run gives one to all). At the end: `cleanup`, if
 # the bench has such a function; a home of this run's own goes with its machine.
@@ -68,4 +69,27 @@ busybox_image() {
 	busybox_root "$w/busybox" &&
 		python3 "$top/tests/lib/mkimage" --tag latest --env PATH=/bin --cmd '["sh"]' --layer "$w/busybox" "$w/busybox-layout" >/dev/null &&
 		supermachine load -q --name bench-busybox "oci:$w/busybox-layout" >/dev/null
+}
+
+# crun_bundle DIR ARG...: a bundle of busybox for crun, whose command is that.
+crun_bundle() {
+	local dir=$1
+	shift
+	busybox_root "$dir/rootfs" && (cd "$dir" && crun spec && jq '.process.terminal = false | .process.args = $ARGS.positional | .root.readonly = true' \
+		--args "$@" <config.json >c && mv c config.json)
+}
+
+# percentile P: of the numbers on standard input.
+percentile() {
+	sort -n | awk -v p="$1" '{ v[NR] = $1 } END { if (!NR) exit 1; i = int(NR * p / 100 + 0.999999); i = i < 1 ? 1 : (i > NR ? NR : i); print v[i] }'
+}
+
+# show WHAT FILE: p50 and p99 of the milliseconds in a file.
+show() {
+	printf '%-34s p50 %8.1f ms   p99 %8.1f ms\n' "$1" "$(percentile 50 <"$2")" "$(percentile 99 <"$2")"
+}
+
+# build_calls: the program calls.c, built once, as $w/calls.
+build_calls() {
+	gcc -O2 -pthread -I"$top/include" -o "$w/calls" "$top/tests/bench/calls.c" -L"$SM_BIN/../lib" -l:libsupermachine.so.0 -Wl,-rpath,"$(realpath "$SM_BIN/../lib")"
 }

@@ -6,7 +6,7 @@ test_help() {
 	out $sm help
 	has "list of verbs" "$out" '^  run +Run a command'
 	for verb in run exec attach ps start stop restart kill rm logs wait inspect images load tag rmi prune snapshots "snapshot rm" "snapshot prune" "machine start" \
-		"machine stop" "machine exec" "machine status" "fs mount" cp port stats doctor version completion help; do
+		"machine stop" "machine exec" "machine status" "fs mount" cp port stats explain doctor version completion help; do
 		out $sm $verb --help
 		has "$verb" "$out" "^Usage: supermachine $verb"
 		is "stderr of $verb --help" "$err" ""
@@ -43,7 +43,7 @@ test_unknown_image() {
 	has "suggestion" "$err" 'did you mean box\?'
 	is "lines" "$(wc -l <"$SM_TMP/.err")" 2
 	out -125 $sm run something-else true
-	has "advice" "$err" 'supermachine load'
+	has "advice" "$err" 'supermachine pull NAME, or load'
 	out -125 $sm exec nosuchvm true
 	has "VM" "$err" 'nosuchvm'
 	has "advice" "$err" 'supermachine ps -a'

@@ -233,6 +233,7 @@ test_shared_daemon() {
 	is "of the other's" "$(tail -n 1 b/file)" more
 	daemons() { pgrep -f "supermachine-fsd --share .*--source $(pwd -P)/src" || true; }
 	is "one for both" "$(daemons | wc -l)" 1
+	is "sealed, each of its threads" "$(sed -n 's/^\(NoNewPrivs\|Seccomp\):\t/\1 /p' /proc/"$(daemons)"/task/*/status | sort -u | tr '\n' ' ')" "NoNewPrivs 1 Seccomp 2 "
 	kill -9 "$(daemons)"
 	is "again" "$(cat a/file)" $'hello\nmore'
 	is "there too" "$(cat b/file)" $'hello\nmore'

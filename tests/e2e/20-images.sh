@@ -180,6 +180,9 @@ test_killed_loads() {
 			hit=$((hit + 1))
 		else # done before it was killed: the host is less busy than it was when the time was taken
 			whole=$(awk -v t="$whole" 'BEGIN { print t * 0.7 }')
+			# The next one is to have work to do, too.
+			out $sm rmi killed
+			out $sm prune -a
 		fi
 	done
 	[ $hit -ge $((n / 4)) ] || fail "only $hit of $n loads were still running when they were killed"

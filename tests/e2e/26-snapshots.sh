@@ -95,15 +95,17 @@ test_snapshot() {
 	is "file" "$out" shared
 	$sm restore --rm --name front again >front.out 2>front.err &
 	pid=$!
-	until_true 60 bash -c "[ \"\$($sm ps --format json | jq -r '.[] | select(.name == \"front\") | .state')\" = running ]"
+	until_true 60 is_state front running
 	out $sm exec front touch /stop
 	wait $pid || rc=$?
 	is "status in front" "$rc $(cat front.err)" "7 "
 	has "output in front" "$(cat front.out)" '^tick [0-9]+$'
 	chmod 600 "$SUPERMACHINE_HOME/data/snapshots/again/memory"
+	out $sm restore -d --name fourth again # it is another file by its times, read once, and whole
+	out $sm rm -f fourth
 	printf x | dd of="$SUPERMACHINE_HOME/data/snapshots/again/memory" bs=1 conv=notrunc 2>/dev/null
 	out -125 $sm restore again
-	has "damage" "$err" 'snapshot again: its file memory is not the one that was saved'
+	has "damage" "$err" 'snapshot again: its file memory is damaged: its checksum is'
 	out $sm snapshot rm again
 	out -125 $sm restore again
 	has "gone" "$err" 'no such snapshot'
@@ -138,9 +140,9 @@ test_snapshot_shapes() {
 	out -125 $sm snapshot two paused
 	has "a paused VM" "$err" 'paused'
 	out $sm rm -f two
-	vm cold --cold -v .:/mnt
+	vm cold --cold -v .:/mnt:dax
 	out -125 $sm snapshot cold no
-	has "directories" "$err" 'directories of the host'
+	has "dax" "$err" 'dax'
 	out $sm rm -f cold
 	vm cold --cold
 	out $sm exec cold sh -c 'echo booted >/file'
@@ -152,25 +154,76 @@ test_snapshot_shapes() {
 	out $sm snapshot rm cold
 }
 
+limit_snapshot_mounts=600
+test_snapshot_mounts() {
+	# directories of the host go on in a copy: open files, the working directory, what changed meanwhile; another source in their place; suspend
+	local a=$SM_SHARED/snapm b=$SM_SHARED/snapm2
+	rm -rf "$a" "$b"
+	mkdir -p "$a/deep/in" "$b"
+	echo one >"$a/read"; echo lower >"$a/deep/low"; echo old >"$a/changed"; echo x >"$a/gone"
+	vm mnt -v "$a:/m" -v "$a/deep:/c:cow" -- sh -c 'cd /m/deep/in; exec 3</m/read 4>>/m/log 5</m/gone; cat /m/changed; ls /m >/dev/null; echo upper >/c/up; while :; do [ -e /m/go ] && { read -r l <&3; echo "got $l" >&4; cat /m/changed >&4; cat <&5 >&4 2>&1; cat low >&4 2>&1; touch here; rm -f /m/go; }; sleep 0.3; done'
+	until_true 30 $sm exec mnt test -e /c/up
+	out $sm snapshot mnt withdirs
+	out $sm rm -f mnt
+	echo news >"$a/changed"
+	rm "$a/gone"
+	echo "no, never" >"$a/gone"
+	out $sm restore -d --name copy withdirs
+	touch "$a/go"
+	until_true 30 test ! -e "$a/go"
+	is "open files, what changed, a file that is another" "$(head -2 "$a/log" | tr '\n' ' ')" 'got one news '
+	has "one that is gone" "$(cat "$a/log")" 'Bad file descriptor|Stale'
+	lacks "another under its name" "$(cat "$a/log")" 'never'
+	[ -e "$a/deep/in/here" ] || fail "the working directory"
+	out $sm exec copy sh -c 'cat /c/up /c/low /m/gone; echo written >/m/deep/new'
+	is "the overlay, and a file looked up anew" "$out" $'upper\nlower\nno, never'
+	is "on the host" "$(cat "$a/deep/new")" written
+	# suspended, and on again, with its own files
+	out $sm suspend copy
+	echo again >"$a/changed"
+	out $sm exec copy cat /m/changed
+	is "after it was suspended" "$out" again
+	touch "$a/go"
+	until_true 30 test ! -e "$a/go"
+	has "the log goes on" "$(tail -4 "$a/log")" again
+	# a branch with another source: nothing of the first is touched
+	echo other >"$b/changed"
+	out $sm branch -v "$b:/m:ro" --name twig copy
+	out -1 $sm exec twig sh -c 'cat /m/changed; echo x >/m/new'
+	has "another source" "$out" other
+	has "read-only" "$err" 'Read-only'
+	out -125 $sm branch -v "$b:/nowhere" copy
+	has "a mount it has not" "$err" 'none on /nowhere'
+	out $sm rm -f copy twig
+	# a source that is gone
+	mv "$a" "$a.away"
+	out -125 $sm restore -d withdirs
+	has "its source is named" "$err" "$a"
+	mv "$a.away" "$a"
+	out $sm snapshot rm withdirs
+}
+
 limit_branch=400
 test_branch() {
 	# children of a running VM go on from where it is, each on its own, and so does it
-	local n
+	local n own='' count=$(scaled 4 50)
 	vm parent -- sh -c 'exec 3>/ticks; n=0; while :; do n=$((n+1)); echo $n >&3; sleep 0.2; done'
 	out $sm exec parent sh -c 'echo shared >/file; mkdir /dev/shm/x; echo memory >/dev/shm/x/y'
 	out -125 $sm branch -n 2 -p 8080:80 parent
 	has "one port for two" "$err" 'port 8080'
-	out $sm branch -n 3 --name child -p 0:80 -e NEW=yes parent
-	is "ids" "$(wc -l <<<"$out")" 3
+	out $sm branch -n "$count" --name child -p 0:80 -e NEW=yes parent
+	is "ids" "$(wc -l <<<"$out")" "$count"
 	has "the time it took" "$err" 'stood still for [0-9]+ ms'
-	lacks "leftovers" "$(ls -A "$SUPERMACHINE_HOME/data/snapshots")" branch
+	is "alive" "$($sm ps --format json | jq '[.[] | select(.state == "running")] | length')" $((count + 1))
 	out $sm exec parent sh -c 'echo later >>/file; rm /dev/shm/x/y'
-	for n in 1 2 3; do
-		out $sm exec "child-$n" sh -c 'cat /file /dev/shm/x/y; echo $NEW; cat /proc/sys/kernel/random/uuid >/uuid; echo mine >/file'
+	# each is alive and has what it had, and a name and random numbers of its own
+	for n in $(seq "$count"); do
+		out $sm exec "child-$n" sh -c 'cat /file /dev/shm/x/y; echo $NEW; cat /proc/sys/kernel/random/uuid >/uuid; echo mine >/file; { hostname; head -c 16 /dev/urandom | od -An -tx1; cat /uuid; } >&2'
 		is "child $n" "$out" $'shared\nmemory\nyes'
-		until_true 30 $sm exec "child-$n" sh -c '[ $(wc -l </ticks) -eq $(tail -n 1 /ticks) ]'
+		own+=$err$'\n'
+		[ "$n" -gt 2 ] || until_true 30 $sm exec "child-$n" sh -c '[ $(wc -l </ticks) -eq $(tail -n 1 /ticks) ]'
 	done
-	is "numbers" "$(for n in 1 2 3; do $sm exec "child-$n" cat /uuid; done | sort -u | wc -l)" 3
+	is "names and numbers" "$(grep . <<<"$own" | sort -u | wc -l)" $((3 * count))
 	out $sm exec parent cat /file
 	is "the parent's file" "$out" $'shared\nlater'
 	out $sm branch --rm child-1 # of one that was branched, its parent gone
@@ -178,7 +231,7 @@ test_branch() {
 	out $sm rm -f parent child-1
 	out $sm exec "$n" cat /file /uuid
 	has "grandchild" "$out" mine
-	out $sm rm -f child-2 child-3 "$n"
+	out $sm rm -f $(seq -f child-%g 2 "$count") "$n"
 }
 
 limit_suspend=500
@@ -242,4 +295,78 @@ test_suspend() {
 	has "in the foreground" "$err" 'foreground'
 	out $sm rm -f front
 	wait
+}
+
+test_warm() {
+	# load --warm: an image's snapshot that has run a command, or whose command is up; commands go on from there, each in a VM of its own
+	box
+	out $sm load --name warm:1 --warm 'echo a >/warmed; echo told; cat /proc/sys/kernel/random/boot_id >/id' -m 256M "oci:$SM_SHARED/box"
+	has "output of the command" "$err" '^told$'
+	has "name" "$out" '^Saved the snapshot warm-1: supermachine run --snapshot warm-1$'
+	out -3 $sm run --snapshot warm-1 -e X=y -w /tmp sh -c 'cat /warmed; echo b >>/warmed; echo "$X $PWD"; exit 3' # IMAGE has no place here
+	is "goes on" "$out" "a
+y /tmp"
+	out $sm run -i --snapshot warm-1 sh -c 'cat; wc -l </warmed' <<<in
+	is "each its own" "$out" "in
+1"
+	is "VMs left" "$($sm ps -aq)" ""
+	out $sm load -q --name warm:2 --warm 'mkdir /tmp/up; exec sleep 1000' --ready /tmp/up --warm-name up -m 256M "oci:$SM_SHARED/box"
+	out $sm run --snapshot up sh -c 'ps | grep -c "[s]leep 1000"'
+	is "the server is up" "$out" 1
+	out -5 $sm load --name warm:3 --warm 'exit 5' -m 256M "oci:$SM_SHARED/box"
+	has "message" "$err" 'no snapshot was made: .* status 5'
+	out -125 $sm load --name warm:1 --warm true -m 256M "oci:$SM_SHARED/box"
+	has "taken" "$err" 'warm-name'
+	out $sm snapshot rm warm-1 up
+	out $sm rmi warm:1 warm:2 warm:3
+}
+
+# Says a word to a VM's port and waits for it to come back.
+echoes() {
+	exec 3<>"/dev/tcp/127.0.0.1/$1" && echo "word $2" >&3 && read -t 90 -r word <&3 && [ "$word" = "word $2" ]
+}
+
+limit_idle=400
+test_idle() {
+	# a VM that nobody uses is suspended, and woken by whoever wants it: a command, or a connection to a port of it; or stopped
+	local port i id
+	vm lazy -p 127.0.0.1:0:81 --idle 10s --on-idle suspend -- nc -ll -p 81 -e cat
+	id=$(field lazy .id)
+	port=$($sm port lazy 81 | sed 's/.*://')
+	$sm exec lazy sh -c "sleep 13; echo busy" >busy.out # as long as that runs it is in use
+	is "used" "$(cat busy.out)" busy
+	until_true 60 is_state lazy suspended
+	until_true 5 bash -c "$sm port lazy 81 | grep -q ':$port\$'" # it is still open
+	for i in 1 2 3 4 5; do (echoes "$port" $i && echo "came $i" >came.$i) & done
+	wait
+	is "connections woke it" "$(cat came.*)" "$(printf 'came %s\n' 1 2 3 4 5)"
+	is "once" "$($sm events --since 10m --until 0s -f vm=lazy -f event=resume | wc -l)" 1
+	is "the same port" "$($sm port lazy 81)" "127.0.0.1:$port"
+	$sm suspend lazy >/dev/null
+	out $sm exec lazy echo awake
+	is "woken by a command" "$out" awake
+	echoes "$port" again || fail "its port does not answer"
+	# whoever waits is killed: it is as suspended as before, and its port opened when it is wanted
+	$sm suspend lazy >/dev/null
+	pkill -9 -f "supermachine-keeper --forward [0-9]+ [^ ]*/$id "
+	has "ps -a" "$($sm ps -a)" 'lazy .*suspended'
+	is "its ports" "$($sm port lazy)" ""
+	out -1 echoes "$port" nobody
+	out $sm exec lazy echo awake
+	is "woken" "$out" awake
+	port=$($sm port lazy 81 | sed 's/.*://')
+	echoes "$port" new || fail "its new port does not answer"
+	$sm suspend lazy >/dev/null
+	out $sm rm -f lazy
+	until_true 5 bash -c "! exec 3<>/dev/tcp/127.0.0.1/$port"
+	vm idler --idle 2s --on-idle kill -- sleep 100000
+	until_true 60 is_state idler exited
+	has "ps" "$($sm ps -a)" 'idler .*exited \(137, idle\)'
+	is "reason" "$(field idler .outcome.reason)" idle
+	out $sm rm idler
+	out -125 $sm run --idle 5s box true
+	has "in the foreground" "$err" 'goes with -d'
+	out -125 $sm run -d --idle 5s --on-idle suspend -v vol:/v box true
+	has "what cannot be suspended" "$err" 'cannot be suspended'
+	$sm volume rm -f vol >/dev/null 2>&1 || true
 }

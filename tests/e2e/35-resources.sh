@@ -16,7 +16,7 @@ limit_many_cpus=200
 test_many_cpus() {
 	# up to 16 CPUs, more than this host may have, and each of them works
 	local n
-	for n in 4 16; do
+	for n in $([ "$SM_SCALE" -eq 1 ] || echo 4) 16; do
 		out run_box -c $n box sh -c 'grep -c ^processor /proc/cpuinfo; for i in $(seq 0 '$((n - 1))'); do taskset -c $i sh -c "echo cpu$i" || echo "cpu$i fails"; done'
 		is "CPUs" "$(head -n 1 <<<"$out")" $n
 		is "$n that work" "$(grep -cE '^cpu[0-9]+$' <<<"$out")" $n
@@ -83,7 +83,7 @@ limit_large_image=200
 test_large_image() {
 	# an image 16 times as large as the guest's memory runs, with its content right
 	box
-	local m
+	local m n
 	# Holes make no window: with the full counts it is all data, and the image a disk instead.
 	if [ "$SM_SCALE" -gt 1 ]; then head -c 2176M < <(yes 'not a hole') >large; else truncate -s 2176M large; fi
 	for m in 0 1100 2172; do head -c 4M /dev/urandom | dd of=large bs=1M seek=$m conv=notrunc status=none; done
@@ -97,8 +97,10 @@ test_large_image() {
 	has "length" "$out" "^$((2176 << 20))$"
 	out $sm run -m 128M large ls /sys/block
 	[ "$SM_SCALE" -eq 1 ] || lacks "as a disk" "$out" '^pmem0$'
-	out $sm run -m 128M large dd if=/large bs=1M of=/dev/null
-	has "read whole" "$err" '^2176\+0 records out'
+	# Of the 16 times its memory, at least six; all of it with the full counts.
+	n=$([ "$SM_SCALE" -gt 1 ] && echo 2176 || echo 800)
+	out $sm run -m 128M large dd if=/large bs=1M count=$n of=/dev/null
+	has "read" "$err" "^$n\\+0 records out"
 	# with enough memory it is mapped instead of read
 	out $sm run -m 1G large sh -c 'ls /sys/block; dd if=/large bs=1M skip=1100 count=4 2>/dev/null | sha256sum'
 	has "as a mapped window" "$out" '^pmem0$'

@@ -15,13 +15,13 @@ in_guest() {
 	chmod 777 share
 	box
 	local rc=0
-	$sm run -m 512M "${options[@]}" -v "$SM_TMP/share:/data" -v "$SM_TMP/prog:/prog:ro" box /prog/conformance "$@" /data >results 2>times || rc=$?
+	$sm run -m 256M "${options[@]}" -v "$SM_TMP/share:/data" -v "$SM_TMP/prog:/prog:ro" box /prog/conformance "$@" /data >results 2>times || rc=$?
 	[ $rc -le 1 ] || fail "status $rc: $(tail -n 5 times)"
 	tail -n 1 results
 }
 
-compare() { # compare WHERE
-	"$SM_TOP/tests/conformance/run" --program "$SM_TOP/build/tests/conformance/conformance" --results results "$1"
+compare() { # compare WHERE [--user]
+	"$SM_TOP/tests/conformance/run" --program "$SM_TOP/build/tests/conformance/conformance" --results results "$@"
 }
 
 limit_guest_root=420
@@ -29,8 +29,18 @@ test_guest_root() {
 	# as the guest's root: the same answers as from ext4 but for the known differences
 	local options=()
 	# The longest groups are for the full counts: emulated, each takes half a minute.
-	[ "$SM_SCALE" -gt 1 ] || options=(--skip length,bytes,open,open-many,rename,rename-many,readdir-many,readdir-change,append-many,overwrite)
+	[ "$SM_SCALE" -gt 1 ] || options=(--skip length,bytes,open,open-many,rename,rename-many,readdir-many,readdir-change,append-many,overwrite,perm-dir,perm-file,deep,seekdir,punch,mkdir,loop,whole)
 	in_guest -- -v -t -x 20 "${options[@]}"
 	compare guest
 	is "left over on the host" "$(ls share)" ""
+}
+
+limit_guest_user=300
+test_guest_user() {
+	# as an ordinary user of the guest: the same answers as an ordinary user of ext4 gets
+	local options=()
+	# What users may and may not do; all the rest is for the full counts.
+	[ "$SM_SCALE" -gt 1 ] || options=(-k perm)
+	in_guest -u 65534:65534 -- -v -t -x 20 "${options[@]}"
+	compare guest --user
 }

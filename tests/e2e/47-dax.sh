@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Files of the host that are mapped into the VM (-v SRC:DST:dax).
 
-# dax_dirs: $dir, on a file system of the side where VMs run (only there a change is seen at once, and memory is shared), with
-# random files; and the program that maps, in ./prog.
+# dax_dirs [BIG]: $dir, on a file system of the side where VMs run (only there a change is seen at once, and memory is shared), with
+# random files, the largest of BIG bytes; and the program that maps, in ./prog.
 dax_dirs() {
+	local large=${1:-6291456}
 	local program=$SM_TOP/build/tests/conformance/mapped
 	[ -x "$program" ] || skip "the program that maps files is not built"
 	mkdir -p prog
 	cp "$program" prog/
 	dir=/dev/shm/sm-e2e-dax.$$
 	mkdir -p "$dir" && beside mkdir -p "$dir"
-	beside sh -c "cd $dir; head -c 6291456 /dev/urandom >big; head -c 4194304 /dev/urandom >other; head -c 100000 /dev/urandom >small; chmod -R a+rwX ."
+	beside sh -c "cd $dir; head -c $large /dev/urandom >big; head -c 4194304 /dev/urandom >other; head -c 100000 /dev/urandom >small; chmod -R a+rwX ."
 	box
 }
 
@@ -51,22 +52,26 @@ through-the-mapping"
 
 limit_shared_and_cut_off=420
 test_shared_and_cut_off() {
-	# two VMs that map one file share the host's memory; where the host makes it shorter no VM suffers beyond the program that reads it
-	dax_dirs
-	local other pids=() pid
+	# two VMs that map one file share the host's memory and cache nothing; where the host makes it shorter no VM suffers beyond the program that reads it
+	local other pids=() pid big=6291456 patience=90 options=()
+	if [ "$SM_SCALE" -gt 1 ]; then # the full count: a file of 1 GiB
+		big=1073741824 patience=700 options=(-m 1G --dax 1G)
+	fi
+	dax_dirs $big
 	other=$(sum_of other)
 	# Of the second one nothing is watched, so that its kernel does not hear of the end in time.
 	for v in dax-a dax-b; do
-		vm $v -v "$dir:/data:dax$([ $v = dax-a ] || echo ,links=follow)" -v "$SM_TMP/prog:/prog:ro" -- sh -c '/prog/mapped hold /data/big /data/go; while :; do sleep 100; done'
+		vm $v "${options[@]}" -v "$dir:/data:dax$([ $v = dax-a ] || echo ,links=follow)" -v "$SM_TMP/prog:/prog:ro" -- sh -c '/prog/mapped hold /data/big /data/go; while :; do sleep 100; done'
 	done
 	for v in dax-a dax-b; do
-		until_true 90 bash -c "$sm logs $v | grep -q ready"
+		until_true $patience bash -c "$sm logs $v | grep -q ready"
+		[ "$($sm exec $v awk '/^Cached:/ { print $2 }' /proc/meminfo)" -lt 100000 ] || fail "$v caches what it has mapped"
 		pids+=("$($sm inspect $v | jq -r '.[0].monitor_pid')")
 	done
-	# Of the pages of the file that each monitor has, half are counted as its own.
+	# Each monitor has all pages of the file, and of them half are counted as its own.
 	for pid in "${pids[@]}"; do
-		beside cat "/proc/$pid/smaps" 2>/dev/null | awk -v f="$dir/big" '$1 ~ /^[0-9a-f]+-[0-9a-f]+$/ { on = $NF == f } on && $1 == "Rss:" { r += $2 } on && $1 == "Pss:" { p += $2 }
-			END { print r, p; exit !(r >= 6000 && p <= r * 0.55) }' >pss || fail "memory of the file in monitor $pid, in all and its own: $(cat pss) kB"
+		beside cat "/proc/$pid/smaps" 2>/dev/null | awk -v f="$dir/big" -v least=$((big / 1024 * 95 / 100)) '$1 ~ /^[0-9a-f]+-[0-9a-f]+$/ { on = $NF == f } on && $1 == "Rss:" { r += $2 } on && $1 == "Pss:" { p += $2 }
+			END { print r, p; exit !(r >= least && p <= r * 0.55) }' >pss || fail "memory of the file in monitor $pid, in all and its own: $(cat pss) kB"
 	done
 	beside truncate -s 5000000 "$dir/big"
 	beside touch "$dir/go"

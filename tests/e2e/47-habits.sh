@@ -62,7 +62,7 @@ test_habits() {
 	has "more than fields" "$err" 'only fields'
 
 	out $sm stats --no-stream --format json h
-	jq -e 'length == 1 and (.[0] | .answers and .memory_used > 0 and .memory_used < .memory_total and .disk_total > 0 and .processes > 5 and .cpu_ns > 0)' \
+	jq -e 'length == 1 and (.[0] | .answers and .memory_used > 0 and .memory_used < .memory_total and .disk_total > 0 and .processes > 5 and .cpu_ns > 0 and .monitor.exits.io > 0 and (.monitor.devices | length) > 3)' \
 		"$SM_TMP/.out" >/dev/null || fail "stats: $out"
 	out $sm stats --no-stream
 	has "stats" "$out" '^ID +NAME +CPU % +MEM USAGE +LIMIT'
@@ -80,8 +80,8 @@ test_habits() {
 	has "a flag that makes no sense" "$err" '--gpus makes no sense here: a VM has no devices'
 	out -125 $sm run --restart=always box true
 	has "a flag that makes no sense" "$err" 'no daemon'
-	out -125 $sm run --pull always box true
-	has "pull" "$err" 'registries'
+	out -125 $sm run --pull always localhost:1/box true
+	has "pull" "$err" 'cannot connect'
 	out -125 $sm run --add-host db box true
 	has "host" "$err" 'NAME:ADDRESS'
 	out -125 $sm run --tmpfs relative box true

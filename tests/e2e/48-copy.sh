@@ -81,8 +81,19 @@ alice"
 	has "no VM" "$err" 'VM:PATH'
 	out -125 $sm cp absent c:/tmp
 	has "absent" "$err" 'absent: No such file'
-	$sm kill c >/dev/null
-	out -125 $sm cp c:/srv/new x
-	has "stopped" "$err" 'not running'
+
+	# one that has ended: its files go both ways, and it is what it was otherwise
+	$sm exec c sh -c 'echo kept >/srv/kept'
+	$sm stop -t 1 c >/dev/null
+	echo put >put
+	local before
+	before=$($sm inspect c | jq -c '.[0] | [.state, .finished]')
+	out $sm cp c:/srv/kept got
+	is "from one that has ended" "$(cat got)" kept
+	out $sm cp put c:/srv/put
+	is "as it was" "$($sm inspect c | jq -c '.[0] | [.state, .finished]') $($sm ps -q | wc -l)" "$before 0"
+	out $sm start c
+	out $sm exec c cat /srv/put
+	is "into one that had ended" "$out" put
 	$sm rm -f c >/dev/null
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# -p: ports of the host that lead into a VM.
+# -p: ports of the host that lead into a VM; --reverse: ports of a VM that lead to the host.
 
 # What a client sees: echo of a megabyte with a half-closed connection, many at once, IPv6, a reset where nobody listens.
 clients() {
@@ -69,4 +69,67 @@ nobody reset"
 	has "udp" "$err" 'TCP alone'
 	out -125 $sm run -p 80:99999 box true
 	has "too large" "$err" '65535'
+}
+
+# A server of this host, at a TCP port (printed) and at ./out.sock: says back what it was told, in capitals.
+server() {
+	exec python3 -u - <<-'P'
+		import socket, threading
+		def serve(s):
+		    while True:
+		        c, _ = s.accept()
+		        got = b''
+		        while chunk := c.recv(65536):
+		            got += chunk
+		        c.sendall(got.upper())
+		        c.close()
+		tcp = socket.create_server(('127.0.0.1', 0))
+		unix = socket.socket(socket.AF_UNIX)
+		unix.bind('out.sock')
+		unix.listen()
+		threading.Thread(target=serve, args=(unix,), daemon=True).start()
+		print(tcp.getsockname()[1])
+		serve(tcp)
+	P
+}
+
+limit_reverse=240
+test_reverse() {
+	# a port of the VM leads to one of the host, or to a socket of it, from before its command begins; a socket of the host leads into the VM
+	needs python3
+	box
+	server >port &
+	serving=$!
+	until_true 10 test -s port
+	: | python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.bind("left.sock")' # nobody listens there any more
+	vm r --reverse "90:localhost:$(cat port)" --reverse 91:./out.sock --reverse 92:127.0.0.1:1 -p ./left.sock:81 -- \
+		sh -c 'echo first | nc 127.0.0.1 90; exec nc -ll -p 81 -e cat'
+	until_true 20 grep_logs r '^FIRST$'
+	is "to a socket" "$($sm exec -i r nc 127.0.0.1 91 <<<second)" SECOND
+	head -c 300000 /dev/zero | tr '\0' x >many
+	is "more" "$($sm exec -i r nc localhost 90 <many | md5sum)" "$(tr x X <many | md5sum)"
+	is "nobody there" "$($sm exec -i r nc 127.0.0.1 92 <<<third)" ""
+	has "list" "$($sm port r)" "^90/tcp <- 127\\.0\\.0\\.1:$(cat port)\$"
+	has "list" "$($sm port r)" "^81/tcp -> /.*/left\\.sock\$"
+	is "into the VM" "$(python3 -c '
+import socket
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(60)
+s.connect("left.sock")
+s.sendall(b"in")
+s.shutdown(socket.SHUT_WR)
+print(s.recv(9).decode())')" in
+	out -125 $sm run -p ./left.sock:81 box true
+	has "taken" "$err" 'left\.sock of this host is taken'
+	$sm stop -t 1 r >/dev/null
+	until_true 10 test ! -e left.sock
+	$sm rm r >/dev/null
+	out -125 $sm run --reverse 90:no.such.name:1 box true
+	has "no name" "$err" 'wants GUEST:HOST'
+	kill $serving
+}
+
+# grep_logs VM PATTERN
+grep_logs() {
+	$sm logs "$1" | grep -q "$2"
 }

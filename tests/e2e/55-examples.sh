@@ -45,6 +45,46 @@ test_runner() {
 	is "nothing is left" "$($sm ps -aq)" ""
 }
 
+limit_leases=300
+test_leases() {
+	# a lease has mounts, volumes, ports and an environment of its own; files, processes, memory, ports, clock and environment of one are nothing to the next
+	needs cc
+	cc -std=c11 -Wall -Wextra -Werror -O1 -D_GNU_SOURCE -o lease "$SM_TOP/tests/e2e/lease.c" -I "$SM_TOP/include" -L "$SM_BIN/../lib" -l:libsupermachine.so.0
+	box
+	mkdir data
+	echo "from the host" >data/in
+	LD_LIBRARY_PATH=$SM_BIN/../lib SUPERMACHINE_LIBEXEC=$SM_BIN out timeout 280 ./lease box data
+	local now
+	now=$(date +%s)
+	has "the first" "$(tr '\n' ' ' <<<"$out")" '^first: status 0: one from the host  its port: served '
+	is "what it wrote" "$(cat data/out)" out
+	local looked
+	looked=$(sed -n '/^second:/,/^the first/p' <<<"$out")
+	has "what the next one finds" "$(tr '\n' ' ' <<<"$looked")" '^second: status 0: 0 0 \[\] [0-9]+  the first one.s port: refused $'
+	local clock
+	clock=$(sed -n 's/^\([0-9]\{10,\}\)$/\1/p' <<<"$looked")
+	[ $((now - clock)) -ge 0 ] && [ $((now - clock)) -lt 300 ] || fail "its clock: $clock, now $now"
+	has "the volume" "$out" '^third: status 0: kept'
+	has "ports for an idle one" "$(tr '\n' ' ' <<<"$out")" 'fourth: status 0:  its port: again '
+	has "accounts" "$out" '^4 leases, 0 failures$'
+	is "nothing is left" "$($sm ps -aq)" ""
+	$sm volume rm lease-volume
+}
+
+limit_branch_search=300
+test_branch_search() {
+	# several ways on from one moment are tried at once, each in a copy of a VM: the first that succeeds wins and ends the others
+	examples branch-search
+	box
+	out timeout 200 ./branch-search box 'echo 42 >/secret; mkfifo /never' \
+		'echo 1 >/secret; exit 3' 'cat /never' '[ "$(cat /secret)" = 42 ] && sleep 1 && echo "it is $(cat /secret)"'
+	is "the winner's output" "$out" "it is 42"
+	has "one that failed" "$err" 'try 1 ended with status 3'
+	has "the winner" "$err" 'try 3 won$'
+	lacks "one that was ended" "$err" 'try 2'
+	is "nothing is left" "$($sm ps -aq)" ""
+}
+
 limit_warm=300
 test_warm() {
 	# an interpreter is warmed up once; every run goes on from there, and none sees another
@@ -68,4 +108,42 @@ test_web() {
 	has "answer" "$out" '^HTTP/1\.[01] 200'
 	has "page" "$out" '^alice:x:1000'
 	is "nothing is left" "$($sm ps -aq)" ""
+}
+
+limit_backend=240
+test_backend() {
+	# a file system of one's own behind -v: a program on this host serves it, wherever the VM runs, to any number of VMs, and is used again when it is started again
+	needs cc
+	examples tarfs
+	mkdir -p t/sub
+	echo one >t/a
+	seq 20000 >t/sub/big
+	tar -cf t.tar -C t .
+	serve_tar() {
+		rm -f tar.sock
+		./tarfs --share tar.sock t.tar >tar.log 2>&1 &
+		tarfs=$!
+		until_true 20 test -S tar.sock
+	}
+	box
+	out -125 run_box -v "fs:$PWD/tar.sock:/tar" box true
+	has "nobody" "$err" 'nobody serves a file system'
+	serve_tar
+	vm user -v "fs:$PWD/tar.sock:/tar:ro"
+	out $sm exec user sh -c 'cd /tar; cat a; md5sum <sub/big; ls; touch new || echo refused'
+	is "guest" "$out" "one
+$(md5sum <t/sub/big)
+a
+sub
+refused"
+	is "ps" "$(field user '.mounts[0] | "\(.type) \(.read_only)"')" "fs true"
+	kill -9 $tarfs
+	out -1 $sm exec user cat /tar/sub/big
+	serve_tar
+	until_true 20 $sm exec user grep -qx one /tar/a
+	out $sm exec user sh -c 'md5sum </tar/sub/big'
+	is "again" "$out" "$(md5sum <t/sub/big)"
+	$sm rm -f user >/dev/null
+	kill $tarfs
+	wait $tarfs
 }

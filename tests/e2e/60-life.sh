@@ -28,8 +28,11 @@ test_life() {
 	out $sm logs web
 	has "log" "$out" '^bye$'
 	out -125 $sm exec web true
-	out $sm start web
-	is "start prints" "$out" web
+	$sm start web >started & # who comes while it is being started waits for that
+	until_true 60 bash -c "$sm exec web true 2>>early"
+	wait $!
+	is "start prints" "$(cat started)" web
+	lacks "exec of one being started" "$(cat early)" 'lost the connection'
 	until_true 20 bash -c "[ \$($sm logs web | grep -c started) -eq 2 ]"
 	out $sm exec web cat /n
 	is "the disk was kept" "$out" 2
@@ -88,6 +91,11 @@ test_log_is_bounded() {
 	out $sm rm -f chatty
 }
 
+# grep_log VM NUMBER PATTERN: what a detached command has printed
+grep_log() {
+	$sm exec logs "$1" "$2" | grep -q "$3"
+}
+
 test_exec() {
 	# exec: environment, user, directory, stdin, binary streams, many at once
 	vm ex -e A=vm
@@ -107,6 +115,26 @@ alice"
 	is "eight at once" "$(cat e? | xargs)" "1 2 3 4 5 6 7 8"
 	out $sm exec ex ps
 	lacks "what ran is gone" "$out" 'sleep 50'
+
+	# files that come with a command, small ones and one that does not fit its request, and commands that follow it
+	printf '#!/bin/sh\nid -un; echo "$@"\n' >job
+	chmod 755 job
+	: >none
+	out $sm exec -u alice -w /tmp --file job:sub/job --file none:none --then , ex sub/job 'a b' , stat -c '%n %s %a' none , cat -
+	is "in one go" "$out" 'alice
+a b
+none 0 644'
+	$sm exec -i --file data:/tmp/data --then , ex cat /tmp/data , cat <job | cmp - <(cat data job)
+	out -3 $sm exec --then , ex true , sh -c 'exit 3' , touch /tmp/no
+	out -1 $sm exec ex test -e /tmp/no
+	out -125 $sm exec --file job:/proc/no/job ex touch /tmp/no
+	has "which file" "$err" '/proc/no/job: No such file'
+	out -125 $sm exec -d --file data:/tmp/data ex true
+	has "too large" "$err" 'too large to come with it'
+	out -125 $sm exec --then , ex true ,
+	has "none behind" "$err" 'a command is missing'
+	$sm exec -d --file job:/tmp/job --then , ex sleep 0.2 , /tmp/job done >/dev/null
+	until_true 20 grep_log ex 1 '^done$'
 	out $sm rm -f ex
 }
 
@@ -163,7 +191,7 @@ kill_everything() {
 	k=$(field "$1" .keeper_pid)
 	[ "$m" -gt 1 ] && [ "$k" -gt 1 ] || fail "no pids: $m $k"
 	beside kill -9 "$k" "$m" || true
-	until_true 30 bash -c "[ \"\$($sm ps -a --format json | jq -r '.[] | select(.name == \"$1\") | .state')\" = exited ]"
+	until_true 30 is_state "$1" exited
 }
 
 test_start_attached() {

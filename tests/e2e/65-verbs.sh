@@ -17,6 +17,10 @@ test_events() {
 	$sm stop -t 5 ev >/dev/null
 	$sm start ev >/dev/null
 	$sm kill ev >/dev/null
+	out $sm explain ev
+	has "why" "$out" '^Its command was ended by signal 9 \(status 137\)\.$'
+	has "who" "$out" '^It was sent signal 9 by kill\.$'
+	has "where its time went" "$out" '^On the way to its command it spent [0-9.]+m?s, most of it, [0-9.]+m?s, on '
 	$sm rm ev >/dev/null
 	lived='create start exec_start exec_die exec_start pause unpause kill exec_die die stop start kill die destroy'
 	until_true 15 grep -q destroy follow
@@ -35,8 +39,10 @@ test_events() {
 	# a VM that nobody keeps, its keeper killed: that is told, too, by whoever looks
 	vm ev
 	beside kill -9 "$(field ev .keeper_pid)"
-	until_true 20 bash -c "$sm ps -a --format json | jq -e '.[] | select(.name == \"ev\") | .state == \"exited\"'"
+	until_true 20 is_state ev exited
 	is "killed" "$($sm events --since "$since" --until 0s -f vm=ev -f event=die --format json | tail -n1 | jq -r .attributes.reason)" "keeper-died"
+	out $sm explain # the newest
+	has "why" "$out" '^Its keeper, the program that looks after it, crashed or was killed\.$'
 	$sm rm ev >/dev/null
 	out -125 $sm events -f colour=red
 	has "no such filter" "$err" 'colour=red'
@@ -74,14 +80,22 @@ src/more/one -rwxr-xr-x $(id -un)
 	out -125 $sm apply df src
 	has "no path" "$err" 'begin with /'
 
-	# a directory of the host that has become a link meanwhile is not followed
+	# a directory of the host that has become a link meanwhile is not followed: apply says so, or, where the VM has heard of it by then, puts the
+	# VM's directory in the link's place
+	local rc=0
 	rm -r src/dir
 	ln -s ../out src/dir
 	$sm exec df sh -c 'rm /src/file; echo planted >/src/dir/secret'
-	out -125 $sm apply df /src/dir
-	is "outside" "$(cat out/secret)" "outside"
+	$sm apply df /src/dir >applied 2>&1 || rc=$?
+	is "outside" "$(cat out/*)" "outside"
+	if [ -L src/dir ]; then
+		[ $rc -eq 125 ] || fail "apply: status $rc, and the link is still there: $(cat applied)"
+	else
+		is "in the link's place" "$rc $(cat src/dir/secret)" "0 planted"
+	fi
 	$sm stop -t 1 df >/dev/null
-	out -125 $sm diff df
-	has "of one that has ended" "$err" 'not running'
+	out $sm diff df
+	has "of one that has ended" "$out" '^A /etc/new$'
+	has "of one that has ended, a directory" "$out" '^D /src/file$'
 	$sm rm df >/dev/null
 }

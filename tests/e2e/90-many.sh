@@ -18,6 +18,57 @@ test_at_once() {
 	is "VMs left" "$out" ""
 }
 
+limit_one_process=400
+test_one_process() {
+	# many VMs of one process: all answer; the monitor of one is killed, which is an error of that handle and of no other
+	needs cc
+	box
+	local n id
+	n=$(scaled 6 64)
+	cc -std=c11 -Wall -Wextra -Werror -O1 -pthread -o many "$SM_TOP/tests/e2e/many.c" -I "$SM_TOP/include" -L "$SM_BIN/../lib" -l:libsupermachine.so.0
+	mkfifo answers
+	LD_LIBRARY_PATH=$SM_BIN/../lib SUPERMACHINE_LIBEXEC=$SM_BIN ./many box "$n" <answers >o 2>e &
+	local many=$!
+	exec 7>answers
+	until_true $((300 * (SM_SCALE > 4 ? 4 : 1))) eval 'grep -q ^kill o || ! kill -0 '$many
+	id=$(sed -n 's/^kill //p' o)
+	[ -n "$id" ] || fail "no VM to kill: $(cat o e)"
+	beside kill -9 "$(field "$id" .monitor_pid)"
+	echo >&7
+	wait $many || fail "status $?: $(cat o e)"
+	is "who answered" "$(tail -n 1 o)" "$n answered, $((n - 1)) answered again, 1 failed: monitor-died"
+	is "VMs left" "$($sm ps -aq)" ""
+}
+
+limit_storm=400
+test_storm() {
+	# a storm of starts: each VM does what it is to do, or was refused as busy, in words; none is half-dead, and nothing of them stays
+	box
+	local n i rc busy=0
+	n=$(scaled 12 200)
+	for i in $(seq "$n"); do
+		(rc=0; $sm run -m 128M box sh -c "echo answer $i; exit 3" >"a$i" 2>"b$i" || rc=$?; echo $rc >"c$i") &
+	done
+	wait
+	for i in $(seq "$n"); do
+		rc=$(cat "c$i")
+		if [ "$rc" = 125 ] && grep -q 'busy: ' "b$i"; then
+			busy=$((busy + 1))
+			is "output of VM $i, which was refused" "$(cat "a$i")" ""
+		else
+			is "VM $i: status $rc, $(cat "b$i")" "$rc $(cat "a$i")" "3 answer $i"
+		fi
+	done
+	[ $busy -lt "$n" ] || fail "all were refused: $(cat b1)"
+	echo "$busy of $n were refused"
+	is "VMs left" "$($sm ps -aq)" ""
+	until_true 30 no_vm_processes
+}
+
+no_vm_processes() {
+	[ "$(vm_processes)" = 0 ]
+}
+
 # What stays between runs, a number a line: files under the home; processes of VMs, open files and MiB in use where VMs run; descriptors of what serves this
 # home on the host (the machine's, where there is one).
 footprint() {
@@ -46,7 +97,7 @@ test_in_a_row() {
 	# many VMs in a row leave no file, process, descriptor or memory
 	box
 	local n i left
-	n=$(scaled 8 200)
+	n=$(scaled 5 200)
 	# What the first ones make stays (a base, the disk template), and the machine takes 50 MiB more, once, after it was first told to drop its caches.
 	for i in 1 2; do
 		out $sm run -m 128M box true
@@ -70,7 +121,7 @@ test_prune_loop() {
 	# load, run and prune in a loop never lose or collect a file in use
 	box
 	local i n
-	n=$(scaled 4 60)
+	n=$(scaled 3 60)
 	(for i in $(seq "$n"); do
 		mkdir -p "l$i" && echo "$i" >"l$i/n"
 		"$SM_TOP/tests/lib/mkimage" --layer "$SM_SHARED/root" --layer "l$i" --env PATH=/bin --tag latest "lay$i" >/dev/null

@@ -2,6 +2,8 @@
 # Helpers of the end-to-end tests. Sourced by run; tests run under `set -Eeu` in $SM_TMP.
 
 sm=supermachine
+# A name that the store does not have is not looked for elsewhere, but where that is what a test is about.
+export SUPERMACHINE_PULL=never
 
 fail() {
 	echo "$*"
@@ -150,6 +152,11 @@ vm() {
 
 state() { # state VM: running, exited, ... or "gone"
 	$sm ps -a --format json | jq -r --arg v "$1" '[.[] | select(.name == $v or .id == $v) | .state][0] // "gone"'
+}
+
+# is_state VM STATE: for until_true, which evaluates its words once.
+is_state() {
+	[ "$(state "$1")" = "$2" ]
 }
 
 # field VM JQ-FILTER, of the VM's entry in ps --format json

@@ -2,7 +2,8 @@
 /*
  * Any answers of a shared tree's server to a daemon backend: the input's first 64 bytes are what lies in the lane's
  * memory, the rest a list of answers: u8 which call of the backend gets it (top bit: with a descriptor), u8 length,
- * bytes.
+ * bytes. An input of an odd size is for a stream: there the answers are frames, the first 64 bytes their bulk as far as
+ * an answer says that it has some, and one with the next bit is bytes that need not be a frame.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct sides {
 	struct sm_fs_backend *be;
-	int sock, lane, memfd; /* the server's */
+	bool inlined;
+	int sock, lane, memfd; /* the server's; inline: lane is sock */
 	uint8_t *mem;
 	uint64_t file, dir, node; /* open ones; 0: none */
 };
@@ -34,28 +36,44 @@ static const struct sm_fs_caller who;
 
 static void open_sides(struct sides *s)
 {
-	uint32_t welcome[6] = {SHARE_MAGIC, SHARE_VERSION, 1, 0, UINT32_MAX, UINT32_MAX};
-	int sock[2], lane[2], fds[2];
+	uint32_t welcome[6] = {SHARE_MAGIC, SHARE_VERSION, 1, s->inlined ? SHARE_INLINE : 0, UINT32_MAX, UINT32_MAX};
+	struct fuse_daemon_options o = {.lanes = 1};
+	uint8_t hello[SHARE_HELLO];
+	int sock[2], lane[2], mine;
+	size_t num_fds = 1;
 
-	s->memfd = memfd_create("lane", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0 ||
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, lane) < 0 || ftruncate(s->memfd, SHARE_BULK) < 0 ||
-	    fcntl(s->memfd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, lane) < 0)
+		abort();
+	s->lane = s->inlined ? sock[0] : lane[0];
+	mine = dup(s->inlined ? sock[1] : lane[1]);
+	if (fd_send(sock[0], welcome, sizeof(welcome), &lane[1], s->inlined ? 0 : 1) < 0 ||
+	    fuse_daemon_new_fd(sock[1], &o, &s->be, NULL) < 0 ||
+	    fd_recv(sock[0], hello, sizeof(hello), &s->memfd, &num_fds) != sizeof(hello) || num_fds != 1)
 		abort();
 	s->mem = mmap(NULL, SHARE_BULK, PROT_READ | PROT_WRITE, MAP_SHARED, s->memfd, 0);
-	s->lane = lane[0];
-	fds[0] = lane[1];
-	fds[1] = s->memfd;
-	if (fd_send(sock[0], welcome, sizeof(welcome), fds, 2) < 0 ||
-	    fuse_daemon_new_fd(sock[1], NULL, &s->be, NULL) < 0)
-		abort();
 	/* Where no answer is left the wait for one ends. */
-	setsockopt(lane[1], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_usec = 1000}, sizeof(struct timeval));
+	setsockopt(mine, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_usec = 1000}, sizeof(struct timeval));
+	close(mine);
 	close(lane[1]);
+	if (s->inlined)
+		close(lane[0]);
 	fcntl(s->lane, F_SETFL, O_NONBLOCK);
 	s->sock = sock[0];
 	s->dir = s->file = 0;
 	s->node = SM_FS_ROOT;
+}
+
+/* Into the lane, or the stream. */
+static int put_answer(struct sides *s, uint8_t which, const uint8_t *p, size_t len, const uint8_t *fill)
+{
+	uint32_t bulk = len >= 12 ? (uint32_t)p[8] & (FILL - 1) : 0, head[3] = {0, (uint32_t)len, bulk};
+
+	if (!s->inlined || which & 0x40)
+		return fd_send(s->lane, p, len, &s->memfd, which & 0x80 ? 1 : 0);
+	if (fd_send(s->lane, head, sizeof(head), NULL, 0) < 0 || (len && fd_send(s->lane, p, len, NULL, 0) < 0))
+		return -EPIPE;
+	return bulk ? fd_send(s->lane, fill, bulk, NULL, 0) : 0;
 }
 
 static bool take_name(void *arg, const char *name, uint64_t ino, uint32_t type, uint64_t next,
@@ -131,16 +149,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct cursor c = cursor_of(data, size);
 	size_t fill = MIN(size, FILL);
-	uint8_t request[SHARE_PACKET];
-	struct sides s;
+	uint8_t request[SHARE_PACKET], first[FILL] = {0};
+	struct sides s = {.inlined = size & 1};
 
 	open_sides(&s);
-	memcpy(s.mem, cursor_take(&c, fill), fill);
+	memcpy(first, cursor_take(&c, fill), fill);
+	memcpy(s.mem, first, fill);
 	while (c.left > 2) {
-		uint8_t which = cursor_u8(&c);
-		size_t len = MIN((size_t)cursor_u8(&c), c.left);
+		uint8_t which = cursor_u8(&c), most = cursor_u8(&c);
+		size_t len = MIN((size_t)most, c.left);
 
-		if (fd_send(s.lane, cursor_take(&c, len), len, &s.memfd, which & 0x80 ? 1 : 0) < 0)
+		if (put_answer(&s, which, cursor_take(&c, len), len, first) < 0)
 			break;
 		call_one(&s, which & 15);
 		while (recv(s.lane, request, sizeof(request), 0) > 0)
@@ -155,6 +174,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	munmap(s.mem, SHARE_BULK);
 	close(s.memfd);
 	close(s.lane);
-	close(s.sock);
+	if (!s.inlined)
+		close(s.sock);
 	return 0;
 }

@@ -26,6 +26,12 @@
 #include "fuse/session.h"
 #include "fuse/watch.h"
 
+/* All that it is told is there. */
+static void told(void *arg, const struct fuse_audit *a)
+{
+	*(size_t *)arg += strlen(a->op) + (a->name ? strlen(a->name) : 0) + (a->as ? strlen(a->as) : 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void serve(struct fuse_session *s, const uint8_t *bytes, size_t len, uint8_t flags, uint8_t *reply)
@@ -170,7 +176,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				    .lost = &window.lost,
 				    .is_lost = dax_is_lost,
 				    .arg = &window};
-	struct fuse_session_options o = {.max_handles = 64};
+	size_t total = 0;
+	struct fuse_audit_port audit = {told, &total};
+	struct fuse_session_options o = {.max_handles = 64, .audit = &audit};
 	static uint8_t reply[8192];
 	struct cursor c = cursor_of(data, size);
 	uint8_t kind = cursor_u8(&c);

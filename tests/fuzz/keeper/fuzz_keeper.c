@@ -35,21 +35,60 @@ int monitor_balloon(struct keeper *k, uint64_t bytes)
 	return 0;
 }
 
+int counters_ask(struct keeper *k, struct mux *near, uint32_t ch)
+{
+	return -EAGAIN;
+}
+
+void counters_client_gone(struct keeper *k, const struct mux *near, uint32_t ch)
+{
+}
+
 int pause_request(struct keeper *k, bool pause)
 {
 	return k->main_open ? 0 : -EAGAIN;
 }
 
-int snapshot_request(struct keeper *k, const char *dir, bool unsynced)
+int snapshot_request(struct keeper *k, const char *dir)
 {
-	if (dir && dir[0] != '/')
+	if (dir && dir[0] && dir[0] != '/')
 		abort();
 	return k->main_open ? 0 : -EAGAIN;
+}
+
+int branch_keep(struct keeper *k, struct client *c, uint32_t ch, struct monitor_saving *s,
+		struct keeper_snapshot_reply *m)
+{
+	return -ENOMEM;
+}
+
+void branch_drop(struct keeper *k, const struct client *c, uint32_t ch)
+{
 }
 
 int agent_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct keeper_attach *a)
 {
 	return mux_opened(near, ch, NULL);
+}
+
+int secrets_take(struct keeper *k, const struct cursor *request)
+{
+	struct cursor c = *request;
+	struct proto_secret s;
+
+	return k->main_open ? proto_secret_decode(&c, &s) : -EALREADY;
+}
+
+int watching_serve(struct keeper *k, struct mux *near, uint32_t ch)
+{
+	return k->main_open ? mux_opened(near, ch, NULL) : -ENOENT;
+}
+
+int shares_serve(struct keeper *k, struct mux *near, uint32_t ch, struct cursor *request)
+{
+	uint8_t number = cursor_u8(request);
+
+	return request->bad || request->left ? -EPROTO : number ? -ENOENT : mux_opened(near, ch, NULL);
 }
 
 int execs_spawn(struct keeper *k, struct mux *near, uint32_t ch, struct cursor *request)
@@ -108,7 +147,7 @@ static void put_hello(int fd)
 /* First byte: phase, whether the HELLO is made for the input, whether the command runs. Then the socket's bytes. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct keeper k = {.listen_fd = -1, .mon = {.pid = 1}};
+	struct keeper k = {.listen_fd = -1, .early_fd = -1, .mon = {.pid = 1}};
 	char json[] = "{}", sink[4096];
 	int pair[2];
 

@@ -8,6 +8,7 @@
 #include "keeper/events.h"
 #include "keeper/execs.h"
 #include "keeper/log.h"
+#include "keeper/porttext.h"
 #include "keeper/record.h"
 #include "keeper/wire.h"
 
@@ -72,6 +73,26 @@ static void fuzz_event(const char *p, size_t len)
 	free(line);
 }
 
+static void fuzz_port(const char *p, size_t len)
+{
+	char *text = strndup(p, len), *one, *two, *cut;
+	struct port_text x, again;
+
+	if (text && port_text_parse(text, &x) == 0) {
+		one = port_text_format(&x);
+		cut = strdup(one);
+		if (port_text_parse(cut, &again) < 0)
+			abort();
+		two = port_text_format(&again);
+		if (strcmp(one, two) != 0)
+			abort();
+		free(cut);
+		free(one);
+		free(two);
+	}
+	free(text);
+}
+
 static void fuzz_messages(const uint8_t *p, size_t len)
 {
 	struct cursor a = cursor_of(p, len), b = a, c = a, d = a, e = a, f = a, g = a, h = a, i = a, j = a, l = a,
@@ -98,7 +119,8 @@ static void fuzz_messages(const uint8_t *p, size_t len)
 	if (vm_log_header_decode(&d, &header) == 0 && header.len > VM_LOG_MAX_RECORD)
 		abort();
 	if (keeper_snapshot_decode(&i, &snapshot) == 0 &&
-	    (snapshot.dir[0] != '/' || strnlen(snapshot.dir, sizeof(snapshot.dir)) == sizeof(snapshot.dir)))
+	    ((snapshot.dir[0] && snapshot.dir[0] != '/') ||
+	     strnlen(snapshot.dir, sizeof(snapshot.dir)) == sizeof(snapshot.dir)))
 		abort();
 	if (keeper_spawned_decode(&l, &spawned) == 0 && !spawned.exec)
 		abort();
@@ -118,7 +140,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 1)
 		return 0;
-	switch (data[0] % 6) {
+	switch (data[0] % 7) {
 	case 0:
 		fuzz_config((const char *)data + 1, size - 1);
 		break;
@@ -138,6 +160,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 4:
 		fuzz_event((const char *)data + 1, size - 1);
+		break;
+	case 5:
+		fuzz_port((const char *)data + 1, size - 1);
 		break;
 	default:
 		fuzz_messages(data + 1, size - 1);

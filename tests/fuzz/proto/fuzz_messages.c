@@ -54,16 +54,32 @@ static void try_tmpfs(const uint8_t *data, size_t size)
 	free(text);
 }
 
+static void try_rlimit(const uint8_t *data, size_t size)
+{
+	char *text = strndup((const char *)data, size);
+	struct proto_rlimit x;
+
+	if (text && proto_rlimit_parse(text, &x) == 0 && x.soft > x.hard)
+		abort();
+	free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t which;
 
 	if (!size)
 		return 0;
-	which = data[0] % 13;
+	which = data[0] % 15;
 	data++;
 	size--;
 	switch (which) {
+	case 13:
+		ROUND_TRIP(proto_secret, proto_secret, nothing);
+		break;
+	case 14:
+		try_rlimit(data, size);
+		break;
 	case 0:
 		ROUND_TRIP(proto_exec, proto_exec, proto_exec_done);
 		break;

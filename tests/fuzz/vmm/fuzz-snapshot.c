@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "vmm/overlay.h"
 #include "vmm/ram.h"
 #include "vmm/snapshot.h"
 
@@ -29,13 +30,16 @@ static void check_inside(const struct snapshot *s, struct cursor c, size_t size)
 	check(!c.left || (c.p >= s->data && c.p + c.left <= s->data + size));
 }
 
-static void check_memory(struct cursor *record, int memory)
+static void check_memory(const struct snapshot *s, int memory)
 {
+	struct cursor record = s->ram;
 	struct sm_error err = {0};
 	struct ram ram;
+	int r;
 
 	check(ram_map(&ram, MEMORY, &err) == 0);
-	if (ram_load(&ram, memory, record, &err) == 0)
+	r = s->over ? overlay_load(&ram, memory, memory, &record, &err) : ram_load(&ram, memory, &record, &err);
+	if (r == 0)
 		for (size_t i = 0; i < MEMORY; i += RAM_CHUNK / 2)
 			ram.host[i]++;
 	else
@@ -68,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_inside(&s, s.ram, size);
 	check_inside(&s, s.arch, size);
 	check_inside(&s, s.devices, size);
-	check_memory(&s.ram, memory);
+	check_memory(&s, memory);
 	while (s.devices.left) {
 		struct cursor c;
 

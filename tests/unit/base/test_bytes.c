@@ -32,6 +32,8 @@ static void test_error_wrap_without_a_cause_uses_errno(void **state)
 	error_wrap(&err, -EEXIST, "name");
 	assert_int_equal(err.kind, SM_ERROR_EXISTS);
 	assert_string_equal(err.message, "name: File exists");
+	assert_int_equal(error_sys(&err, EIO, "read"), -EIO);
+	assert_int_equal(err.kind, SM_ERROR_IO);
 }
 
 static void test_error_message_is_cut_not_overrun(void **state)

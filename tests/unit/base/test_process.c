@@ -199,9 +199,27 @@ static void test_death_signal(void **state)
 	close(pipefd[0]);
 }
 
+static void plain_env_leaves_out(void **state)
+{
+	const char **v;
+	bool path = false;
+
+	setenv("PASSWORD", "x", 1);
+	setenv("SUPERMACHINE_TEST", "y", 1);
+	v = process_plain_env();
+	assert_non_null(v);
+	for (const char **e = v; *e; e++) {
+		path |= strcmp(*e, "SUPERMACHINE_TEST=y") == 0;
+		assert_null(strstr(*e, "PASSWORD"));
+	}
+	assert_true(path);
+	free(v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(plain_env_leaves_out),
 		cmocka_unit_test(test_run_gives_output_and_status),
 		cmocka_unit_test(test_run_is_killed_when_its_time_is_over),
 		cmocka_unit_test(test_output_is_bounded),

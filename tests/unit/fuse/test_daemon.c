@@ -402,21 +402,22 @@ static void test_changes_are_watched_for_the_client(void **state)
 
 /* ---------------------------------------------------------------------------------- those that lie or die */
 
-static int say(const char *path, uint32_t magic, int *ret_lane)
+/* size, seals: of the lane's memory. */
+static int say(const char *path, uint32_t magic, off_t size, int seals, int *ret_lane)
 {
 	uint32_t hello[4] = {magic, SHARE_VERSION, 1, 0};
 	uint8_t welcome[SHARE_WELCOME];
-	int sock = unix_connect(path), fds[2];
-	size_t num_fds = 2;
+	int sock = unix_connect(path), memfd = memfd_create("lane", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	size_t num_fds = 1;
 
-	assert_true(sock >= 0);
-	assert_int_equal(write(sock, hello, sizeof(hello)), sizeof(hello));
+	assert_true(sock >= 0 && memfd >= 0);
+	assert_int_equal(ftruncate(memfd, size), 0);
+	assert_int_equal(fcntl(memfd, F_ADD_SEALS, seals), 0);
+	assert_int_equal(fd_send(sock, hello, sizeof(hello), &memfd, 1), 0);
+	close(memfd);
 	*ret_lane = -1;
-	if (fd_recv(sock, welcome, sizeof(welcome), fds, &num_fds) == sizeof(welcome)) {
-		assert_int_equal(num_fds, 2);
-		*ret_lane = fds[0];
-		close(fds[1]);
-	}
+	if (fd_recv(sock, welcome, sizeof(welcome), ret_lane, &num_fds) == sizeof(welcome))
+		assert_int_equal(num_fds, 1);
 	return sock;
 }
 
@@ -431,12 +432,16 @@ static void test_liars_are_cut_off_alone(void **state)
 	} lies[] = {{unknown, sizeof(unknown)}, {bulky, sizeof(bulky)}, {half, sizeof(half)}, {"x", 1}};
 	struct share_server_stats stats;
 	char byte;
-	int lane, sock = say(f->path, 4711, &lane);
+	int lane, sock = say(f->path, 4711, SHARE_BULK, F_SEAL_SHRINK, &lane);
 
 	assert_int_equal(lane, -1);
 	close(sock);
+	close(say(f->path, SHARE_MAGIC, SHARE_BULK, F_SEAL_GROW, &lane)); /* it could be shrunk */
+	assert_int_equal(lane, -1);
+	close(say(f->path, SHARE_MAGIC, SHARE_BULK - 1, F_SEAL_SHRINK, &lane));
+	assert_int_equal(lane, -1);
 	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
-		sock = say(f->path, SHARE_MAGIC, &lane);
+		sock = say(f->path, SHARE_MAGIC, SHARE_BULK, F_SEAL_SHRINK, &lane);
 		assert_int_equal(send(lane, lies[i].p, lies[i].len, 0), lies[i].len);
 		assert_int_equal(recv(lane, &byte, 1, 0), 0); /* the end */
 		assert_int_equal(recv(sock, &byte, 1, 0), 0);
@@ -545,15 +550,13 @@ static void *lie(void *arg)
 	struct liar *l = arg;
 	uint32_t welcome[6] = {SHARE_MAGIC, SHARE_VERSION, 1, 0, UINT32_MAX, UINT32_MAX};
 	uint8_t bytes[SHARE_PACKET];
-	int lane[2], fds[2] = {-1, memfd_create("lane", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
+	int lane[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, lane) < 0 || ftruncate(fds[1], SHARE_BULK) < 0 ||
-	    fcntl(fds[1], F_ADD_SEALS, F_SEAL_SHRINK) < 0 || recv(l->sock, bytes, SHARE_HELLO, 0) != SHARE_HELLO)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, lane) < 0 ||
+	    recv(l->sock, bytes, SHARE_HELLO, 0) != SHARE_HELLO)
 		return NULL;
-	fds[0] = lane[1];
-	fd_send(l->sock, welcome, sizeof(welcome), fds, 2);
-	close(fds[0]);
-	close(fds[1]);
+	fd_send(l->sock, welcome, sizeof(welcome), &lane[1], 1);
+	close(lane[1]);
 	if (recv(lane[0], bytes, sizeof(bytes), 0) > 0)
 		send(lane[0], l->answer, l->len, MSG_NOSIGNAL);
 	recv(lane[0], bytes, sizeof(bytes), 0);
@@ -628,7 +631,7 @@ static int one_setlk(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, con
 	int r = 0;
 
 	pthread_mutex_lock(&one.lock);
-	one.tries++;
+	__atomic_add_fetch(&one.tries, 1, __ATOMIC_RELAXED); /* is read without the lock */
 	if (one.held && one.owner != lock->owner)
 		r = -EAGAIN;
 	else

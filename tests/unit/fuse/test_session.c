@@ -317,6 +317,55 @@ static void test_a_read_only_session_changes_nothing(void **state)
 	fuse_session_free(ro.s); /* releases what was left open */
 }
 
+struct told {
+	char lines[16][128];
+	unsigned n;
+};
+
+static void tell(void *arg, const struct fuse_audit *a)
+{
+	struct told *t = arg;
+
+	assert_in_range(t->n, 0, 15);
+	snprintf(t->lines[t->n++], sizeof(t->lines[0]), "%s %s%s%s%s %d", a->op, a->name ? a->name : "-",
+		 a->as ? ">" : "", a->as ? a->as : "", a->writes ? " w" : "", a->error);
+}
+
+/* What was done and what was refused is told; not what was looked at. */
+static void test_an_audit_is_told_what_is_done(void **state)
+{
+	static const char *const want[] = {
+		"create a w 0", "open - 0",	      "open - w 0",   "rename a>b w 0",
+		"link ->c w 0", "remove nothing w 2", "remove c w 0", "set attributes - w 22",
+	};
+	struct told told = {0};
+	const struct fuse_audit_port port = {tell, &told};
+	struct fuse_open_in open_in = {.flags = O_RDONLY};
+	struct fuse_rename_in rename_in = {.newdir = 1};
+	struct fuse_link_in link_in = {0};
+	struct peer *p = *state, audited = {.be = p->be};
+	uint64_t fh;
+
+	assert_int_equal(fuse_session_new(p->be, &(struct fuse_session_options){.audit = &port}, &audited.s), 0);
+	assert_int_equal(init(&audited, 7, 38, 0, 0), 0);
+	link_in.oldnodeid = create(&audited, "a", &fh);
+	assert_int_equal(call(&audited, FUSE_LOOKUP, 1, NULL, 0, "a"), 0);
+	assert_int_equal(call(&audited, FUSE_OPEN, link_in.oldnodeid, &open_in, sizeof(open_in), NULL), 0);
+	open_in.flags = O_WRONLY;
+	assert_int_equal(call(&audited, FUSE_OPEN, link_in.oldnodeid, &open_in, sizeof(open_in), NULL), 0);
+	assert_int_equal(call_parts(&audited, FUSE_RENAME, 1, &rename_in, sizeof(rename_in), "a", 2, "b", 2), 0);
+	assert_int_equal(call(&audited, FUSE_LINK, 1, &link_in, sizeof(link_in), "c"), 0);
+	assert_int_equal(call(&audited, FUSE_UNLINK, 1, NULL, 0, "nothing"), -ENOENT);
+	assert_int_equal(call(&audited, FUSE_UNLINK, 1, NULL, 0, "c"), 0);
+	assert_int_equal(call(&audited, FUSE_SETATTR, 1, NULL, 0, NULL), -EINVAL);
+	assert_int_equal(call(&audited, FUSE_UNLINK, 1, "no end", 3, NULL), -EINVAL); /* told without a name */
+	assert_int_equal(told.n, sizeof(want) / sizeof(*want) + 1);
+	for (unsigned i = 0; i < sizeof(want) / sizeof(*want); i++)
+		assert_string_equal(told.lines[i], want[i]);
+	assert_string_equal(told.lines[told.n - 1], "remove - w 22");
+	fuse_session_free(audited.s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -331,6 +380,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_sixty_thousand_forgets_at_once_are_heard, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_readdirplus_lists_in_steps_and_counts_references, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_read_only_session_changes_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_an_audit_is_told_what_is_done, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -164,7 +164,7 @@ static void refresh(struct fixture *f)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	assert_int_equal(watch_step(fuse_session_watch(f->session), on_stale, &pair[0]), 0);
 	close(pair[0]);
-	assert_int_equal(refresh_serve(f->base, f->proc, pair[1]), 0);
+	assert_int_equal(refresh_serve(f->base, f->proc, pair[1], -1), 0);
 	close(pair[1]);
 }
 
@@ -403,7 +403,7 @@ static void test_nonsense_ends_the_connection(void **state)
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 		assert_int_equal(write_full(pair[0], bad[i], len[i]), 0);
 		close(pair[0]);
-		assert_int_equal(refresh_serve(f->base, f->proc, pair[1]), -EPROTO);
+		assert_int_equal(refresh_serve(f->base, f->proc, pair[1], -1), -EPROTO);
 		close(pair[1]);
 	}
 }

@@ -202,6 +202,38 @@ static void test_connect(void **state)
 	stop(&c);
 }
 
+/* A socket that is not there yet is waited for, as long as was asked; and who asked may leave meanwhile. */
+static void test_connect_later(void **state)
+{
+	START(c);
+	char dir[] = "/tmp/test-agent.XXXXXX", path[64];
+	struct proto_connect x = {.path = path, .wait_ns = 20000000};
+	struct call k, gone;
+	int u;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/socket", dir);
+	open_connect(&c, &k, &x);
+	assert_true(client_until(&c, &k.closed, 10000));
+	assert_int_equal(k.code, -ENOENT);
+	call_done(&k);
+	x.wait_ns = UINT64_MAX; /* a second */
+	open_connect(&c, &gone, &x);
+	mux_close(c.mux, gone.ch, 0, NULL);
+	open_connect(&c, &k, &x);
+	client_turn(&c, 50);
+	assert_false(k.opened || k.closed);
+	u = unix_listen(path, 5);
+	assert_true(u >= 0);
+	assert_true(client_until(&c, &k.opened, 10000));
+	close(u);
+	assert_true(client_until(&c, &k.closed, 10000));
+	call_done(&k);
+	call_done(&gone);
+	assert_int_equal(remove_tree_at(AT_FDCWD, dir), 0);
+	stop(&c);
+}
+
 static void test_stats(void **state)
 {
 	START(c);
@@ -220,6 +252,89 @@ static void test_stats(void **state)
 }
 
 /* Requests of every service with bytes that are none: refused one by one, and the agent goes on. */
+static void open_at(struct client *c, struct call *k, uint16_t service, const struct proto_connect *x)
+{
+	struct buf b = {0};
+
+	assert_int_equal(proto_connect_encode(&b, x), 0);
+	call_open(c, k, service, &b);
+	buf_done(&b);
+}
+
+/* Connects where the agent listens, and has it taken: what is said there comes by the channel, and back. */
+static void check_accept(struct client *c, const struct proto_connect *x, int fd)
+{
+	struct call k;
+	char got[8];
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "hello", 5), 5);
+	shutdown(fd, SHUT_WR);
+	open_at(c, &k, PROTO_ACCEPT, x);
+	assert_true(client_until(c, &k.opened, 10000));
+	assert_true(client_until(c, &k.eof[1], 10000));
+	assert_int_equal(k.out[1].len, 5);
+	call_feed(&k, "back", 4);
+	assert_true(client_until(c, &k.closed, 10000));
+	assert_int_equal(read_full(fd, got, sizeof(got)), 4);
+	close(fd);
+	call_done(&k);
+}
+
+static int connect_to(uint16_t port, bool v6)
+{
+	struct sockaddr_in a4 = {
+		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in6 a6 = {
+		.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+
+	if (connect(fd, v6 ? (struct sockaddr *)&a6 : (struct sockaddr *)&a4, v6 ? sizeof(a6) : sizeof(a4)) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* Ports and sockets that lead out: who connects before there is an ACCEPT waits, and none is left with its channel. */
+static void test_listen(void **state)
+{
+	START(c);
+	char path[] = "/tmp/agent-listen-test.sock", host[] = "127.0.0.1";
+	struct proto_connect tcp = {.host = host, .port = 47123}, un = {.path = path};
+	struct call k, l, again;
+	int fd;
+
+	open_at(&c, &k, PROTO_ACCEPT, &tcp);
+	assert_true(client_until(&c, &k.closed, 10000));
+	assert_int_equal(k.code, -ESRCH);
+	call_done(&k);
+	unlink(path);
+	fd = unix_listen(path, 1); /* one that is left over */
+	close(fd);
+	open_at(&c, &l, PROTO_LISTEN, &un);
+	open_at(&c, &k, PROTO_LISTEN, &tcp);
+	assert_true(client_until(&c, &k.opened, 10000) && client_until(&c, &l.opened, 10000));
+	open_at(&c, &again, PROTO_LISTEN, &tcp);
+	assert_true(client_until(&c, &again.closed, 10000));
+	assert_int_equal(again.code, -EADDRINUSE);
+	call_done(&again);
+	check_accept(&c, &un, unix_connect(path));
+	check_accept(&c, &tcp, connect_to(47123, false));
+	fd = connect_to(47123, true);
+	if (fd >= 0)
+		check_accept(&c, &tcp, fd);
+	/* One that waits ends with the listener. */
+	open_at(&c, &again, PROTO_ACCEPT, &un);
+	mux_close(c.mux, l.ch, 0, NULL);
+	assert_true(client_until(&c, &again.closed, 10000));
+	assert_int_equal(again.code, -ECONNABORTED);
+	assert_int_equal(access(path, F_OK), -1);
+	call_done(&again);
+	call_done(&l);
+	call_done(&k);
+	stop(&c);
+}
+
 static void test_odd_requests(void **state)
 {
 	START(c);
@@ -253,10 +368,8 @@ static void test_odd_requests(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_files),
-		cmocka_unit_test(test_connect),
-		cmocka_unit_test(test_stats),
-		cmocka_unit_test(test_odd_requests),
+		cmocka_unit_test(test_files),  cmocka_unit_test(test_connect), cmocka_unit_test(test_connect_later),
+		cmocka_unit_test(test_listen), cmocka_unit_test(test_stats),   cmocka_unit_test(test_odd_requests),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * imagectl STORE load SOURCE [NAME] | list | inspect REF | tag REF NAME | rm REF | prune [--all] [ID...] | export REF
- * FILE | pin REF
+ * imagectl STORE load SOURCE [NAME] | pull REF [PLATFORM] | login HOST USER PASSWORD | logout HOST | list | inspect REF
+ * | tag REF NAME | rm REF | prune [--all] [ID...] | export REF FILE | pin REF
  *
  * The image room by hand, for scripts: what kills a load, compares trees or measures wants a process of its own,
  * without the command on top.
@@ -13,11 +13,19 @@
 
 #include "base/util.h"
 #include "image/image.h"
+#include "oci/oci.h"
 
 static int fail(const struct sm_error *err)
 {
 	fprintf(stderr, "imagectl: %s\n", err->message);
 	return 1;
+}
+
+/* The exit status says what kind of error it was. */
+static int fail_as(const struct sm_error *err)
+{
+	fail(err);
+	return 100 + (int)err->kind;
 }
 
 static void print(const struct image_info *info)
@@ -54,6 +62,42 @@ static int do_load(struct image_store *store, int n, char **v)
 	print(&info);
 	image_info_done(&info);
 	return 0;
+}
+
+static struct image_registry registry_from_env(void)
+{
+	const char *stall = getenv("STALL_MS"), *retry = getenv("RETRY_MS");
+
+	return (struct image_registry){.auth_file = getenv("AUTH_FILE"),
+				       .stall_ms = stall ? (unsigned)strtoul(stall, NULL, 10) : 0,
+				       .retry_ms = retry ? (unsigned)strtoul(retry, NULL, 10) : 0};
+}
+
+static int do_pull(struct image_store *store, int n, char **v)
+{
+	struct image_load_options options = {.platform = n > 1 ? v[1] : NULL};
+	struct image_registry registry = registry_from_env();
+	struct sm_error err = {0};
+	struct image_info info;
+
+	limit_from_env(&options.limits);
+	if (image_pull(store, v[0], &options, &registry, &info, &err) < 0)
+		return fail_as(&err);
+	print(&info);
+	image_info_done(&info);
+	return 0;
+}
+
+static int do_login(int n, char **v)
+{
+	struct image_registry registry = registry_from_env();
+	struct oci_registry_options o = {
+		.auth_file = registry.auth_file, .stall_ms = registry.stall_ms, .retry_ms = registry.retry_ms};
+	struct sm_error err = {0};
+
+	if (n == 1)
+		return oci_logout(v[0], o.auth_file, &err) < 0 ? fail_as(&err) : 0;
+	return oci_login(v[0], v[1], v[2], &o, &err) < 0 ? fail_as(&err) : 0;
 }
 
 static int do_list(struct image_store *store)
@@ -122,6 +166,10 @@ static int run(struct image_store *store, const char *verb, int n, char **v)
 
 	if (streq(verb, "load") && n)
 		return do_load(store, n, v);
+	if (streq(verb, "pull") && n)
+		return do_pull(store, n, v);
+	if ((streq(verb, "login") && n == 3) || (streq(verb, "logout") && n == 1))
+		return do_login(n, v);
 	if (streq(verb, "list"))
 		return do_list(store);
 	if (streq(verb, "inspect") && n)

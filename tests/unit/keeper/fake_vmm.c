@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,25 @@ static void flood(struct fake *f)
 	finish(f, PROTO_EXITED, 0, 0);
 }
 
+/* Works for so many ms. */
+static void *spin(void *arg)
+{
+	uint64_t until = time_now_ns() + (uint64_t)(intptr_t)arg * 1000000;
+
+	while (time_now_ns() < until)
+		;
+	return NULL;
+}
+
+static void start_spin(const char *ms)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, spin, (void *)(intptr_t)atoi(ms)) != 0)
+		_exit(14);
+	pthread_detach(thread);
+}
+
 static void run_command(struct fake *f, const struct proto_exec *x)
 {
 	const char *what = x->argv[0], *arg = x->argv[1] ? x->argv[1] : "";
@@ -109,6 +129,8 @@ static void run_command(struct fake *f, const struct proto_exec *x)
 		flood(f);
 	} else if (streq(what, "cat")) {
 		f->echo = true;
+	} else if (streq(what, "spin")) {
+		start_spin(arg);
 	} else if (streq(what, "noexit")) {
 		mux_close(mux(f), f->main_ch, 0, "");
 	} else if (streq(what, "garbage")) {
@@ -169,6 +191,7 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 {
 	struct fake *f = arg;
 	struct proto_resume resume;
+	struct proto_secret secret;
 	struct proto_hold hold;
 	struct proto_exec x;
 
@@ -197,6 +220,16 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 	case PROTO_SETUP:
 		if (streq(f->script, "setup-fails")) {
 			mux_close(mux(f), ch, -EIO, "scripted failure");
+			return;
+		}
+		mux_opened(mux(f), ch, NULL);
+		mux_close(mux(f), ch, 0, "");
+		return;
+	case PROTO_SECRET:
+		if (proto_secret_decode(request, &secret) < 0 || f->main_ch)
+			_exit(13);
+		if (streq(f->script, "secret-fails")) {
+			mux_close(mux(f), ch, -ENOSPC, "scripted failure");
 			return;
 		}
 		mux_opened(mux(f), ch, NULL);
@@ -297,6 +330,8 @@ static void save(struct fake *f, const int fds[2])
 		_exit(7);
 	close(fds[0]);
 	close(fds[1]);
+	if (streq(f->script, "snapshot-slow"))
+		poll(NULL, 0, 500);
 	if (streq(f->script, "snapshot-fails"))
 		control_send(f, "{\"event\":\"snapshot\",\"error\":\"scripted\"}");
 	else
@@ -333,6 +368,8 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 		control_send(f, "{\"event\":\"paused\"}");
 	if (strstr(packet, "\"resume\""))
 		control_send(f, "{\"event\":\"resumed\"}");
+	if (strstr(packet, "\"stats\""))
+		control_send(f, "{\"event\":\"stats\",\"exits\":{\"io\":3}}");
 	if (strstr(packet, "\"workingset\""))
 		note_workingset(f, fds[0]);
 	if (strstr(packet, "\"stop\"") && !streq(f->script, "deaf"))

@@ -43,7 +43,11 @@ static void write_record(struct rig *r, const struct rig_options *o)
 				.env = env,
 				.stdin_open = o->stdin_open,
 				.stop_signal = SIGTERM,
-				.timeout_ns = o->timeout_ns};
+				.secrets = o->secrets[0] ? (char **)(uintptr_t)o->secrets : NULL,
+				.timeout_ns = o->timeout_ns,
+				.ttl_ns = o->ttl_ns,
+				.idle_ns = o->idle_ns,
+				.on_idle = o->on_idle};
 
 	snprintf(file, sizeof(file), "%s/file", r->dir);
 	write_text(r, "file", "content");
@@ -99,6 +103,13 @@ void rig_start(struct rig *r, const struct rig_options *o)
 		write_snapshot(r, o->state);
 	if (o->given_up)
 		write_text(r, "exit.json", "{}");
+	if (o->first) {
+		char path[96];
+
+		snprintf(path, sizeof(path), "%s/starting", r->dir);
+		assert_int_equal(slots_open(o->first, path), 0);
+		assert_int_equal(slots_turn(o->first), 0);
+	}
 	r->keeper = fork();
 	assert_true(r->keeper >= 0);
 	if (r->keeper == 0) {
@@ -111,6 +122,8 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .background = o->background,
 					   .resume = o->resume,
 					   .restore = o->state && !o->resume ? r->snapshot : NULL,
+					   .reserve = o->reserve,
+					   .patience = o->patience,
 					   .window = o->base || o->state ? GIB : 0,
 					   .limits = {.boot = or_long(o->limits.boot),
 						      .restore = or_long(o->limits.boot),
@@ -120,6 +133,10 @@ void rig_start(struct rig *r, const struct rig_options *o)
 						      .late = or_long(o->limits.late)}};
 		struct sm_error err = {0};
 
+		if (o->first) { /* the test's alone */
+			fd_close(o->first->turn);
+			fd_close(o->first->dir);
+		}
 		signal(SIGPIPE, SIG_IGN);
 		_exit(keeper_run(&args, &err) < 0 ? 1 : 0);
 	}

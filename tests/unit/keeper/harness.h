@@ -10,6 +10,7 @@
 #include <sys/types.h>
 #include <cmocka.h>
 
+#include "base/slots.h"
 #include "keeper/keeper.h"
 #include "lib/lib.h"
 
@@ -29,12 +30,16 @@ struct rig_options {
 	const char *script; /* of fake_vmm.c */
 	const char *argv[3];
 	bool owner, keep, stdin_open;
-	uint64_t timeout_ns;
+	uint64_t timeout_ns, ttl_ns, idle_ns;
+	enum sm_on_idle on_idle;
 	struct keeper_limits limits; /* 0: long */
 	const char *vmm;	     /* NULL: the scripted one */
 	bool base, adopt, resume, background;
-	bool given_up;	   /* the record of its end is there already */
-	const char *state; /* restore: what the snapshot's state file says; "": there is none */
+	uint64_t reserve, patience; /* keeper_args' */
+	struct slots *first;	    /* opened, and first in line: until it is closed the keeper has to wait */
+	bool given_up;		    /* the record of its end is there already */
+	const char *secrets[3];	    /* their names */
+	const char *state;	    /* restore: what the snapshot's state file says; "": there is none */
 };
 
 void rig_start(struct rig *r, const struct rig_options *o);

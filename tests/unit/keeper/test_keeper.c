@@ -321,6 +321,34 @@ static int ask_stats(struct rig *r)
 	return code;
 }
 
+/* The monitor's counters come as it wrote them, to each who asks, also of a VM that stands still. */
+static void counters_are_passed_on(void **state)
+{
+	struct call calls[3];
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .keep = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(ask_pause(&r, true), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+		assert_int_equal(conn_call(&r.conn, PROTO_KEEPER_COUNTERS, NULL, &calls[i]), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		static const char want[] = "{\"event\":\"stats\",\"exits\":{\"io\":3}}";
+
+		rig_until(&r, &calls[i].closed);
+		assert_true(calls[i].opened);
+		assert_int_equal(calls[i].code, 0);
+		assert_int_equal(calls[i].reply.len, sizeof(want) - 1);
+		assert_memory_equal(calls[i].reply.data, want, sizeof(want) - 1);
+		call_done(&calls[i]);
+	}
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	rig_finish(&r);
+}
+
 /* A paused VM refuses its agent's services, and its time limit waits. */
 static void pause_puts_limits_off(void **state)
 {
@@ -529,6 +557,131 @@ static void suspend_refused_or_failed(void **state)
 	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
 	rig_until(&r, &r.wait.ended);
 	rig_finish(&r);
+}
+
+/* Whoever uses it and however it is paused. */
+static void time_to_live_ends(void **state)
+{
+	for (int paused = 0; paused < 2; paused++) {
+		uint64_t since = time_now_ns();
+		struct vm_exit x;
+		struct rig r;
+
+		rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .keep = true, .ttl_ns = 400 * MS});
+		rig_connect(&r);
+		rig_wait_channel(&r, false);
+		rig_until(&r, &r.wait.started);
+		if (paused)
+			assert_int_equal(ask_pause(&r, true), 0);
+		rig_until(&r, &r.wait.ended);
+		assert_true(time_now_ns() - since >= 400 * MS);
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_TTL, 143);
+		assert_string_equal(x.outcome.message, "it had lived for 0.4 s");
+	}
+}
+
+/* Nobody is in it: it is ended, as it is to be. To look at it is no use of it. */
+static void idle_vm_is_ended(void **state)
+{
+	static const enum sm_on_idle actions[] = {SM_ON_IDLE_STOP, SM_ON_IDLE_KILL};
+
+	for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
+		uint64_t since = time_now_ns();
+		struct vm_exit x;
+		struct rig r;
+
+		rig_start(&r, &(struct rig_options){
+				      .argv = {"sleep"}, .keep = true, .idle_ns = 400 * MS, .on_idle = actions[i]});
+		rig_connect(&r);
+		rig_wait_channel(&r, false);
+		rig_until(&r, &r.wait.started);
+		while (!r.wait.ended && time_now_ns() < since + 10000 * MS) {
+			if (!r.wait.ended && time_now_ns() < since + 200 * MS)
+				assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+			if (conn_step(&r.conn, NULL, 0, 50) < 0)
+				break;
+		}
+		assert_true(r.wait.ended);
+		assert_true(time_now_ns() - since >= 400 * MS);
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_IDLE, actions[i] == SM_ON_IDLE_KILL ? 137 : 143);
+		assert_string_equal(x.outcome.message, "nobody had used it for 0.4 s");
+	}
+}
+
+/* Neither is one whose command works, nor one that has a client, however silent. */
+static void used_vm_is_not_idle(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"spin", "800"}, .keep = true, .idle_ns = 200 * MS});
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_IDLE, 143);
+	assert_true(x.finished_ns - x.started_ns >= (int64_t)(900 * MS));
+
+	rig_start(&r, &(struct rig_options){.argv = {"cat"}, .keep = true, .idle_ns = 200 * MS});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_attach(&r);
+	rig_until(&r, &r.main.opened);
+	for (int i = 0; i < 12; i++) {
+		poll(NULL, 0, 50);
+		assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+	}
+	mux_close(r.conn.mux, r.main.ch, 0, "");
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_IDLE, 143);
+}
+
+/* While it goes to the disk nobody is let in, or told that it runs. */
+static void idle_vm_is_suspended(void **state)
+{
+	struct rig r, late;
+	struct vm_exit x;
+
+	rig_start(&r, &(struct rig_options){.script = "snapshot-slow",
+					    .argv = {"sleep"},
+					    .keep = true,
+					    .idle_ns = 200 * MS,
+					    .on_idle = SM_ON_IDLE_SUSPEND});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	while (size_of(&r, "suspending") == UINT64_MAX)
+		poll(NULL, 0, 5);
+	late = r;
+	late.wait = late.main = (struct call){0};
+	rig_connect(&late);
+	rig_wait_channel(&late, false);
+	assert_int_equal(ask_stats(&late), -ESHUTDOWN);
+	rig_until(&late, &late.wait.ended);
+	assert_false(late.wait.started);
+	assert_int_equal(late.wait.record.outcome.reason, SM_REASON_SUSPENDED);
+	rig_disconnect(&late);
+	assert_true(size_of(&r, "suspended/state") == 5);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	assert_int_equal(x.outcome.reason, SM_REASON_SUSPENDED);
+	assert_string_equal(x.outcome.message, "suspended, as nobody used it");
+
+	/* One that cannot be goes on, and whoever waited meanwhile hears so. */
+	rig_start(&r, &(struct rig_options){.script = "snapshot-is-lost",
+					    .argv = {"sleep"},
+					    .keep = true,
+					    .idle_ns = 100 * MS,
+					    .on_idle = SM_ON_IDLE_SUSPEND});
+	rig_connect(&r);
+	poll(NULL, 0, 500);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+	rig_stop(&r, KEEPER_STOP_GRACE, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 143);
 }
 
 /* Goes back to the layers that were frozen, and is suspended no more once the agent has let its processes go on. */
@@ -952,6 +1105,60 @@ static void agent_services_pass_through(void **state)
 	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
 }
 
+static int give_secret(struct rig *r, const char *name)
+{
+	struct proto_secret s = {.data = (const uint8_t *)"x", .len = 1};
+	struct buf b = {0};
+	struct call call;
+	int code;
+
+	strcpy(s.name, name);
+	assert_int_equal(proto_secret_encode(&b, &s), 0);
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_SECRET, &b, &call), 0);
+	buf_done(&b);
+	rig_until(r, &call.closed);
+	code = call.code;
+	call_done(&call);
+	return code;
+}
+
+/* The command waits for all that the record names, and for nothing else. */
+static void secrets_come_first(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .secrets = {"one", "two"}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	assert_int_equal(give_secret(&r, "two"), 0);
+	assert_int_equal(give_secret(&r, "two"), -EALREADY);
+	assert_int_equal(give_secret(&r, "three"), -ENOENT);
+	assert_int_equal(conn_step(&r.conn, NULL, 0, 200), 0);
+	assert_false(r.wait.started);
+	assert_int_equal(give_secret(&r, "one"), 0);
+	rig_until(&r, &r.wait.started);
+	assert_int_equal(give_secret(&r, "one"), -EALREADY);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
+}
+
+static void secret_that_fails(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.script = "secret-fails", .argv = {"sleep"}, .secrets = {"one"}});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	assert_int_equal(give_secret(&r, "one"), 0);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_START_FAILED, 125);
+	assert_non_null(strstr(x.outcome.message, "scripted failure"));
+}
+
 static bool has_stage(const struct vm_exit *x, const char *name)
 {
 	for (unsigned i = 0; i < x->outcome.num_stages; i++)
@@ -1070,10 +1277,71 @@ static void broken_snapshots_are_told(void **state)
 	}
 }
 
+/* With more memory to be left alone than there is no VM starts, and nothing of one has. */
+static void no_memory_is_busy(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	for (int i = 0; i < 2; i++) {
+		rig_start(&r, &(struct rig_options){.argv = {"exit", "7"},
+						    .reserve = UINT64_MAX / 2,
+						    .patience = i ? 50 * MS : 0,
+						    .state = i ? "fine" : NULL});
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_START_FAILED, 125);
+		assert_true(x.busy && !x.restore_failed);
+		assert_non_null(strstr(x.outcome.message, "no memory for one more VM"));
+		assert_false(has_stage(&x, "boot") || has_stage(&x, "restore"));
+	}
+}
+
+static void others_start_first(void **state)
+{
+	struct slots first;
+	struct vm_exit x;
+	char *text = NULL;
+	struct rig r;
+	size_t len;
+
+	rig_start(&r, &(struct rig_options){.argv = {"exit", "7"}, .patience = 50 * MS, .first = &first});
+	x = rig_finish(&r);
+	slots_close(&first);
+	expect(&x, SM_REASON_START_FAILED, 125);
+	assert_true(x.busy);
+	assert_non_null(strstr(x.outcome.message, "VMs are starting"));
+
+	rig_start(&r, &(struct rig_options){
+			      .argv = {"exit", "7"}, .owner = true, .patience = 3600 * SECOND_NS, .first = &first});
+	while (read_file_at(r.dirfd, "waiting", 100, &text, &len) < 0)
+		usleep(1000);
+	assert_string_equal(text, "turn");
+	free(text);
+	slots_close(&first);
+	rig_connect(&r);
+	rig_wait_channel(&r, true);
+	rig_attach(&r);
+	rig_until(&r, &r.wait.ended);
+	assert_true(faccessat(r.dirfd, "waiting", F_OK, 0) < 0);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_EXITED, 7);
+	assert_true(has_stage(&x, "queue") && !x.busy);
+
+	/* Whoever started it is gone. */
+	rig_start(&r, &(struct rig_options){.argv = {"exit", "7"}, .patience = 3600 * SECOND_NS, .first = &first});
+	assert_int_equal(write_file_atomic_at(r.dirfd, "exit.json", "{}", 2, 0600), 0);
+	x = rig_finish(&r);
+	slots_close(&first);
+	expect(&x, SM_REASON_START_FAILED, 125);
+	assert_false(x.busy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(owner_gets_output_and_status),
+		cmocka_unit_test(no_memory_is_busy),
+		cmocka_unit_test(others_start_first),
 		cmocka_unit_test(detached_output_is_logged),
 		cmocka_unit_test(owner_gone_ends_the_vm),
 		cmocka_unit_test(attached_owner_gone_first),
@@ -1106,10 +1374,17 @@ int main(void)
 		cmocka_unit_test(lost_snapshot),
 		cmocka_unit_test(suspended),
 		cmocka_unit_test(suspend_refused_or_failed),
+		cmocka_unit_test(counters_are_passed_on),
+		cmocka_unit_test(time_to_live_ends),
+		cmocka_unit_test(idle_vm_is_ended),
+		cmocka_unit_test(used_vm_is_not_idle),
+		cmocka_unit_test(idle_vm_is_suspended),
 		cmocka_unit_test(resumed),
 		cmocka_unit_test(resume_failed),
 		cmocka_unit_test(unfinished_freeze),
 		cmocka_unit_test(adopted_command),
+		cmocka_unit_test(secrets_come_first),
+		cmocka_unit_test(secret_that_fails),
 		cmocka_unit_test(base_ends_with_its_maker),
 		cmocka_unit_test(restored_vm_runs),
 		cmocka_unit_test(given_up_before_it_answered),

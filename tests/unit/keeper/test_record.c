@@ -16,6 +16,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "keeper/log.h"
+#include "keeper/porttext.h"
 #include "keeper/record.h"
 #include "keeper/wire.h"
 #include "keeper/execs.h"
@@ -39,6 +40,8 @@ static void record_survives_a_round_trip(void **state)
 			       .mounts = mounts,
 			       .num_mounts = 3,
 			       .dax_size = 512ULL << 20,
+			       .share_group = "g1",
+			       .audit = "/tmp/audit",
 			       .name = "web-1",
 			       .image = "i:t",
 			       .image_id = "abc",
@@ -68,7 +71,10 @@ static void record_survives_a_round_trip(void **state)
 			       .rows = 65535,
 			       .cols = 1,
 			       .stop_signal = 64,
-			       .timeout_ns = 5};
+			       .timeout_ns = 5,
+			       .ttl_ns = 8,
+			       .idle_ns = 7,
+			       .on_idle = SM_ON_IDLE_SUSPEND};
 	struct vm_record out;
 	char *json = NULL, *again = NULL;
 
@@ -91,6 +97,8 @@ static void record_survives_a_round_trip(void **state)
 	assert_true(out.mounts[2].direct && !out.mounts[1].direct);
 	assert_true(out.mounts[2].dax && !out.mounts[1].dax);
 	assert_true(out.dax_size == 512ULL << 20);
+	assert_string_equal(out.share_group, "g1");
+	assert_string_equal(out.audit, "/tmp/audit");
 	assert_true(out.no_command);
 	assert_int_equal(out.mounts[2].xattrs, SM_FS_XATTRS_MAPPED);
 	assert_string_equal(out.mounts[2].id_ranges, ranges);
@@ -133,6 +141,8 @@ static void bad_records_are_refused(void **state)
 		{"[\"a\"]", "[1]"},
 		{"[\"a\"]", "\"a\""},
 		{"\"stop_signal\":15", "\"stop_signal\":65"},
+		{"\"stop_signal\":15", "\"on_idle\":\"sleep\",\"stop_signal\":15"},
+		{"\"stop_signal\":15", "\"idle_ns\":-1,\"stop_signal\":15"},
 		{"\"stop_signal\":15", "\"name\":\"../x\",\"stop_signal\":15"},
 		{"\"stop_signal\":15", "\"rows\":65536,\"stop_signal\":15"},
 		{"}", "} trailing"},
@@ -168,6 +178,7 @@ static void exits_survive_a_round_trip(void **state)
 		in.outcome.status = 255;
 		in.outcome.num_stages = 0;
 		in.restore_failed = reason % 2;
+		in.busy = !in.restore_failed;
 		vm_outcome_stage(&in.outcome, "boot", 7);
 		vm_outcome_stage(&in.outcome, "exec", 8);
 		snprintf(in.outcome.message, sizeof(in.outcome.message), "line \xff %d", reason);
@@ -176,6 +187,7 @@ static void exits_survive_a_round_trip(void **state)
 		assert_int_equal(out.outcome.reason, reason);
 		assert_string_equal(out.outcome.message, in.outcome.message);
 		assert_int_equal(out.restore_failed, in.restore_failed);
+		assert_int_equal(out.busy, in.busy);
 		assert_int_equal(out.outcome.num_stages, 2);
 		assert_string_equal(out.outcome.stages[1].name, "exec");
 		free(json);
@@ -304,8 +316,10 @@ static void messages_round_trip(void **state)
 	struct keeper_stop stop = {.mode = KEEPER_STOP_GRACE, .signal = 9, .grace_ns = UINT64_MAX}, stop2;
 	struct keeper_attach attach = {.stdin_open = true, .rows = 50, .cols = 65535}, attach2;
 	struct keeper_pause pause = {.pause = true}, pause2;
-	struct keeper_snapshot snapshot = {.dir = "/some/where", .unsynced = true}, snapshot2;
-	struct keeper_snapshot_reply reply = {.pause_ns = 1, .window = 4, .layers = 3, .booted = true}, reply2;
+	struct keeper_snapshot snapshot = {.dir = "/some/where"}, snapshot2;
+	struct keeper_snapshot_reply reply = {
+		.pause_ns = 1, .window = 4, .layers = 3, .booted = true, .pid = 5, .state = 6, .memory = 7, .base = 8};
+	struct keeper_snapshot_reply reply2;
 	struct keeper_balloon balloon = {.target = UINT64_MAX - 1}, balloon2;
 	struct keeper_news news = {.kind = KEEPER_ENDED, .record = (const uint8_t *)"{}", .record_len = 2}, news2;
 	struct buf b = {0};
@@ -354,7 +368,6 @@ static void messages_round_trip(void **state)
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), 0);
 	assert_string_equal(snapshot2.dir, "/some/where");
-	assert_true(snapshot2.unsynced);
 	tlv_put_str(&b, 1, "/twice");
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), -EPROTO);
@@ -367,6 +380,7 @@ static void messages_round_trip(void **state)
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_reply_decode(&c, &reply2), 0);
 	assert_true(reply2.layers == 3 && reply2.booted && reply2.pause_ns == 1 && reply2.window == 4);
+	assert_true(reply2.pid == 5 && reply2.state == 6 && reply2.memory == 7 && reply2.base == 8);
 	reply.layers = 65;
 	b.len = 0;
 	assert_int_equal(keeper_snapshot_reply_encode(&b, &reply), 0);
@@ -388,6 +402,40 @@ static void messages_round_trip(void **state)
 	buf_done(&b);
 }
 
+static void ports_round_trip(void **state)
+{
+	static const char *const same[] = {"* 0 80",
+					   "::1 8080 1",
+					   "unix /a%20b%25%0A 65535",
+					   "127.0.0.1 1 /run/x",
+					   "<127.0.0.1 5432 5432",
+					   "<unix /h /g"},
+				 *const bad[] = {"",	       "*",	      "* 1",	     "* 1 0",
+						 "* 65536 1",  "* x 1",	      "unix a 1",    "unix / 1",
+						 "unix /%0 1", "unix /%00 1", "unix /%gg 1", "unix /% 1",
+						 "* 1 /",      "<* 1 1",      "<::1 0 1"};
+	struct port_text p;
+	char *text, *again;
+
+	for (size_t i = 0; i < ARRAY_SIZE(same); i++) {
+		text = strdup(same[i]);
+		assert_int_equal(port_text_parse(text, &p), 0);
+		again = port_text_format(&p);
+		assert_string_equal(again, same[i]);
+		free(again);
+		free(text);
+	}
+	text = strdup("unix /a%20b 1");
+	assert_int_equal(port_text_parse(text, &p), 0);
+	assert_string_equal(p.host_path, "/a b");
+	free(text);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		text = strdup(bad[i]);
+		assert_int_equal(port_text_parse(text, &p), -EINVAL);
+		free(text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -395,7 +443,7 @@ int main(void)
 		cmocka_unit_test(exits_survive_a_round_trip),	cmocka_unit_test(names_and_ids),
 		cmocka_unit_test(log_rotates_on_whole_records), cmocka_unit_test(log_headers_are_checked),
 		cmocka_unit_test(suspended_round_trip),		cmocka_unit_test(messages_round_trip),
-		cmocka_unit_test(exec_record_round_trip),
+		cmocka_unit_test(exec_record_round_trip),	cmocka_unit_test(ports_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,6 +92,16 @@ static int on_event(void *arg, const struct sm_event *e)
 	return p->stop_at && streq(e->action, p->stop_at);
 }
 
+static bool has_seen(struct place *p, const char *what)
+{
+	bool seen;
+
+	pthread_mutex_lock(&p->lock);
+	seen = strstr(p->seen, what) != NULL;
+	pthread_mutex_unlock(&p->lock);
+	return seen;
+}
+
 static const char *history(struct place *p)
 {
 	struct sm_events_options o = SM_EVENTS_OPTIONS_INIT;
@@ -176,9 +186,7 @@ static void await(struct place *p, const char *last)
 
 	for (int i = 0; i < 1000 && !there; i++) {
 		poll(NULL, 0, 10);
-		pthread_mutex_lock(&p->lock);
-		there = strstr(p->seen, last) != NULL;
-		pthread_mutex_unlock(&p->lock);
+		there = has_seen(p, last);
 	}
 	assert_true(there);
 }
@@ -192,7 +200,7 @@ static void followed_each_once(void **state)
 	poll(NULL, 0, 1100);
 	assert_int_equal(pthread_create(&thread, NULL, follow, p), 0);
 	/* Until it watches. */
-	for (int i = 0; i < 1000 && !strstr(p->seen, "tag:x"); i++) {
+	for (int i = 0; i < 1000 && !has_seen(p, "tag:x"); i++) {
 		events_object(p->client, "image", "tag", "image-id", "x");
 		poll(NULL, 0, 10);
 	}
@@ -226,7 +234,7 @@ static void ends_with_the_home(void **state)
 	pthread_t thread;
 
 	assert_int_equal(pthread_create(&thread, NULL, follow, p), 0);
-	for (int i = 0; i < 1000 && !strstr(p->seen, "tag:x"); i++) {
+	for (int i = 0; i < 1000 && !has_seen(p, "tag:x"); i++) {
 		events_object(p->client, "image", "tag", "image-id", "x");
 		poll(NULL, 0, 10);
 	}

@@ -36,12 +36,14 @@ static int teardown(void **state)
 
 static int add(struct vm_record *r, const struct sm_mount *v, size_t n, struct sm_error *err)
 {
+	static char data[] = "/data";
+	struct sm_client c = {.data_dir = data};
 	struct sm_vm_options o = SM_VM_OPTIONS_INIT;
 
 	*r = (struct vm_record){0};
 	o.mounts = v;
 	o.num_mounts = n;
-	return mounts_from_options(r, &o, err);
+	return mounts_from_options(&c, r, &o, err);
 }
 
 static struct sm_mount mount_of(const char *source, const char *target)
@@ -93,9 +95,6 @@ static void test_refusals(void **state)
 	refused(mount_of("/dev/null", "/a"), EINVAL, "neither");
 	refused(mount_of("f/x", "/a"), ENOTDIR, "cannot share");
 	refused(mount_of("./missing", "/a"), ENOENT, "cannot share");
-	m = mount_of("missing", "/a");
-	m.create = true;
-	refused(m, ENOENT, "write ./missing");
 	m = mount_of("./no/such", "/a");
 	m.create = true;
 	refused(m, ENOENT, "cannot share");
@@ -167,6 +166,65 @@ static void test_stride(void **state)
 	vm_record_done(&r);
 }
 
+static struct sm_mount volume_of(const char *name, const char *target)
+{
+	struct sm_mount m = mount_of(NULL, target);
+
+	m.volume = name;
+	return m;
+}
+
+static void test_volumes(void **state)
+{
+	static char x[] = "x", *one[] = {x, NULL};
+	struct sm_mount v[7] = {volume_of("v", "/a"), volume_of("", "/a/b"), volume_of("w", "/c")};
+	struct sm_error err;
+	struct vm_record r, back;
+	char *json;
+
+	v[0].read_only = true;
+	v[2].no_copy = true;
+	assert_int_equal(add(&r, v, 3, NULL), 0);
+	assert_string_equal(r.mounts[0].source, "/data/volumes/v/disk");
+	assert_true(r.mounts[0].read_only && !r.mounts[0].anonymous);
+	assert_string_equal(r.mounts[1].volume, "w");
+	assert_true(r.mounts[1].no_copy);
+	assert_true(r.mounts[2].anonymous && strlen(r.mounts[2].volume) == 32);
+	assert_int_equal(vm_volumes(&r, false), 3);
+	assert_int_equal(vm_volumes(&r, true), 2);
+
+	/* through the record and back */
+	strcpy(r.id, "0123456789ab");
+	r.image = r.image_id = r.kernel = r.initramfs = r.hostname = x;
+	r.argv = r.env = one;
+	r.memory = r.cpus = 1;
+	r.stop_signal = 15;
+	assert_int_equal(vm_record_format(&r, &json, NULL), 0);
+	assert_int_equal(vm_record_parse(json, strlen(json), &back, NULL), 0);
+	assert_string_equal(back.mounts[2].volume, r.mounts[2].volume);
+	assert_true(back.mounts[2].anonymous && back.mounts[1].no_copy && back.mounts[0].read_only);
+	vm_record_done(&back);
+	free(json);
+	r.image = r.image_id = r.kernel = r.initramfs = r.hostname = NULL;
+	r.argv = r.env = NULL;
+	vm_record_done(&r);
+
+	refused(volume_of("a b", "/a"), EINVAL, "no name for a volume");
+	refused(volume_of("../x", "/a"), EINVAL, "no name for a volume");
+	v[1] = volume_of("v", "/twice");
+	assert_int_equal(add(&r, v, 2, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "once"));
+	vm_record_done(&r);
+	for (size_t i = 0; i < 7; i++)
+		v[i] = volume_of("", &"/a/b/c/d/e/f/g"[2 * i]);
+	assert_int_equal(add(&r, v, 6, NULL), 0);
+	vm_record_done(&r);
+	assert_int_equal(add(&r, v, 7, &err), -EINVAL);
+	vm_record_done(&r);
+	v[0].cow = true;
+	refused(v[0], EINVAL, "neither a source nor");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -175,6 +233,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_sources, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_order_and_doubles, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stride, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_volumes, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

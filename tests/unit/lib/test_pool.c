@@ -31,14 +31,21 @@ struct fake {
 /* What the fakes do; one test at a time. */
 static struct {
 	atomic_int started, ended, alive, most_alive, fail, slow_ms, stillborn;
+	atomic_int mounts, ports, attached, attach_fails; /* what the last VM was given at its start, and later */
 } world;
 
-static int fake_start(struct sm_pool *p, struct sm_vm **ret, struct sm_error *err)
+static int fake_start(struct sm_pool *p, const struct sm_lease_options *lease, uint64_t limit_ns, struct sm_vm **ret,
+		      struct sm_error *err)
 {
 	struct fake *f;
 	int pair[2], n;
 
 	poll(NULL, 0, world.slow_ms);
+	assert_true(limit_ns > 0);
+	if (lease) {
+		world.mounts = (int)lease->num_mounts;
+		world.ports = (int)lease->num_ports;
+	}
 	if (world.fail > 0) {
 		world.fail--;
 		return error_set(err, SM_ERROR_HOST, ENOSPC, "no room for it");
@@ -76,7 +83,15 @@ static void dies(struct sm_vm *vm)
 	shutdown(f->keeper, SHUT_RDWR);
 }
 
-static const struct pool_ways fakes = {.start = fake_start, .end = fake_end};
+static int fake_attach(struct sm_pool *p, struct sm_vm *vm, const struct sm_lease_options *lease, struct sm_error *err)
+{
+	if (world.attach_fails)
+		return error_set(err, SM_ERROR_HOST, EADDRINUSE, "it is taken");
+	world.attached += (int)lease->num_ports;
+	return 0;
+}
+
+static const struct pool_ways fakes = {.start = fake_start, .end = fake_end, .attach = fake_attach};
 
 static struct sm_pool *pool_of(struct sm_pool_options o)
 {
@@ -85,7 +100,7 @@ static struct sm_pool *pool_of(struct sm_pool_options o)
 
 	memset(&world, 0, sizeof(world));
 	o.size = sizeof(o);
-	o.vm = &vm;
+	o.vm = o.vm ? o.vm : &vm;
 	assert_int_equal(pool_new(NULL, &fakes, &o, &p, NULL), 0);
 	return p;
 }
@@ -253,6 +268,10 @@ static void too_many_idle_end(void **state)
 	sm_pool_free(p);
 }
 
+static const struct sm_mount a_mount = {.size = sizeof(a_mount), .source = "/s", .target = "/t"};
+static const struct sm_port a_port = {.size = sizeof(a_port), .guest_port = 1};
+static const char *const a_variable[] = {"K=V", NULL};
+
 struct crowd {
 	struct sm_pool *p;
 	unsigned times;
@@ -264,9 +283,11 @@ static void *one_of_many(void *arg)
 	struct crowd *c = arg;
 
 	for (unsigned i = 0; i < c->times; i++) {
+		static const struct sm_lease_options own = {
+			.size = sizeof(own), .mounts = &a_mount, .num_mounts = 1, .env = a_variable};
 		struct sm_vm *vm = NULL;
 		struct fake *f;
-		int r = sm_pool_acquire(c->p, &vm, NULL);
+		int r = sm_pool_acquire_with(c->p, i % 5 == 2 ? &own : NULL, &vm, NULL);
 
 		if (r == -ECANCELED) {
 			c->cancelled++;
@@ -338,6 +359,116 @@ static void closing_wakes_those_who_wait(void **state)
 	assert_int_equal(world.alive, 0);
 }
 
+static struct sm_vm *take_with(struct sm_pool *p, struct sm_lease_options lease)
+{
+	struct sm_vm *vm = NULL;
+
+	lease.size = sizeof(lease);
+	assert_int_equal(sm_pool_acquire_with(p, &lease, &vm, NULL), 0);
+	assert_non_null(vm);
+	return vm;
+}
+
+/* A VM that is idle is given ports and an environment; with mounts one is started. Nothing of it is the next one's. */
+static void a_lease_has_its_own(void **state)
+{
+	struct sm_pool *p = pool_of((struct sm_pool_options){.min = 1, .max = 2, .keep = true});
+	struct sm_vm *vm, *other;
+
+	UNTIL(stats(p).idle == 1);
+	vm = take_with(p, (struct sm_lease_options){.env = a_variable});
+	assert_int_equal(stats(p).hits, 1);
+	assert_string_equal(vm->lease_env[0], "K=V");
+	UNTIL(stats(p).idle == 1);
+	sm_pool_release(p, vm); /* kept */
+	assert_null(vm->lease_env);
+	assert_int_equal(stats(p).idle, 2);
+
+	vm = take_with(p, (struct sm_lease_options){.ports = &a_port, .num_ports = 1});
+	assert_int_equal(world.attached, 1);
+	assert_int_equal(stats(p).hits, 2);
+	sm_pool_release(p, vm); /* not kept: its port is still open */
+	UNTIL(world.ended == 1 && stats(p).idle == 1);
+
+	/* An idle one makes room. */
+	other = take(p);
+	UNTIL(stats(p).idle == 1);
+	vm = take_with(p, (struct sm_lease_options){.mounts = &a_mount, .num_mounts = 1, .env = a_variable});
+	assert_int_equal(world.ended, 2);
+	assert_int_equal(world.mounts, 1);
+	assert_string_equal(vm->lease_env[0], "K=V");
+	assert_int_equal(stats(p).leased, 2);
+	assert_int_equal(stats(p).hits, 3);
+	assert_int_equal(world.most_alive, 2);
+	sm_pool_release(p, vm);
+	sm_pool_release(p, other);
+	UNTIL(world.ended == 3 && stats(p).idle >= 1);
+	sm_pool_free(p);
+	assert_int_equal(world.alive, 0);
+}
+
+static void some_ports_need_a_start(void **state)
+{
+	static const struct sm_port reverse = {.size = sizeof(reverse), .guest_port = 1, .reverse = true};
+	static const struct sm_vm_options with_port = {
+		.size = sizeof(with_port), .image = "i", .ports = &a_port, .num_ports = 1};
+	struct sm_pool *p = pool_of((struct sm_pool_options){.min = 1, .max = 2});
+	struct sm_error err = {0};
+	struct sm_lease_options lease = {.size = sizeof(lease), .ports = &a_port, .num_ports = 1};
+	struct sm_vm *vm = take_with(p, (struct sm_lease_options){.ports = &reverse, .num_ports = 1});
+
+	assert_int_equal(world.ports, 1);
+	assert_int_equal(world.attached, 0);
+	sm_pool_release(p, vm);
+	world.attach_fails = 1;
+	vm = NULL;
+	assert_int_equal(sm_pool_acquire_with(p, &lease, &vm, &err), -EADDRINUSE);
+	assert_null(vm);
+	assert_string_equal(err.message, "it is taken");
+	UNTIL(world.ended == 2 && stats(p).idle == 1);
+	assert_int_equal(stats(p).leased, 0);
+	sm_pool_free(p);
+
+	p = pool_of((struct sm_pool_options){.max = 1, .vm = &with_port});
+	vm = take_with(p, lease);
+	assert_int_equal(world.ports, 1);
+	assert_int_equal(world.attached, 0);
+	sm_pool_free(p);
+	assert_int_equal(world.alive, 0);
+}
+
+static void leases_of_their_own_wait_too(void **state)
+{
+	struct sm_pool *p = pool_of((struct sm_pool_options){.max = 1, .acquire_timeout_ns = 20 * MS});
+	struct sm_lease_options lease = SM_LEASE_OPTIONS_INIT;
+	static const char *const no_variable[] = {"=", NULL};
+	struct sm_error err = {0};
+	struct sm_vm *vm = take(p), *other = NULL;
+
+	lease.mounts = &a_mount;
+	lease.num_mounts = 1;
+	assert_int_equal(sm_pool_acquire_with(p, &lease, &other, &err), -ETIMEDOUT);
+	assert_int_equal(err.kind, SM_ERROR_TIMEOUT);
+	lease.env = no_variable;
+	assert_int_equal(sm_pool_acquire_with(p, &lease, &other, &err), -EINVAL);
+	lease.env = NULL;
+	sm_pool_free(p);
+
+	p = pool_of((struct sm_pool_options){.max = 1, .no_wait = true});
+	vm = take_with(p, lease);
+	assert_int_equal(sm_pool_acquire_with(p, &lease, &other, &err), -EBUSY);
+	assert_int_equal(sm_pool_acquire(p, &other, &err), -EBUSY);
+	sm_pool_release(p, vm);
+	UNTIL(world.ended == 1);
+	world.fail = 1;
+	assert_int_equal(sm_pool_acquire_with(p, &lease, &other, &err), -ENOSPC);
+	assert_int_equal(stats(p).failures, 1);
+	assert_null(other);
+	sm_pool_release(p, take_with(p, lease));
+	sm_pool_free(p);
+	assert_int_equal(world.alive, 0);
+}
+
 static void bad_options(void **state)
 {
 	struct sm_vm_options vm = SM_VM_OPTIONS_INIT;
@@ -372,6 +503,9 @@ int main(void)
 		cmocka_unit_test(many_at_once),
 		cmocka_unit_test(a_burst_is_served),
 		cmocka_unit_test(closing_wakes_those_who_wait),
+		cmocka_unit_test(a_lease_has_its_own),
+		cmocka_unit_test(some_ports_need_a_start),
+		cmocka_unit_test(leases_of_their_own_wait_too),
 		cmocka_unit_test(bad_options),
 	};
 

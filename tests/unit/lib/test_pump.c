@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/loop.h"
 #include "base/util.h"
@@ -429,6 +430,32 @@ static void an_event_loop_drives_it(void **state)
 	}
 }
 
+/* What comes with it goes first, whatever there is to read besides, and without waiting for room in one turn. */
+static void an_event_loop_sends_what_was_given(void **state)
+{
+	const size_t total = 1500007, more = 900001;
+	struct peer p = {.echo = true};
+	struct sm_exec *x = open_pair(&p, -1, -1);
+	_cleanup_(buf_done) struct buf all = {0};
+	struct pollfd fd = {.fd = sm_exec_fd(x, NULL), .events = POLLIN};
+	struct sm_result *result;
+
+	x->stdin_open = true;
+	x->out[0].kept.max = total + more;
+	for (size_t i = 0; i < total + more; i++)
+		buf_put_u8(&all, (uint8_t)(i * 2654435761u >> 13));
+	buf_put(&x->staged, all.data, total);
+	buf_put(&x->input, all.data + total, more);
+	while (sm_exec_poll(x, NULL) == 0)
+		assert_int_equal(poll(&fd, 1, 20000), 1);
+	assert_int_equal(sm_exec_collect(x, &result, NULL), 0);
+	assert_int_equal(result->out.length, total + more);
+	assert_memory_equal(result->out.data, all.data, total + more);
+	sm_result_free(result);
+	sm_exec_close(x);
+	pthread_join(p.thread, NULL);
+}
+
 /* Input from a file, which no epoll takes, and from one socket that is its output, too. */
 static void an_event_loop_feeds_it(void **state)
 {
@@ -502,6 +529,7 @@ int main(void)
 		cmocka_unit_test(a_descriptor_cancels),
 		cmocka_unit_test(signals_and_sizes_from_another_thread),
 		cmocka_unit_test(an_event_loop_drives_it),
+		cmocka_unit_test(an_event_loop_sends_what_was_given),
 		cmocka_unit_test(an_event_loop_feeds_it),
 		cmocka_unit_test(long_calls_tell_when_they_are_done),
 		cmocka_unit_test(detach_lets_go),

@@ -168,6 +168,29 @@ static void hosts_and_tmpfs(void **state)
 	}
 }
 
+/* A call that the keeper or the agent refused, or that was lost. */
+static void failed_calls_have_a_kind(void **state)
+{
+	static const struct {
+		int code;
+		enum sm_error_kind kind;
+	} cases[] = {{-EPROTO, SM_ERROR_GUEST},	   {0, SM_ERROR_GUEST},	      {-ESRCH, SM_ERROR_STATE},
+		     {-EBUSY, SM_ERROR_STATE},	   {-EAGAIN, SM_ERROR_STATE}, {-EALREADY, SM_ERROR_STATE},
+		     {-ENOENT, SM_ERROR_NOT_FOUND}};
+	struct conn conn = {.fd = -1};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct call call = {.closed = true, .code = cases[i].code, .text = "told"};
+		struct sm_error err = {0};
+
+		assert_int_equal(call_error(&conn, &call, "VM x", &err), cases[i].code ? cases[i].code : -EPIPE);
+		assert_int_equal(err.kind, cases[i].kind);
+		assert_string_equal(err.message, "VM x: told");
+	}
+	conn.error = -ECONNRESET;
+	assert_int_equal(call_error(&conn, &(struct call){0}, "VM x", NULL), -ECONNRESET);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -177,6 +200,7 @@ int main(void)
 		cmocka_unit_test(wrong_options_are_named),
 		cmocka_unit_test(shared_directories_are_refused),
 		cmocka_unit_test(hosts_and_tmpfs),
+		cmocka_unit_test(failed_calls_have_a_kind),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -270,6 +270,62 @@ static void each_name_goes_to_one(void **state)
 	assert_int_equal(won, 20);
 }
 
+static size_t indexed(struct sm_client *c)
+{
+	char(*ids)[VM_ID_DIGITS + 1];
+	size_t n;
+
+	assert_int_equal(vmindex_list(c, &ids, &n, NULL), 0);
+	free(ids);
+	return n;
+}
+
+static size_t listed(struct sm_client *c, bool all)
+{
+	struct sm_vm_info **list;
+	size_t n;
+
+	assert_int_equal(sm_vm_list(c, all, &list, &n, NULL), 0);
+	sm_vm_list_free(list, n);
+	return n;
+}
+
+/* What has ended is looked at once more and then only by those who ask for all. */
+static void ended_ones_leave_the_index(void **state)
+{
+	struct place *p = *state;
+	struct sm_client *c = p->client;
+	struct sm_client_options o = SM_CLIENT_OPTIONS_INIT;
+	char path[128];
+
+	assert_int_equal(create(c, "aaaabbbbcccc", "", NULL), 0);
+	assert_int_equal(create(c, "aaaabbbbdddd", "", NULL), 0);
+	assert_int_equal(indexed(c), 2);
+	assert_int_equal(listed(c, false), 0); /* nobody runs them: an end is written */
+	assert_int_equal(indexed(c), 0);
+	assert_int_equal(listed(c, true), 2);
+
+	/* A start marks it again; a mark of nothing goes by itself. */
+	assert_int_equal(vmindex_add(c, "aaaabbbbcccc", NULL), 0);
+	assert_int_equal(vmindex_add(c, "0000bbbbcccc", NULL), 0);
+	vmdir_sweep(c);
+	assert_int_equal(indexed(c), 1);
+	assert_int_equal(vmdir_remove(c, "aaaabbbbcccc", NULL), 0);
+	assert_int_equal(indexed(c), 0);
+
+	/* A state directory of before there was an index: all are in it at first. */
+	snprintf(path, sizeof(path), "%s/state/unended", p->dir);
+	assert_int_equal(rmdir(path), 0);
+	sm_client_close(c);
+	o.home = p->dir;
+	o.libexec_dir = "/tmp";
+	o.machine = SM_MACHINE_NEVER;
+	assert_int_equal(sm_client_open(&o, &p->client, NULL), 0);
+	assert_int_equal(indexed(p->client), 1);
+	assert_int_equal(listed(p->client, false), 0);
+	assert_int_equal(indexed(p->client), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -279,6 +335,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(truth_is_derived, setup, teardown),
 		cmocka_unit_test_setup_teardown(suspended_until_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(each_name_goes_to_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(ended_ones_leave_the_index, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

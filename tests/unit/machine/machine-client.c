@@ -232,7 +232,7 @@ static int do_connect(struct seat *seat, const char *path, struct sm_error *err)
 	ssize_t n;
 
 	signal(SIGPIPE, SIG_IGN);
-	p[1].fd = seat_connect(seat, path, err);
+	p[1].fd = seat_connect(seat, path, 0, err);
 	if (p[1].fd < 0)
 		return fail(err);
 	for (;;) {

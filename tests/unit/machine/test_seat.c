@@ -226,7 +226,7 @@ static void test_connect_is_a_plain_pipe(void **state)
 	wire_put(&f.answer, WIRE_OK, NULL, 0);
 	open_seat(w, &seat);
 	fake_start(w, &f);
-	fd = seat_connect(seat, "/run/supermachine/x", NULL);
+	fd = seat_connect(seat, "/run/supermachine/x", 0, NULL);
 	assert_true(fd >= 0);
 	assert_int_equal(f.got.type, WIRE_CONNECT);
 	assert_int_equal(write_full(fd, "hello", 5), 0);
@@ -247,7 +247,7 @@ static void test_nothing_runs(void **state)
 	char id[40] = "x";
 
 	open_seat(w, &seat);
-	assert_int_equal(seat_connect(seat, "/x", &err), -ECONNREFUSED);
+	assert_int_equal(seat_connect(seat, "/x", 0, &err), -ECONNREFUSED);
 	assert_int_equal(err.kind, SM_ERROR_STATE);
 	assert_int_equal(seat_machine_status(seat, &status, &err), 0);
 	assert_false(status.running);
@@ -584,9 +584,9 @@ static void test_spawn_and_connect_here(void **state)
 	argv[0] = "/nonexistent";
 	assert_int_equal(seat_spawn(seat, &c, &pid, &err), -ENOENT);
 	snprintf(path, sizeof(path), "%s/sock", seat_runtime_dir(seat));
-	assert_int_equal(seat_connect(seat, path, NULL), -ENOENT);
+	assert_int_equal(seat_connect(seat, path, 0, NULL), -ENOENT);
 	listener = unix_listen(path, 1);
-	fd = seat_connect(seat, path, NULL);
+	fd = seat_connect(seat, path, 0, NULL);
 	assert_true(listener >= 0 && fd >= 0);
 	close(fd);
 	close(listener);

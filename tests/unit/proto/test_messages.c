@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The messages: what is encoded comes back, and what no encoder makes is refused. */
 #include <errno.h>
+#include <sys/resource.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 
 #include "base/util.h"
 #include "proto/messages.h"
+#include "proto/stage.h"
 
 static char *s(const char *text)
 {
@@ -82,6 +84,81 @@ static int decode_exec(struct buf *b)
 		proto_exec_done(&y);
 	buf_done(b);
 	return r;
+}
+
+static void refuse_staged(const struct proto_exec *x)
+{
+	struct buf b = {0};
+
+	assert_int_equal(proto_exec_encode(&b, x), 0);
+	assert_int_equal(decode_exec(&b), -EPROTO);
+}
+
+static void test_staged(void **state)
+{
+	char *argv[] = {s("c"), NULL}, *files[] = {s("644:3:a"), s("7777:0:/x:y"), NULL},
+	     *chain[] = {s("+one"), s("=two"), s("="), s("+three"), NULL}, *bad[] = {s("644:3:a"), NULL};
+	static const char *const wrong[] = {"",
+					    "644",
+					    "644:3:",
+					    "8:3:a",
+					    "10000:3:a",
+					    ":3:a",
+					    "644::a",
+					    "644:-3:a",
+					    "644:9223372036854775808:a",
+					    "644:99999999999999999999:a",
+					    "644:3a:b"};
+	struct proto_exec x = {.argv = argv, .files = files, .chain = chain, .contents = {(uint8_t *)s("abc"), 3}}, y;
+	struct proto_staged f;
+	struct buf b = {0};
+	struct cursor c;
+	char **words;
+
+	assert_int_equal(proto_exec_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_exec_decode(&c, &y), 0);
+	assert_int_equal(proto_staged_total(&y), 3);
+	assert_int_equal(proto_staged_parse(y.files[1], &f), 0);
+	assert_string_equal(f.path, "/x:y");
+	assert_int_equal(f.mode, 07777);
+	assert_int_equal(proto_chain_count(&y), 2);
+	words = proto_chain_argv(&y, 0);
+	assert_string_equal(words[1], "two");
+	assert_string_equal(words[2], "");
+	assert_null(words[3]);
+	free(words);
+	words = proto_chain_argv(&y, 1);
+	assert_string_equal(words[0], "three");
+	assert_null(words[1]);
+	free(words);
+	assert_null(proto_chain_argv(&y, 2));
+	proto_exec_done(&y);
+	buf_done(&b);
+
+	x.contents.len = 2;
+	refuse_staged(&x);
+	x.contents.len = 3;
+	x.tty = true;
+	refuse_staged(&x);
+	x.tty = false;
+	x.contents_follow = true;
+	refuse_staged(&x);
+	x.contents_follow = false;
+	x.main = true;
+	refuse_staged(&x);
+	x.main = false;
+	chain[0] = s("=one");
+	refuse_staged(&x);
+	chain[0] = s("");
+	refuse_staged(&x);
+	x.chain = NULL;
+	x.files = bad;
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		bad[0] = s(wrong[i]);
+		assert_int_equal(proto_staged_parse(bad[0], &f), -EPROTO);
+		refuse_staged(&x);
+	}
 }
 
 static void test_exec_refused(void **state)
@@ -256,7 +333,7 @@ static void test_events(void **state)
 
 static void test_others(void **state)
 {
-	struct proto_connect cx = {.host = s("127.0.0.1"), .port = 80}, cy;
+	struct proto_connect cx = {.host = s("127.0.0.1"), .port = 80, .wait_ns = 5}, cy;
 	struct proto_file
 		fx = {.path = s("/f"), .offset = 1, .size = 2, .mode = 0755, .uid = 4, .gid = 5, .make_dirs = true},
 		fy;
@@ -271,6 +348,7 @@ static void test_others(void **state)
 	c = over(&b);
 	assert_int_equal(proto_connect_decode(&c, &cy), 0);
 	assert_string_equal(cy.host, "127.0.0.1");
+	assert_int_equal(cy.wait_ns, 5);
 	proto_connect_done(&cy);
 	tlv_put_str(&b, 2, "/both");
 	c = over(&b);
@@ -355,12 +433,62 @@ static void test_resume(void **state)
 	buf_done(&b);
 }
 
+static void test_secret(void **state)
+{
+	struct proto_secret x = {.name = "key", .env = "KEY", .data = (const uint8_t *)"a\0b", .len = 3}, y;
+	static const char *const bad[] = {"", ".", "..", "a/b"};
+	struct buf b = {0};
+	struct cursor c;
+
+	assert_int_equal(proto_secret_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_secret_decode(&c, &y), 0);
+	assert_string_equal(y.name, "key");
+	assert_string_equal(y.env, "KEY");
+	assert_int_equal(y.len, 3);
+	assert_memory_equal(y.data, "a\0b", 3);
+	for (size_t cut = 0; cut < b.len; cut++) {
+		c = cursor_of(b.data, cut);
+		assert_int_equal(proto_secret_decode(&c, &y), -EPROTO);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		b.len = 0;
+		strcpy(x.name, bad[i]);
+		assert_int_equal(proto_secret_encode(&b, &x), 0);
+		c = over(&b);
+		assert_int_equal(proto_secret_decode(&c, &y), -EPROTO);
+	}
+	buf_done(&b);
+}
+
+static void test_rlimit(void **state)
+{
+	static const char *const bad[] = {"",	       "nofile",     "nofile=",	  "nofile=x",
+					  "files=1",   "nofile=2:1", "nofile=1:", "nofile=1:2:3",
+					  "nofile=-2", "NOFILE=1",   "=1",	  "nofile=99999999999999999999999"};
+	struct proto_rlimit l;
+
+	assert_int_equal(proto_rlimit_parse("nofile=1024:2048", &l), 0);
+	assert_int_equal(l.resource, RLIMIT_NOFILE);
+	assert_int_equal(l.soft, 1024);
+	assert_int_equal(l.hard, 2048);
+	assert_int_equal(proto_rlimit_parse("core=0", &l), 0);
+	assert_int_equal(l.soft | l.hard, 0);
+	assert_int_equal(proto_rlimit_parse("memlock=-1", &l), 0);
+	assert_true(l.soft == UINT64_MAX && l.hard == UINT64_MAX);
+	assert_int_equal(proto_rlimit_parse("stack=8192:unlimited", &l), 0);
+	assert_true(l.soft == 8192 && l.hard == UINT64_MAX);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(proto_rlimit_parse(bad[i], &l), -EPROTO);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_setup),
-		cmocka_unit_test(test_mounts), cmocka_unit_test(test_tmpfs),	    cmocka_unit_test(test_events),
-		cmocka_unit_test(test_others), cmocka_unit_test(test_resume),
+		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_staged),
+		cmocka_unit_test(test_setup),  cmocka_unit_test(test_mounts),	    cmocka_unit_test(test_tmpfs),
+		cmocka_unit_test(test_events), cmocka_unit_test(test_others),	    cmocka_unit_test(test_resume),
+		cmocka_unit_test(test_secret), cmocka_unit_test(test_rlimit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

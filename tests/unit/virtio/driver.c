@@ -207,15 +207,26 @@ void driver_desc(struct driver *d, unsigned q, uint16_t index, uint64_t addr, ui
 	memcpy(p + 14, &next, 2);
 }
 
+/* The device's threads look at the rings while this one goes on. */
+static uint16_t load(const void *p)
+{
+	return __atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE);
+}
+
+static void store(uint16_t *p, uint16_t v)
+{
+	__atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+
 void driver_post(struct driver *d, unsigned q, uint16_t head)
 {
 	struct driver_queue *dq = &d->queues[q];
 	uint16_t *avail = driver_at(d, dq->avail);
 
-	avail[2 + dq->avail_idx % dq->size] = head;
-	avail[1] = ++dq->avail_idx;
+	store(&avail[2 + dq->avail_idx % dq->size], head);
+	store(&avail[1], ++dq->avail_idx);
 	/* Always the next interrupt, please. */
-	avail[2 + dq->size] = *(uint16_t *)((uint8_t *)driver_at(d, dq->used) + 2);
+	store(&avail[2 + dq->size], load((uint8_t *)driver_at(d, dq->used) + 2));
 }
 
 void driver_kick(struct driver *d, unsigned q)
@@ -268,7 +279,7 @@ bool driver_used(struct driver *d, unsigned q, uint16_t *head, uint32_t *len)
 	uint8_t *used = driver_at(d, dq->used);
 	uint32_t elem[2];
 
-	if (*(uint16_t *)(used + 2) == dq->last_used)
+	if (load(used + 2) == dq->last_used)
 		return false;
 	memcpy(elem, used + 4 + 8 * (dq->last_used % dq->size), sizeof(elem));
 	dq->last_used++;

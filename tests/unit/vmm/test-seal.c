@@ -29,6 +29,8 @@
 #include "vmm/devices.h"
 #include "vmm/seal.h"
 
+#include "sanitized.h"
+
 /* Runs in the sealed child: its result is the exit status. */
 typedef int (*deed)(void);
 
@@ -187,15 +189,6 @@ static void test_forbidden(void **state)
 	for (size_t i = 0; i < sizeof(deeds) / sizeof(deeds[0]); i++)
 		if (sealed(SEAL_LOOP, deeds[i]) != -1 || sealed(SEAL_VCPU, deeds[i]) != -1)
 			fail_msg("deed %zu was allowed", i);
-}
-
-/* A sanitizer's runtime makes calls of its own, on no list. */
-static void skip_if_sanitized(void)
-{
-#ifdef __SANITIZE_ADDRESS__
-	print_message("skipped: the sanitizer's own system calls are not allowed\n");
-	skip();
-#endif
 }
 
 static void test_allowed(void **state)

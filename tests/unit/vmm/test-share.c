@@ -30,6 +30,8 @@
 #include "vmm/dax_window.h"
 #include "vmm/share.h"
 
+#include "sanitized.h"
+
 #define ROOT (1ULL << 56 | 1) /* of the first share */
 #define OTHER (2ULL << 56 | 1)
 
@@ -51,7 +53,7 @@ static void *sealed_thread(void *arg)
 
 	struct seal_window window = {.host = s->window.host, .size = s->window.size};
 
-	s->result = seal_server(share_syscalls(), &window) < 0 ? 103 : s->deed(s);
+	s->result = seal_server(share_syscalls(s->share), &window) < 0 ? 103 : s->deed(s);
 	return NULL;
 }
 
@@ -59,7 +61,7 @@ static int deed_follow(struct scene *s);
 
 static int stage(struct scene *s)
 {
-	struct vmm_config cfg = {.num_fs = 2};
+	struct vmm_config cfg = {.num_fs = 2, .audit = -1};
 	pthread_t thread;
 	char path[96];
 
@@ -468,14 +470,6 @@ static int deed_capabilities(struct scene *s)
 	TRY(open(path, O_RDONLY) < 0 ? -errno : 0);
 	TRY(fchownat(AT_FDCWD, path, 1000, 1000, 0) < 0 && errno == EPERM ? 0 : -EIO);
 	return 0;
-}
-
-static void skip_if_sanitized(void)
-{
-#ifdef __SANITIZE_ADDRESS__
-	print_message("skipped: the sanitizer's own system calls are not allowed\n");
-	skip();
-#endif
 }
 
 static void skip_without_landlock(void)

@@ -17,6 +17,7 @@
 #include "base/crc32c.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "vmm/overlay.h"
 #include "vmm/ram.h"
 #include "vmm/snapshot.h"
 
@@ -156,6 +157,137 @@ static void test_ram_of_a_moment(void **state)
 	close(fd);
 	close(pipes[0]);
 	close(pipes[1]);
+}
+
+/* ------------------------------------------------------------------------------------------ overlays */
+
+static int save_over(const struct ram *ram, struct buf *record, uint64_t *ret_bytes)
+{
+	uint8_t *changed = overlay_changed(ram);
+	struct sm_error err = {0};
+	int fd = new_file();
+
+	assert_non_null(changed);
+	assert_int_equal(overlay_save(ram, changed, fd, record, ret_bytes, &err), 0);
+	free(changed);
+	return fd;
+}
+
+static void load_over(struct ram *ram, int base, int fd, const struct buf *record)
+{
+	struct cursor c = cursor_of(record->data, record->len);
+	struct sm_error err = {0};
+
+	assert_int_equal(ram_map(ram, SIZE, &err), 0);
+	assert_int_equal(overlay_load(ram, base, fd, &c, &err), 0);
+	assert_int_equal(c.left, 0);
+}
+
+/* Bytes here and there: in a chunk of the base's, in another, in one that was nothing, and zeros where there was
+ * something. */
+static void write_some(uint8_t *p, uint8_t by)
+{
+	p[by * 4096] = by;
+	p[6 * RAM_CHUNK + 12345] = by;
+	p[6 * RAM_CHUNK + 12345 + 7 * 4096] = by;
+	p[7 * RAM_CHUNK + by * 4096] = by;
+	p[SIZE - 1] = 0;
+}
+
+static void check_changed(const uint8_t *p, uint8_t by)
+{
+	assert_int_equal(p[0], 1);
+	assert_int_equal(p[by * 4096], by);
+	assert_int_equal(p[5 * RAM_CHUNK - 1], 2);
+	assert_int_equal(p[6 * RAM_CHUNK], 3);
+	assert_int_equal(p[6 * RAM_CHUNK + 12345 - 4096], 3);
+	assert_int_equal(p[6 * RAM_CHUNK + 12345], by);
+	assert_int_equal(p[6 * RAM_CHUNK + 12345 + 4096], 3);
+	assert_int_equal(p[6 * RAM_CHUNK + 12345 + 7 * 4096], by);
+	assert_int_equal(p[7 * RAM_CHUNK + by * 4096], by);
+	assert_int_equal(p[SIZE - 1], 0);
+}
+
+static void test_overlay(void **state)
+{
+	struct buf record = {0}, over = {0}, second = {0}, third = {0};
+	struct ram parent, child, grandchild;
+	uint64_t bytes;
+	int base = save_ram(fill_some, &record, &bytes), fd, fd2, fd3;
+
+	load_ram(&parent, base, &record);
+	assert_int_equal(parent.host[SIZE - 2], 0); /* a look changes nothing */
+	fd = save_over(&parent, &over, &bytes);
+	assert_int_equal(bytes, 0);
+	close(fd);
+	over.len = 0;
+	write_some(parent.host, 9);
+	fd = save_over(&parent, &over, &bytes);
+	assert_int_equal(bytes, 5 * 4096);
+	load_over(&child, base, fd, &over);
+	check_changed(parent.host, 9);
+	check_changed(child.host, 9);
+	/* Each on its own; and saved again, it is still two files. */
+	parent.host[0] = 99;
+	write_some(child.host, 11);
+	fd2 = save_over(&child, &second, &bytes);
+	assert_int_equal(bytes, 8 * 4096); /* the page between two of one run is one of them */
+	load_over(&grandchild, base, fd2, &second);
+	ram_unmap(&child);
+	ram_unmap(&parent);
+	check_changed(grandchild.host, 11);
+	assert_int_equal(grandchild.host[9 * 4096], 9);
+	assert_int_equal(grandchild.host[7 * RAM_CHUNK + 9 * 4096], 9);
+	/* As one file. */
+	third.len = 0;
+	fd3 = new_file();
+	save(&grandchild, fd3, &third, &bytes);
+	ram_unmap(&grandchild);
+	load_ram(&child, fd3, &third);
+	check_changed(child.host, 11);
+	ram_unmap(&child);
+	close(base);
+	close(fd);
+	close(fd2);
+	close(fd3);
+	buf_done(&record);
+	buf_done(&over);
+	buf_done(&second);
+	buf_done(&third);
+}
+
+/* Of a machine that booted there is no base. */
+static void test_overlay_alone(void **state)
+{
+	struct sm_error err = {0};
+	struct buf over = {0};
+	struct ram ram, child;
+	struct cursor c;
+	uint64_t bytes;
+	int fd;
+
+	assert_int_equal(ram_map(&ram, SIZE, &err), 0);
+	fill_some(ram.host);
+	fd = save_over(&ram, &over, &bytes);
+	assert_int_equal(bytes, 3 * 4096 + RAM_CHUNK);
+	load_over(&child, -1, fd, &over);
+	assert_memory_equal(child.host, ram.host, SIZE);
+	ram_unmap(&child);
+	/* A record that wants one, is cut short, or of another size. */
+	over.data[8] |= 1;
+	c = cursor_of(over.data, over.len);
+	assert_int_equal(ram_map(&child, SIZE, &err), 0);
+	assert_true(overlay_load(&child, -1, fd, &c, &err) < 0);
+	assert_int_equal(err.kind, SM_ERROR_CORRUPT);
+	c = cursor_of(over.data, over.len - 1);
+	assert_true(overlay_load(&child, fd, fd, &c, &err) < 0);
+	over.data[3] ^= 1;
+	c = cursor_of(over.data, over.len);
+	assert_true(overlay_load(&child, fd, fd, &c, &err) < 0);
+	ram_unmap(&child);
+	ram_unmap(&ram);
+	close(fd);
+	buf_done(&over);
 }
 
 static void fill_nothing(uint8_t *p)
@@ -320,6 +452,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ram_again),   cmocka_unit_test(test_ram_of_a_moment),
+		cmocka_unit_test(test_overlay),	    cmocka_unit_test(test_overlay_alone),
 		cmocka_unit_test(test_ram_empty),   cmocka_unit_test(test_ram_refused),
 		cmocka_unit_test(test_state_whole), cmocka_unit_test(test_state_refused),
 	};

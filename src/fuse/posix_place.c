@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where a node of the posix backend was last seen, for people. See posix.h. */
+#include <string.h>
+
+#include "fuse/posix.h"
+#include "fuse/posix_table.h"
+
+/* From its name up to the root, which has none: into the end of the room. */
+static char *put_names(const struct posix_node *node, char *room, size_t size)
+{
+	char *at = room + size;
+
+	*--at = '\0';
+	for (; node && node->name; node = node->parent) {
+		size_t len = strlen(node->name);
+
+		if ((size_t)(at - room) < len + 1)
+			return NULL;
+		at -= len;
+		memcpy(at, node->name, len);
+		*--at = '/';
+	}
+	return at;
+}
+
+bool fuse_posix_place(struct sm_fs_backend *be, uint64_t nodeid, char *ret, size_t size)
+{
+	struct posix_fs *fs = posix_fs_of(be);
+	const struct posix_node *node;
+	char *at = NULL;
+
+	pthread_mutex_lock(&fs->lock);
+	node = posix_find_locked(fs, nodeid);
+	if (node)
+		at = put_names(node, ret, size);
+	pthread_mutex_unlock(&fs->lock);
+	if (at)
+		memmove(ret, at, strlen(at) + 1);
+	return at;
+}

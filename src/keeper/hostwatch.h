@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Watching the host's directories for a VM in a machine: the keeper's third role. See hostwatch.c. */
+#ifndef KEEPER_HOSTWATCH_H
+#define KEEPER_HOSTWATCH_H
+
+#include "base/error.h"
+
+/* Until the VM has ended: 0, or -errno when it could not begin. link_fd: connected to the keeper, HELLO not yet said.
+ * sources: the directories of its mounts, in their order. */
+int hostwatch_run(int link_fd, const char *const *sources, unsigned count) MUST_CHECK;
+
+#endif
