@@ -265,8 +265,17 @@ static int seal(struct sm_error *err)
 				  CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID),
 		CALL_WITH(unshare, 0, CLONE_FS),
 	};
-	static const int server[] = {SYS_accept4, SYS_eventfd2,		 SYS_umask, SYS_flock, SYS_unlink,
-				     SYS_openat,  SYS_inotify_add_watch, -1};
+	static const int server[] = {SYS_accept4,
+				     SYS_eventfd2,
+				     SYS_umask,
+				     SYS_flock,
+				     SYS_unlink,
+				     SYS_openat,
+				     SYS_inotify_init1,
+				     SYS_inotify_add_watch,
+				     SYS_inotify_rm_watch,
+				     SYS_epoll_create1,
+				     -1};
 	int r = filter_process(rules, ARRAY_SIZE(rules), (const int *const[]){server, fuse_posix_syscalls, NULL});
 
 	return r < 0 ? error_sys(err, -r, "seal") : 0;

@@ -12,6 +12,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "fuse/daemon_file.h"
+#include "fuse/watch.h"
 
 #define DEFAULT_LANES 4
 
@@ -364,18 +365,49 @@ static int daemon_birth(struct sm_fs_backend *be, uint64_t nodeid, struct timesp
 	return (int)r;
 }
 
-static int daemon_watch(struct sm_fs_backend *be, uint64_t nodeid, int inotify_fd, uint32_t mask)
+/* The server has agreed; a feed that is new comes along. */
+static int begin_feed(struct daemon_call *call, uint64_t feed)
+{
+	int r;
+
+	if (call->fd < 0)
+		return daemon_call_break(call);
+	r = watch_feed_begin(feed, TAKE_FD(call->fd));
+	if (r == 0)
+		__atomic_store_n(&call->conn->feed, feed, __ATOMIC_RELAXED);
+	return r;
+}
+
+/* -EPIPE: the server has ended the feed. */
+static int ask_for_watch(struct sm_fs_backend *be, uint64_t nodeid, bool fresh)
 {
 	struct daemon_call call;
 	int64_t r = daemon_call_begin(&call, be, SHARE_WATCH, NULL, nodeid, 0, 0);
+	uint64_t before = r < 0 || fresh ? 0 : __atomic_load_n(&call.conn->feed, __ATOMIC_RELAXED), feed = before;
+	int wd;
 
 	if (r < 0)
 		return (int)r;
-	buf_put_u32(&call.out, mask);
-	call.fd = inotify_fd;
-	r = daemon_call_run(&call);
+	wd = watch_feed_number(&feed);
+	buf_put_u32(&call.out, (uint32_t)wd);
+	buf_put_u8(&call.out, feed != before);
+	r = wd < 0 ? wd : daemon_call_run(&call);
+	if (r > 0)
+		r = daemon_call_break(&call);
+	else if (r == 0 && feed != before)
+		r = begin_feed(&call, feed);
+	if (r < 0 && feed != before)
+		watch_feed_drop(feed);
 	daemon_call_end(&call);
-	return r > INT32_MAX ? -EIO : (int)r;
+	return r < 0 ? (int)r : wd;
+}
+
+/* Events come by the server's feed, not by the instance. */
+static int daemon_watch(struct sm_fs_backend *be, uint64_t nodeid, int inotify_fd, uint32_t mask)
+{
+	int r = ask_for_watch(be, nodeid, false);
+
+	return r == -EPIPE ? ask_for_watch(be, nodeid, true) : r;
 }
 
 /* The peer begins anew, and so does what the server knows of it. */

@@ -283,9 +283,8 @@ int daemon_call_break(struct daemon_call *call)
 static int exchange(struct daemon_call *call)
 {
 	size_t num_fds = 1;
-	ssize_t n = fd_send(call->sock, call->out.data, call->out.len, &call->fd, call->fd >= 0);
+	ssize_t n = fd_send(call->sock, call->out.data, call->out.len, NULL, 0);
 
-	call->fd = -1; /* it was the caller's to lend */
 	if (n < 0)
 		return daemon_call_break(call);
 	n = fd_recv(call->sock, call->packet, sizeof(call->packet), &call->fd, &num_fds);
@@ -308,10 +307,6 @@ int64_t daemon_call_run(struct daemon_call *call)
 		return call->out.error;
 	if (call->out.len > SHARE_PACKET)
 		return -ENAMETOOLONG;
-	if (inlined && call->fd >= 0) { /* known before this server came: nobody asks otherwise */
-		call->fd = -1;
-		return -EOPNOTSUPP;
-	}
 	r = inlined ? daemon_inline_exchange(call) : exchange(call);
 	if (r < 0)
 		return r;

@@ -24,6 +24,7 @@ struct daemon_conn {
 	uint64_t ops;	/* that the server has, by enum share_op */
 	unsigned num_lanes, users;
 	bool dead;
+	uint64_t feed;		    /* atomic: what is watched comes by this one (watch.h); 0: none so far */
 	int lanes[SHARE_MAX_LANES]; /* sockets; inline: -1 */
 	/* Inline (daemon_inline.c): */
 	bool inlined;

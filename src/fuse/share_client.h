@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "fuse/handles.h"
+#include "fuse/share_feed.h"
 #include "fuse/share_proto.h"
 #include "fuse/share_refs.h"
 #include "fuse/share_server.h"
@@ -21,6 +22,8 @@ struct share_client {
 	struct sm_fs_backend *be;
 	const struct sm_fs_ops *ops;
 	bool read_only;
+	struct share_feeds *feeds; /* the server's; NULL: nothing is watched for it */
+	uint64_t feed;		   /* its own: under their lock */
 	uint64_t salt;		   /* makes its lock owners others than anybody else's */
 	bool ended;		   /* atomic: the connection is over */
 	uint64_t requests, errors; /* atomic */
@@ -36,7 +39,6 @@ struct share_call {
 	struct share_request rq;
 	struct cursor args;
 	uint8_t *mem;	   /* the lane's, SHARE_BULK bytes, shared with the client */
-	int in_fd;	   /* that came with the request; -1: none */
 	struct buf values; /* of the answer */
 	uint32_t bulk;	   /* of the answer */
 	int out_fd;	   /* to go with it; the backend's, unless: */

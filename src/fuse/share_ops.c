@@ -373,14 +373,22 @@ static int64_t do_birth(struct share_call *call)
 	return r;
 }
 
-/* The client's own inotify instance comes along; events go to it without this server. */
+/* Under a number of the client's; one that has no feed, or wants another, gets it with the answer. */
 static int64_t do_watch(struct share_call *call)
 {
-	uint32_t mask = cursor_u32(&call->args);
+	struct share_client *c = call->client;
+	uint32_t id = cursor_u32(&call->args);
+	bool fresh = cursor_u8(&call->args);
+	int fd = -1, r;
 
-	if (call->args.bad || call->in_fd < 0)
+	if (call->args.bad)
 		return SHARE_BROKEN;
-	return call->client->ops->watch(call->client->be, call->rq.nodeid, call->in_fd, mask);
+	r = c->feeds ? share_feeds_watch(c->feeds, &c->feed, call->rq.nodeid, id, fresh, &fd) : -EOPNOTSUPP;
+	if (r == 0 && fd >= 0) {
+		call->out_fd = fd;
+		call->give = true;
+	}
+	return r;
 }
 
 /* ---------------------------------------------------------------------------------------------- dispatch */
@@ -522,6 +530,8 @@ int share_client_init(struct share_client *c, struct sm_fs_backend *be, const st
 
 void share_client_done(struct share_client *c)
 {
+	if (c->feeds)
+		share_feeds_end(c->feeds, c->feed);
 	give_up_all(c);
 	handles_done(&c->handles);
 	free(c->locks);

@@ -113,11 +113,11 @@ static void swap_memory(struct lane *lane)
 static bool serve_one(struct lane *lane)
 {
 	struct share_client *c = &lane->peer->client;
-	struct share_call call = {.client = c, .in_fd = -1, .out_fd = -1};
+	struct share_call call = {.client = c, .out_fd = -1};
 	uint8_t packet[SHARE_PACKET];
-	size_t num_fds = 1;
+	size_t none = 0;
 	int64_t result;
-	ssize_t n = fd_recv(lane->sock, packet, sizeof(packet), &call.in_fd, &num_fds);
+	ssize_t n = fd_recv(lane->sock, packet, sizeof(packet), NULL, &none);
 	bool good;
 
 	if (n <= 0)
@@ -134,8 +134,6 @@ static bool serve_one(struct lane *lane)
 	if (call.broken)
 		note_cut_off(lane->peer);
 	share_call_done(&call);
-	if (num_fds)
-		fd_close(call.in_fd);
 	return good;
 }
 

@@ -37,6 +37,7 @@ struct share_server {
 	struct sm_fs_ops ops; /* the backend's, as far as its header knew them */
 	bool read_only;
 	char *path;
+	struct share_feeds *feeds;
 	int listener, stop_fd;
 	bool accepting;
 	pthread_t thread;

@@ -15,6 +15,8 @@
  * behind it, both ways: u32 lane, u32 bytes of the packet, u32 bytes of bulk, the packet, the bulk. Files have no
  * descriptors then, and what needs one (SHARE_WATCH, SHARE_MAP) is not there.
  *
+ * What changes in directories that a client watches (SHARE_WATCH) it is told over a stream of its own: share_feed.h.
+ *
  * Both sides take the other for hostile: packets are read through cursors, lengths are checked, and what lies in the
  * shared memory is copied before it is looked at, once. Numbers are little-endian.
  *
@@ -31,7 +33,7 @@
 #include "supermachine.h"
 
 #define SHARE_MAGIC 0x48534d53u /* "SMSH" */
-#define SHARE_VERSION 2u
+#define SHARE_VERSION 3u
 #define SHARE_MAX_LANES 8u
 #define SHARE_BULK (1u << 20)
 #define SHARE_PACKET (8u << 10)	  /* the longest: a link's target and a name */

@@ -35,6 +35,7 @@ int share_server_add(struct share_server *s, int fd)
 	pthread_mutex_init(&p->sending, NULL);
 	p->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = p->end_fd < 0 ? -errno : share_client_init(&p->client, s->be, &s->ops, s->read_only);
+	p->client.feeds = s->feeds;
 	if (r < 0) {
 		fd_close(p->end_fd);
 		fd_close(fd);
@@ -101,6 +102,9 @@ int share_server_start(struct sm_fs_backend *be, int fd, const struct share_serv
 		r = -EINVAL;
 	if (r == 0) {
 		memcpy(&s->ops, be->ops, MIN(be->ops->size, sizeof(s->ops)));
+		r = s->ops.watch ? share_feeds_new(be, &s->ops, &s->feeds) : 0;
+	}
+	if (r == 0) {
 		r = fd >= 0 ? share_start_thread(&s->thread, server_run, s, false) : 0;
 		s->accepting = r == 0 && fd >= 0;
 	}
@@ -127,6 +131,7 @@ struct share_server *share_server_stop(struct share_server *s)
 	while (s->num_peers)
 		pthread_cond_wait(&s->gone, &s->lock);
 	pthread_mutex_unlock(&s->lock);
+	share_feeds_free(s->feeds);
 	if (s->path)
 		unlink(s->path);
 	fd_close(s->listener);
@@ -140,8 +145,14 @@ struct share_server *share_server_stop(struct share_server *s)
 
 void share_server_get_stats(struct share_server *s, struct share_server_stats *ret)
 {
+	struct share_feeds_stats feeds = {0};
+
+	if (s->feeds)
+		share_feeds_get_stats(s->feeds, &feeds);
 	pthread_mutex_lock(&s->lock);
 	*ret = s->past;
+	ret->watched = feeds.watched;
+	ret->directories = feeds.directories;
 	ret->clients = s->num_peers;
 	for (const struct peer *p = s->peers; p; p = p->next) {
 		struct share_client *c = (struct share_client *)&p->client;

@@ -38,6 +38,7 @@ struct share_server_stats {
 	uint64_t requests, errors;
 	uint64_t cut_off;		  /* clients that broke the protocol */
 	uint64_t clients, nodes, handles; /* now; nodes: counted once for each client */
+	uint64_t watched, directories;	  /* now; watched: counted once for each client */
 };
 void share_server_get_stats(struct share_server *s, struct share_server_stats *ret);
 

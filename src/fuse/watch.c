@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,7 +21,6 @@
 #define ATTR_VALID_NS (30ULL * 1000000000ULL)
 #define PENDING_VALID_NS 100000000ULL /* of what is asked for before its watch, elsewhere, is there */
 #define MAX_NAMES (1u << 18)	      /* about 40 MiB of records */
-#define EVENTS (WATCH_NAME_EVENTS | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ONLYDIR | IN_EXCL_UNLINK)
 
 /* ----------------------------------------------------------------------------------------------- findings */
 
@@ -90,6 +90,13 @@ void watch_findings_done(struct findings *f)
 
 /* --------------------------------------------------------------------------------------------- life */
 
+static int poll_for(struct watch *w, int fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+
+	return epoll_ctl(w->fd, EPOLL_CTL_ADD, fd, &ev);
+}
+
 int watch_new(struct sm_fs_backend *be, const struct sm_fs_ops *ops, struct watch **ret)
 {
 	struct watch *w = calloc(1, sizeof(*w));
@@ -100,9 +107,12 @@ int watch_new(struct sm_fs_backend *be, const struct sm_fs_ops *ops, struct watc
 	w->be = be;
 	w->ops = ops;
 	w->next_remote = WATCH_REMOTE_FIRST;
-	w->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	r = w->fd < 0 ? -errno : known_init(&w->known, MAX_NAMES);
+	watch_feeds_init(w);
+	w->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	w->fd = epoll_create1(EPOLL_CLOEXEC);
+	r = w->notify < 0 || w->fd < 0 || poll_for(w, w->notify) < 0 ? -errno : known_init(&w->known, MAX_NAMES);
 	if (r < 0) {
+		fd_close(w->notify);
 		fd_close(w->fd);
 		free(w);
 		return r;
@@ -116,7 +126,9 @@ struct watch *watch_free(struct watch *w)
 {
 	if (!w)
 		return NULL;
-	close(w->fd); /* and with it every watch */
+	close(w->notify); /* and with it every watch */
+	watch_feeds_done(w);
+	close(w->fd);
 	known_done(&w->known);
 	pthread_mutex_destroy(&w->lock);
 	watch_findings_done(&w->late);
@@ -154,8 +166,10 @@ static void unwatch(struct watch *w, struct known_node *node)
 	known_set_watch(&w->known, node, -1);
 	if (watch_is_remote(wd))
 		w->remote.remove(w->remote.arg, wd);
+	else if (watch_is_feed(wd))
+		watch_feed_remove(w, wd);
 	else
-		inotify_rm_watch(w->fd, wd); /* its IN_IGNORED finds nobody */
+		inotify_rm_watch(w->notify, wd); /* its IN_IGNORED finds nobody */
 }
 
 void watch_reset(struct watch *w)
@@ -167,9 +181,10 @@ void watch_reset(struct watch *w)
 	/* A new instance under the old number drops all watches and all queued events at once. */
 	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	pthread_mutex_lock(&w->lock);
-	if (fd >= 0)
-		dup3(fd, w->fd, O_CLOEXEC);
+	if (fd >= 0 && dup3(fd, w->notify, O_CLOEXEC) >= 0)
+		(void)poll_for(w, w->notify);
 	fd_close(fd);
+	watch_feeds_done(w);
 	if (w->remote.add)
 		w->remote.reset(w->remote.arg);
 	known_done(&w->known);
@@ -199,7 +214,7 @@ bool watch_ensure(struct watch *w, struct known_node *dir)
 		return true;
 	if (dir->refused)
 		return false;
-	wd = w->ops->watch(w->be, dir->id, w->fd, EVENTS);
+	wd = watch_feeds_ask(w, dir->id);
 	if (wd == -EREMOTE && watch_remote_ask(w, dir))
 		return true;
 	if (wd <= 0) {

@@ -20,6 +20,8 @@
 #ifndef FUSE_WATCH_H
 #define FUSE_WATCH_H
 
+#include <sys/inotify.h>
+
 #include "base/error.h"
 #include "fuse/known.h"
 #include "supermachine.h"
@@ -60,6 +62,22 @@ struct watch_stale {
 #define WATCH_EVENT_SEC (-0x5afe736dLL)
 #define WATCH_EVENT_NSEC 736764637U
 
+/* What directories are watched for. */
+#define WATCH_EVENTS                                                                                                   \
+	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ONLYDIR |   \
+	 IN_EXCL_UNLINK)
+/* What an event may say. */
+#define WATCH_EVENT_BITS                                                                                               \
+	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ISDIR |     \
+	 IN_IGNORED | IN_UNMOUNT)
+/* Events that come from elsewhere, laid out as inotify's. */
+struct watch_batch {
+	size_t len;
+	char bytes[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
+};
+/* name: "" or at most NAME_MAX long. False: no room. */
+bool watch_batch_put(struct watch_batch *b, int wd, uint32_t mask, const char *name) MUST_CHECK;
+
 struct watch_stats {
 	uint64_t names, directories, refused, events, stale;
 };
@@ -90,7 +108,8 @@ void watch_reset(struct watch *w);
  * are its host's: another process watches them, and is asked through this. The functions are called with the watch's
  * lock held, from any thread, and must not block.
  */
-#define WATCH_REMOTE_FIRST (1 << 30) /* numbers of such watches, which inotify does not reach */
+#define WATCH_FEED_FIRST (1 << 29)   /* numbers of watches that inotify does not reach: of feeds (below), */
+#define WATCH_REMOTE_FIRST (1 << 30) /* and of such */
 struct watch_remote {
 	/* path: as in watch_stale; ino: what has to be found there. False: it cannot be asked. */
 	bool (*add)(void *arg, int wd, const char *path, uint64_t ino);
@@ -110,6 +129,20 @@ void watch_remote_events(struct watch *w, const char *buf, size_t len,
 			 void (*stale)(void *arg, const struct watch_stale *), void *arg);
 /* It is gone: what it watched is as if it had changed. */
 void watch_remote_end(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg);
+
+/*
+ * Directories that a backend has watched elsewhere (a shared tree's server, say), which sends what happens there over a
+ * stream (share_feed.h). For backends, within their operation watch, which is called with the watch's lock held; its
+ * result is then the number that the directory is watched under. A feed that ends takes its watches along: what they
+ * were for is as if it had changed.
+ */
+/* A number for a watch that comes by this feed; 0 or one that has ended: by a new one, which *feed says then. Or
+ * -errno: -EOPNOTSUPP when nobody can be told of anything. */
+int watch_feed_number(uint64_t *feed) MUST_CHECK;
+/* The stream of a new one, taken in any case. 0 or -errno. */
+int watch_feed_begin(uint64_t feed, int fd) MUST_CHECK;
+/* There will be none: the number is worth nothing. */
+void watch_feed_drop(uint64_t feed);
 
 /*
  * The hooks; each takes w NULL for a session without a watch. A mark is taken before the backend is asked: what an

@@ -208,16 +208,15 @@ void watch_tell(struct findings *f, void (*stale)(void *arg, const struct watch_
 	watch_findings_done(f);
 }
 
-int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg)
+static int step_inotify(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg)
 {
 	char buf[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
 	ssize_t n;
 
-	w->news = 0;
 	do {
 		struct findings f;
 
-		n = read(w->fd, buf, sizeof(buf));
+		n = read(w->notify, buf, sizeof(buf));
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return -errno;
 		pthread_mutex_lock(&w->lock);
@@ -229,4 +228,29 @@ int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stal
 		watch_tell(&f, stale, arg);
 	} while (n > 0);
 	return 0;
+}
+
+static void step_feed(struct watch *w, unsigned slot, void (*stale)(void *arg, const struct watch_stale *), void *arg)
+{
+	bool more;
+
+	do {
+		struct findings f = {0};
+
+		pthread_mutex_lock(&w->lock);
+		more = watch_feed_step(w, &f, slot);
+		pthread_mutex_unlock(&w->lock);
+		watch_tell(&f, stale, arg);
+	} while (more);
+}
+
+int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg)
+{
+	int r;
+
+	w->news = 0;
+	r = step_inotify(w, stale, arg);
+	for (unsigned i = 0; i < WATCH_FEEDS; i++)
+		step_feed(w, i, stale, arg);
+	return r;
 }

@@ -13,6 +13,7 @@
 
 #define WATCH_NAME_EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
 #define WATCH_SLOTS 4096u
+#define WATCH_FEEDS 64u
 
 /* What became stale, collected under the lock, told outside of it; names are copies. */
 struct findings {
@@ -20,10 +21,19 @@ struct findings {
 	size_t count, room;
 };
 
+/* Events of directories that are watched elsewhere. */
+struct watch_feed {
+	uint64_t number; /* among all of this process; 0: none */
+	int fd;		 /* -1: it has not begun */
+	struct buf in, out;
+};
+
 struct watch {
 	struct sm_fs_backend *be;
 	const struct sm_fs_ops *ops;
-	int fd;
+	int fd;	    /* readable when any of: */
+	int notify; /* inotify, */
+	struct watch_feed feeds[WATCH_FEEDS];
 	pthread_mutex_t lock; /* all below */
 	struct known known;
 	struct findings late; /* found by a hook: told by the next step */
@@ -34,6 +44,7 @@ struct watch {
 	uint64_t last[WATCH_SLOTS]; /* by hash of a name or a node: the last event that touched it */
 	struct watch_remote remote; /* add NULL: there is none */
 	int next_remote;	    /* number of its next watch */
+	uint32_t next_feed;	    /* of feeds' next one */
 };
 
 /* watch.c, under the lock: */
@@ -59,6 +70,20 @@ void watch_lose_directory(struct watch *w, struct findings *f, struct known_node
 void watch_handle(struct watch *w, struct findings *f, const char *buf, size_t len);
 /* Tells what was found, without the lock. */
 void watch_tell(struct findings *f, void (*stale)(void *arg, const struct watch_stale *), void *arg);
+
+/* watch_feed.c, under the lock: */
+void watch_feeds_init(struct watch *w);
+/* They end, and nothing is told of it. */
+void watch_feeds_done(struct watch *w);
+/* What the backend says when it is asked to watch a directory: its number, or -errno. */
+int watch_feeds_ask(struct watch *w, uint64_t dir);
+void watch_feed_remove(struct watch *w, int wd);
+/* Works off what is there of one; true: maybe more. */
+bool watch_feed_step(struct watch *w, struct findings *f, unsigned slot);
+static inline bool watch_is_feed(int wd)
+{
+	return wd >= WATCH_FEED_FIRST && wd < WATCH_REMOTE_FIRST;
+}
 
 /* watch_remote.c, under the lock: */
 /* Asks for a watch of a directory whose events this kernel does not have: it is pending from then on. */

@@ -27,18 +27,10 @@
 #define OUT_HIGH (256u * KIB) /* no more is asked beyond it */
 #define OUT_MAX (1u * MIB)
 #define CHUNK 65536u
-#define MASK                                                                                                           \
-	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ISDIR |     \
-	 IN_IGNORED | IN_UNMOUNT)
 
 struct arrival {
 	uint64_t end; /* of the bytes that it stands for, counted from the stream's begin */
 	uint64_t due;
-};
-
-struct batch {
-	size_t len;
-	char bytes[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
 };
 
 struct share_remote {
@@ -53,7 +45,7 @@ struct share_remote {
 	uint64_t taken; /* bytes before in.data */
 	struct arrival arrivals[ARRIVALS];
 	unsigned num_arrivals;
-	struct batch batch;
+	struct watch_batch batch;
 	struct hostwatch_record record;
 };
 
@@ -134,17 +126,13 @@ static void deliver(struct share_remote *r, void (*stale)(void *, const struct w
 	r->batch.len = 0;
 }
 
-/* As the kernel lays it out, the name filled up with zeros. */
-static void add_event(struct share_remote *r, int wd, uint32_t mask, const char *name)
+static void put_event(struct share_remote *r, int wd, uint32_t mask, const char *name,
+		      void (*stale)(void *, const struct watch_stale *), void *arg)
 {
-	size_t len = *name ? (strlen(name) / sizeof(struct inotify_event) + 1) * sizeof(struct inotify_event) : 0;
-	struct inotify_event ev = {.wd = wd, .mask = mask, .len = (uint32_t)len};
-	char *at = r->batch.bytes + r->batch.len;
-
-	memcpy(at, &ev, sizeof(ev));
-	memset(at + sizeof(ev), 0, len);
-	memcpy(at + sizeof(ev), name, strlen(name));
-	r->batch.len += sizeof(ev) + len;
+	if (watch_batch_put(&r->batch, wd, mask, name))
+		return;
+	deliver(r, stale, arg);
+	(void)!watch_batch_put(&r->batch, wd, mask, name);
 }
 
 static int handle(struct share_remote *r, void (*stale)(void *, const struct watch_stale *), void *arg)
@@ -155,9 +143,7 @@ static int handle(struct share_remote *r, void (*stale)(void *, const struct wat
 	if (rec->op == HOSTWATCH_EVENT) {
 		if (rec->id < WATCH_REMOTE_FIRST)
 			return -EPROTO;
-		if (r->batch.len + sizeof(struct inotify_event) + NAME_MAX + 1 > sizeof(r->batch.bytes))
-			deliver(r, stale, arg);
-		add_event(r, (int)rec->id, rec->mask & MASK, rec->text);
+		put_event(r, (int)rec->id, rec->mask & WATCH_EVENT_BITS, rec->text, stale, arg);
 		return 0;
 	}
 	deliver(r, stale, arg);
@@ -166,7 +152,7 @@ static int handle(struct share_remote *r, void (*stale)(void *, const struct wat
 		watch_remote_begin(r->watch, &remote);
 		break;
 	case HOSTWATCH_LOST:
-		add_event(r, -1, IN_Q_OVERFLOW, "");
+		put_event(r, -1, IN_Q_OVERFLOW, "", stale, arg);
 		deliver(r, stale, arg);
 		break;
 	default:

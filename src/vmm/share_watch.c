@@ -58,6 +58,7 @@ const int share_watch_syscalls[] = {SYS_poll,
 				    SYS_inotify_init1,
 				    SYS_dup3,
 				    SYS_fstatfs,
+				    SYS_epoll_ctl,
 				    -1};
 
 static void put_record(struct share_watch *s, uint8_t what, const char *path)

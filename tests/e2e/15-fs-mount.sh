@@ -217,7 +217,7 @@ test_mistakes() {
 }
 
 test_shared_daemon() {
-	# mounts of a directory share the process that serves it; when that is killed they go on with the next; it ends by itself
+	# mounts of a directory share the process that serves and watches it; when that is killed they go on with the next; it ends by itself
 	can_mount
 	mkdir -p src a b
 	echo hello >src/file
@@ -234,6 +234,12 @@ test_shared_daemon() {
 	daemons() { pgrep -f "supermachine-fsd --share .*--source $(pwd -P)/src" || true; }
 	is "one for both" "$(daemons | wc -l)" 1
 	is "sealed, each of its threads" "$(sed -n 's/^\(NoNewPrivs\|Seccomp\):\t/\1 /p' /proc/"$(daemons)"/task/*/status | sort -u | tr '\n' ' ')" "NoNewPrivs 1 Seccomp 2 "
+	watches() { cat /proc/"$1"/fdinfo/* 2>/dev/null | grep -c '^inotify wd' || true; }
+	is "no file" "$(stat a/later b/later 2>&1 | grep -c 'No such file' || true)" 2
+	is "watched once, by that" "$(watches "$(daemons)") $(watches "$first") $(watches "$second")" "1 0 0"
+	echo later >src/later
+	until_true 5 cmp -s a/later src/later
+	until_true 5 cmp -s b/later src/later
 	kill -9 "$(daemons)"
 	is "again" "$(cat a/file)" $'hello\nmore'
 	is "there too" "$(cat b/file)" $'hello\nmore'

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void serve(struct share_client *c, uint8_t *mem, uint8_t *packet, size_t len, bool known, uint64_t known_ids[2])
 {
-	struct share_call call = {.client = c, .mem = mem, .in_fd = -1, .out_fd = -1};
+	struct share_call call = {.client = c, .mem = mem, .out_fd = -1};
 
 	if (known && len >= 40)
 		memcpy(packet + 24, known_ids, 16);

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -30,6 +29,7 @@
 #include "fuse/posix.h"
 #include "fuse/share_proto.h"
 #include "fuse/share_server.h"
+#include "fuse/watch.h"
 
 #define MANY 700
 
@@ -386,18 +386,175 @@ static void test_cached_contents_are_the_client_s_own(void **state)
 	a->ops->release(a, id, o.fh, false, 0);
 }
 
-static void test_changes_are_watched_for_the_client(void **state)
+/* ------------------------------------------------------------------------------------------- one watcher */
+
+/* A client as a session uses it, and how often it was told that a name was not as it knew it. */
+struct watcher {
+	struct sm_fs_backend *be;
+	struct watch *watch;
+	unsigned told;
+};
+
+static void on_stale(void *arg, const struct watch_stale *stale)
+{
+	struct watcher *w = arg;
+
+	w->told += stale->what == WATCH_NAME;
+}
+
+static struct watcher watcher_of(struct sm_fs_backend *be)
+{
+	struct watcher w = {.be = be};
+
+	assert_int_equal(watch_new(be, be->ops, &w.watch), 0);
+	return w;
+}
+
+/* Looks a name up as a peer's kernel does: 0 when it is absent. */
+static uint64_t look_up(struct watcher *w, uint64_t dir, const char *name)
+{
+	struct watch_mark mark = watch_begin(w->watch, dir);
+	struct sm_fs_entry e = {0};
+
+	if (w->be->ops->lookup(w->be, &who, dir, name, &e) < 0)
+		e = (struct sm_fs_entry){.entry_valid_ns = 1};
+	watch_entry(w->watch, &mark, name, &e);
+	return e.nodeid;
+}
+
+static void forget_node(struct watcher *w, uint64_t id)
+{
+	watch_forget(w->watch, id, 1);
+	w->be->ops->forget(w->be, id, 1);
+}
+
+/* Until it was told of something, or was not. */
+static bool is_told(struct watcher *w, int ms)
+{
+	unsigned before = w->told;
+	uint64_t end = time_now_ns() + (uint64_t)ms * 1000000;
+
+	while (w->told == before && time_now_ns() < end) {
+		struct pollfd p = {.fd = watch_fd(w->watch), .events = POLLIN};
+
+		poll(&p, 1, 20);
+		assert_int_equal(watch_step(w->watch, on_stale, w), 0);
+	}
+	return w->told > before;
+}
+
+static void make(const struct fixture *f, const char *name)
+{
+	char path[200];
+
+	snprintf(path, sizeof(path), "%s/%s", f->tree, name);
+	assert_int_equal(close(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644)), 0);
+}
+
+static void expect_watched(struct fixture *f, uint64_t watched, uint64_t directories)
+{
+	struct share_server_stats stats;
+
+	for (unsigned i = 0; i < 400; i++) {
+		share_server_get_stats(f->server, &stats);
+		if (stats.watched == watched && stats.directories == directories)
+			return;
+		usleep(20000);
+	}
+	fail_msg("%llu watched in %llu directories", (unsigned long long)stats.watched,
+		 (unsigned long long)stats.directories);
+}
+
+static void test_one_watch_serves_all_clients(void **state)
 {
 	struct fixture *f = *state;
-	int inotify = inotify_init1(IN_CLOEXEC);
-	struct pollfd p = {.fd = inotify, .events = POLLIN};
-	char name[200];
+	struct watcher a = watcher_of(f->a), b = watcher_of(f->b);
+	char dir[100];
+	uint64_t id;
 
-	assert_true(f->a->ops->watch(f->a, SM_FS_ROOT, inotify, IN_CREATE) > 0);
-	snprintf(name, sizeof(name), "%s/new", f->tree);
+	snprintf(dir, sizeof(dir), "%s/dir", f->tree);
+	assert_int_equal(mkdir(dir, 0755), 0);
+	assert_int_equal(look_up(&a, SM_FS_ROOT, "new"), 0);
+	assert_int_equal(look_up(&b, SM_FS_ROOT, "new"), 0);
+	id = look_up(&b, SM_FS_ROOT, "dir");
+	assert_int_equal(look_up(&b, id, "inner"), 0);
+	expect_watched(f, 3, 2);
+	make(f, "new");
+	assert_true(is_told(&a, 20000));
+	assert_true(is_told(&b, 20000));
+	make(f, "dir/inner"); /* nobody else's */
+	assert_true(is_told(&b, 20000));
+	assert_false(is_told(&a, 50));
+	/* One that is forgotten is watched no longer, one whose client is gone neither. */
+	forget_node(&b, id);
+	assert_false(is_told(&b, 50));
+	expect_watched(f, 2, 1);
+	watch_free(a.watch);
+	expect_watched(f, 1, 1);
+	assert_int_equal(look_up(&b, SM_FS_ROOT, "later"), 0);
+	make(f, "later");
+	assert_true(is_told(&b, 20000));
+	watch_free(b.watch);
+	expect_watched(f, 0, 0);
+	/* Another session over the same connection. */
+	a = watcher_of(f->a);
+	assert_int_equal(look_up(&a, SM_FS_ROOT, "last"), 0);
+	make(f, "last");
+	assert_true(is_told(&a, 20000));
+	watch_free(a.watch);
+}
+
+/* Who is told too much at once loses all that it was told and its watches, and nobody else does. */
+static void test_a_flood_costs_who_does_not_listen(void **state)
+{
+	struct fixture *f = *state;
+	struct watcher a = watcher_of(f->a), b = watcher_of(f->b);
+	struct share_server_stats stats;
+	char name[100], other[100];
+
+	assert_int_equal(look_up(&a, SM_FS_ROOT, "absent"), 0);
+	assert_int_equal(look_up(&b, SM_FS_ROOT, "absent"), 0);
+	expect_watched(f, 2, 1);
+	snprintf(name, sizeof(name), "%s/%064d", f->tree, 1);
+	snprintf(other, sizeof(other), "%s/%064d", f->tree, 2);
 	assert_int_equal(close(open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0644)), 0);
-	assert_int_equal(poll(&p, 1, 20000), 1);
-	close(inotify);
+	for (unsigned i = 0; i < 40; i++) {
+		for (unsigned k = 0; k < 500; k++)
+			assert_int_equal(rename(k & 1 ? other : name, k & 1 ? name : other), 0);
+		(void)is_told(&a, 10);
+		share_server_get_stats(f->server, &stats);
+		if (stats.watched == 1)
+			break;
+	}
+	expect_watched(f, 1, 1);	 /* b's are gone, */
+	assert_true(is_told(&b, 20000)); /* which it is told */
+	assert_int_equal(look_up(&b, SM_FS_ROOT, "new"), 0);
+	assert_int_equal(look_up(&a, SM_FS_ROOT, "new"), 0);
+	expect_watched(f, 2, 1);
+	make(f, "new");
+	assert_true(is_told(&b, 20000));
+	assert_true(is_told(&a, 20000));
+	watch_free(a.watch);
+	watch_free(b.watch);
+}
+
+/* A server that dies can tell nothing any more: all is taken for changed. */
+static void test_watches_end_with_the_server(void **state)
+{
+	struct fixture *f = *state;
+	struct watcher a = watcher_of(f->a);
+
+	assert_int_equal(look_up(&a, SM_FS_ROOT, "absent"), 0);
+	expect_watched(f, 1, 1);
+	f->server = share_server_stop(f->server);
+	assert_true(is_told(&a, 20000));
+	serve(f, false);
+	usleep(120000); /* a connection is tried for again after a while */
+	assert_int_equal(look_up(&a, SM_FS_ROOT, "absent"), 0);
+	expect_watched(f, 1, 1);
+	make(f, "absent");
+	assert_true(is_told(&a, 20000));
+	watch_free(a.watch);
 }
 
 /* ---------------------------------------------------------------------------------- those that lie or die */
@@ -773,7 +930,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_client_that_goes_leaves_nothing, setup_posix, teardown_posix),
 		cmocka_unit_test_setup_teardown(test_no_client_reaches_what_is_another_s, setup_posix, teardown_posix),
 		cmocka_unit_test_setup_teardown(test_cached_contents_are_the_client_s_own, setup_posix, teardown_posix),
-		cmocka_unit_test_setup_teardown(test_changes_are_watched_for_the_client, setup_posix, teardown_posix),
+		cmocka_unit_test_setup_teardown(test_one_watch_serves_all_clients, setup_posix, teardown_posix),
+		cmocka_unit_test_setup_teardown(test_a_flood_costs_who_does_not_listen, setup_posix, teardown_posix),
+		cmocka_unit_test_setup_teardown(test_watches_end_with_the_server, setup_posix, teardown_posix),
 		cmocka_unit_test_setup_teardown(test_liars_are_cut_off_alone, setup_posix, teardown_posix),
 		cmocka_unit_test_setup_teardown(test_a_server_that_stops_with_clients, setup_posix, teardown_posix),
 		cmocka_unit_test(test_a_killed_server_and_the_next),
