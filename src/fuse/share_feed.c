@@ -16,11 +16,10 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "base/watchset.h"
 #include "fuse/share_peer.h"
 #include "fuse/watch.h"
 
-#define BUCKETS 4096u
-#define MAX_SAME 4u	   /* numbers of one client for one directory */
 #define OUT_MAX (1u * MIB) /* events that a client has not taken */
 #define IN_MAX (64u * KIB) /* bytes that are read of a feed at once */
 #define MOST_AT_ONCE 16u   /* reads of events */
@@ -28,18 +27,11 @@
 #define OF_STOP UINT64_MAX /* what epoll's data says: a feed's number, or */
 #define OF_NOTIFY (UINT64_MAX - 1)
 
-struct watched {
-	struct share_feed *feed;
-	uint32_t id;
-	int wd;
-	struct watched *id_next, *wd_next;
-};
-
 struct share_feed {
+	struct watchset_owner owner; /* first */
 	struct share_feed *next;
 	uint64_t number;
 	int sock;
-	unsigned watches;
 	bool failed; /* to be ended when the events at hand have been told */
 	struct buf in, out;
 };
@@ -50,41 +42,11 @@ struct share_feeds {
 	pthread_mutex_t lock; /* guards all below */
 	bool running;
 	pthread_t thread;
-	int notify, epoll, stop;
+	int epoll, stop;
 	struct share_feed *list;
 	uint64_t last_number;
-	struct watched *by_id[BUCKETS], *by_wd[BUCKETS];
+	struct watchset set;
 };
-
-/* ------------------------------------------------------------------------------------------------- tables */
-
-static struct watched **id_bucket(struct share_feeds *fs, const struct share_feed *f, uint32_t id)
-{
-	return &fs->by_id[(id + f->number * 977) % BUCKETS];
-}
-
-static struct watched **wd_bucket(struct share_feeds *fs, int wd)
-{
-	return &fs->by_wd[(unsigned)wd % BUCKETS];
-}
-
-static struct watched *find_wd(struct share_feeds *fs, int wd)
-{
-	struct watched *e = *wd_bucket(fs, wd);
-
-	while (e && e->wd != wd)
-		e = e->wd_next;
-	return e;
-}
-
-static struct watched *find_id(struct share_feeds *fs, const struct share_feed *f, uint32_t id)
-{
-	struct watched *e = *id_bucket(fs, f, id);
-
-	while (e && (e->id != id || e->feed != f))
-		e = e->id_next;
-	return e;
-}
 
 static struct share_feed *find_feed(struct share_feeds *fs, uint64_t number)
 {
@@ -95,64 +57,13 @@ static struct share_feed *find_feed(struct share_feeds *fs, uint64_t number)
 	return f;
 }
 
-/* 0, -EEXIST, -ENOSPC, -ENOMEM. */
-static int remember(struct share_feeds *fs, struct share_feed *f, uint32_t id, int wd)
-{
-	struct watched **of_id = id_bucket(fs, f, id), **of_wd = wd_bucket(fs, wd), *e;
-	unsigned same = 0;
-
-	for (e = *of_wd; e; e = e->wd_next)
-		same += e->wd == wd && e->feed == f;
-	if (f->watches >= SHARE_MAX_WATCHES || same >= MAX_SAME)
-		return -ENOSPC;
-	if (find_id(fs, f, id))
-		return -EEXIST;
-	e = malloc(sizeof(*e));
-	if (!e)
-		return -ENOMEM;
-	*e = (struct watched){.feed = f, .id = id, .wd = wd, .id_next = *of_id, .wd_next = *of_wd};
-	*of_id = *of_wd = e;
-	f->watches++;
-	return 0;
-}
-
-static void forget(struct share_feeds *fs, struct watched *e)
-{
-	struct watched **at;
-
-	for (at = id_bucket(fs, e->feed, e->id); *at != e; at = &(*at)->id_next)
-		;
-	*at = e->id_next;
-	for (at = wd_bucket(fs, e->wd); *at != e; at = &(*at)->wd_next)
-		;
-	*at = e->wd_next;
-	e->feed->watches--;
-	free(e);
-}
-
-/* And the kernel's watch, when it was the last that wanted it: the IN_IGNORED of that finds nobody. */
-static void unwatch(struct share_feeds *fs, struct watched *e)
-{
-	int wd = e->wd;
-
-	forget(fs, e);
-	if (!find_wd(fs, wd))
-		inotify_rm_watch(fs->notify, wd);
-}
-
 /* -------------------------------------------------------------------------------------------------- feeds */
 
 static void end_feed(struct share_feeds *fs, struct share_feed *f)
 {
 	struct share_feed **at = &fs->list;
 
-	for (unsigned i = 0; i < BUCKETS && f->watches; i++) {
-		for (struct watched *e = fs->by_id[i], *next; e; e = next) {
-			next = e->id_next;
-			if (e->feed == f)
-				unwatch(fs, e);
-		}
-	}
+	watchset_clear(&fs->set, &f->owner);
 	while (*at != f)
 		at = &(*at)->next;
 	*at = f->next;
@@ -171,8 +82,10 @@ static int begin_feed(struct share_feeds *fs, struct share_feed **ret, int *ret_
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	f = calloc(1, sizeof(*f));
-	if (f)
+	if (f) {
 		ev.data.u64 = f->number = ++fs->last_number;
+		f->owner.salt = (uint32_t)f->number;
+	}
 	if (!f || epoll_ctl(fs->epoll, EPOLL_CTL_ADD, pair[0], &ev) < 0) {
 		close(pair[0]);
 		close(pair[1]);
@@ -224,12 +137,8 @@ static void read_in(struct share_feeds *fs, struct share_feed *f)
 	f->failed |= n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 	f->in.len += n > 0 ? (size_t)n : 0;
 	c = cursor_of(f->in.data, f->in.len);
-	while (c.left >= sizeof(uint32_t)) {
-		struct watched *e = find_id(fs, f, cursor_u32(&c));
-
-		if (e)
-			unwatch(fs, e);
-	}
+	while (c.left >= sizeof(uint32_t))
+		watchset_remove(&fs->set, &f->owner, cursor_u32(&c));
 	buf_consume(&f->in, f->in.len - c.left);
 }
 
@@ -249,14 +158,12 @@ static void put_event(struct share_feed *f, uint32_t id, const struct inotify_ev
 
 static void tell(struct share_feeds *fs, const struct inotify_event *ev)
 {
-	for (struct watched *e = *wd_bucket(fs, ev->wd), *next; e; e = next) {
-		next = e->wd_next;
-		if (e->wd != ev->wd)
-			continue;
-		put_event(e->feed, e->id, ev);
-		if (ev->mask & IN_IGNORED) /* the kernel's watch is gone */
-			forget(fs, e);
-	}
+	struct watchset_entry *e = NULL;
+
+	while ((e = watchset_next(&fs->set, ev->wd, e)))
+		put_event((struct share_feed *)e->owner, e->id, ev);
+	if (ev->mask & IN_IGNORED)
+		watchset_ended(&fs->set, ev->wd);
 }
 
 static void fail_all(struct share_feeds *fs)
@@ -271,7 +178,7 @@ static void read_events(struct share_feeds *fs)
 	char buf[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
 	ssize_t n;
 
-	for (unsigned turn = 0; turn < MOST_AT_ONCE && (n = read(fs->notify, buf, sizeof(buf))) > 0; turn++) {
+	for (unsigned turn = 0; turn < MOST_AT_ONCE && (n = read(fs->set.notify, buf, sizeof(buf))) > 0; turn++) {
 		for (ssize_t at = 0; at < n;) {
 			const struct inotify_event *ev = (const struct inotify_event *)(const void *)(buf + at);
 
@@ -338,13 +245,13 @@ static int start(struct share_feeds *fs)
 	struct epoll_event stop = {.events = EPOLLIN, .data.u64 = OF_STOP};
 	int r;
 
-	if (fs->notify < 0)
-		fs->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (fs->running || fs->notify < 0)
-		return fs->notify < 0 ? -errno : 0;
+	if (fs->set.notify < 0)
+		fs->set.notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (fs->running || fs->set.notify < 0)
+		return fs->set.notify < 0 ? -errno : 0;
 	fs->epoll = epoll_create1(EPOLL_CLOEXEC);
 	fs->stop = eventfd(0, EFD_CLOEXEC);
-	if (fs->epoll < 0 || fs->stop < 0 || epoll_ctl(fs->epoll, EPOLL_CTL_ADD, fs->notify, &notify) < 0 ||
+	if (fs->epoll < 0 || fs->stop < 0 || epoll_ctl(fs->epoll, EPOLL_CTL_ADD, fs->set.notify, &notify) < 0 ||
 	    epoll_ctl(fs->epoll, EPOLL_CTL_ADD, fs->stop, &stop) < 0)
 		r = -errno;
 	else
@@ -367,7 +274,7 @@ static int enter(struct share_feeds *fs, uint64_t *feed, uint32_t id, int wd, bo
 		return -EPIPE;
 	r = fresh ? begin_feed(fs, &f, ret_fd) : 0;
 	if (r == 0)
-		r = remember(fs, f, id, wd);
+		r = watchset_put(&fs->set, &f->owner, id, wd, SHARE_MAX_WATCHES);
 	if (r < 0 && fresh && f) {
 		end_feed(fs, f);
 		*ret_fd = fd_close(*ret_fd);
@@ -386,10 +293,10 @@ int share_feeds_watch(struct share_feeds *fs, uint64_t *feed, uint64_t nodeid, u
 	pthread_mutex_lock(&fs->lock);
 	r = start(fs);
 	/* Everybody's watch of a directory is one and the same: nobody says for what. */
-	wd = r < 0 ? r : fs->ops->watch(fs->be, nodeid, fs->notify, WATCH_EVENTS);
+	wd = r < 0 ? r : fs->ops->watch(fs->be, nodeid, fs->set.notify, WATCH_EVENTS);
 	r = wd > 0 ? enter(fs, feed, id, wd, fresh, ret_fd) : wd < 0 ? wd : -EIO;
-	if (wd > 0 && r < 0 && !find_wd(fs, wd))
-		inotify_rm_watch(fs->notify, wd);
+	if (wd > 0 && r < 0)
+		watchset_unless_wanted(&fs->set, wd);
 	pthread_mutex_unlock(&fs->lock);
 	return r;
 }
@@ -411,11 +318,9 @@ void share_feeds_get_stats(struct share_feeds *fs, struct share_feeds_stats *ret
 	pthread_mutex_lock(&fs->lock);
 	for (const struct share_feed *f = fs->list; f; f = f->next) {
 		ret->feeds++;
-		ret->watched += f->watches;
+		ret->watched += f->owner.count;
 	}
-	for (unsigned i = 0; i < BUCKETS; i++)
-		for (const struct watched *e = fs->by_wd[i]; e; e = e->wd_next)
-			ret->directories += find_wd(fs, e->wd) == e;
+	ret->directories = watchset_directories(&fs->set);
 	pthread_mutex_unlock(&fs->lock);
 }
 
@@ -427,7 +332,7 @@ int share_feeds_new(struct sm_fs_backend *be, const struct sm_fs_ops *ops, struc
 		return -ENOMEM;
 	fs->be = be;
 	fs->ops = ops;
-	fs->notify = fs->epoll = fs->stop = -1;
+	fs->set.notify = fs->epoll = fs->stop = -1;
 	pthread_mutex_init(&fs->lock, NULL);
 	*ret = fs;
 	return 0;
@@ -443,7 +348,7 @@ struct share_feeds *share_feeds_free(struct share_feeds *fs)
 	}
 	while (fs->list)
 		end_feed(fs, fs->list);
-	fd_close(fs->notify);
+	fd_close(fs->set.notify);
 	fd_close(fs->epoll);
 	fd_close(fs->stop);
 	pthread_mutex_destroy(&fs->lock);

@@ -3,9 +3,7 @@
  * The file server of a directory, supermachine-fsd --share: one process for all programs and VMs of a user on this side
  * (host or machine) that mount the directory with the same options and in the same group.
  *
- * It is found by its socket in the runtime directory, whose name is a hash of all that makes two of them different, and
- * started, with the socket listening already, where nobody answers: under a lock which it takes, too, before it ends
- * for lack of clients. So whoever holds the lock and can connect is served.
+ * It is found, or started, by way of its place (place.h).
  */
 #ifndef KEEPER_FILESERVER_H
 #define KEEPER_FILESERVER_H

@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * supermachine-keeper --watch: a process on the host beside a VM in the machine, which watches the directories that the
- * VM has of it (inotify) and tells the VM's monitor, by a channel of the keeper's, what others change there: the
- * machine's own kernel has no events of them. It ends with the VM.
+ * A VM in the machine has directories of the host, whose events the machine's own kernel does not have: they are
+ * watched here, on the host (watchers.c), and the VM's monitor is told, by a channel of its keeper's, what others
+ * change there. This is one VM: what its monitor asks, and what it is told.
  *
- * It is sealed: it opens what openat2 finds and watches directories, and that is all. The monitor is hostile: what it
- * asks for is looked up beneath the VM's mounts through no link, has to be the very directory that it has, and costs
- * one of a limited number of watches; an answer that it does not read stops its questions, and events that it does not
- * read are lost in the kernel's queue, which it is told.
+ * The monitor is hostile: what it asks for is looked up beneath the VM's mounts through no link, has to be the very
+ * directory that it has, and costs one of a limited number of watches; an answer that it does not read stops its
+ * questions, and events that it does not read are lost, which it is told.
  */
-#include "keeper/hostwatch.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -18,17 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
-#include "base/filter.h"
-#include "base/loop.h"
 #include "base/util.h"
-#include "proto/hostwatch.h"
+#include "keeper/watchers.h"
 #include "proto/link.h"
 #include "proto/messages.h"
 
@@ -37,80 +31,8 @@
 	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ONLYDIR |   \
 	 IN_EXCL_UNLINK)
 #define MAX_WATCHES 65536u
-#define BUCKETS 4096u
-#define OUT_HIGH (128u * KIB) /* then nothing is read, neither questions nor events */
-#define GATHER_NS 16000000ull /* events come in flocks, and each message wakes five programs */
 #define STREAM_OUT 0
 #define STREAM_IN 1
-
-struct watched {
-	uint32_t id;
-	int wd;
-	struct watched *id_next, *wd_next;
-};
-
-/* One event that may still grow: those in a row about one name are told as one. */
-struct growing {
-	bool any;
-	struct hostwatch_record rec;
-};
-
-struct hostwatch {
-	struct loop *loop;
-	struct link *link;
-	struct mux *mux;
-	uint32_t ch;
-	int sources[HOSTWATCH_SHARES];
-	unsigned num_sources;
-	int notify;
-	struct loop_source *events, *gather;
-	struct watched *by_id[BUCKETS], *by_wd[BUCKETS];
-	unsigned num_watched;
-	struct buf in, out;
-	struct growing growing;
-	struct hostwatch_record asked;
-};
-
-/* ------------------------------------------------------------------------------------------------ tables */
-
-static struct watched **find_id(struct hostwatch *h, uint32_t id)
-{
-	struct watched **at = &h->by_id[id % BUCKETS];
-
-	while (*at && (*at)->id != id)
-		at = &(*at)->id_next;
-	return at;
-}
-
-static struct watched **find_wd(struct hostwatch *h, int wd)
-{
-	struct watched **at = &h->by_wd[(unsigned)wd % BUCKETS];
-
-	while (*at && (*at)->wd != wd)
-		at = &(*at)->wd_next;
-	return at;
-}
-
-static int remember(struct hostwatch *h, uint32_t id, int wd)
-{
-	struct watched *e = calloc(1, sizeof(*e));
-
-	if (!e)
-		return -ENOMEM;
-	*e = (struct watched){
-		.id = id, .wd = wd, .id_next = h->by_id[id % BUCKETS], .wd_next = h->by_wd[(unsigned)wd % BUCKETS]};
-	h->by_id[id % BUCKETS] = h->by_wd[(unsigned)wd % BUCKETS] = e;
-	h->num_watched++;
-	return 0;
-}
-
-static void forget(struct hostwatch *h, struct watched *e)
-{
-	*find_id(h, e->id) = e->id_next;
-	*find_wd(h, e->wd) = e->wd_next;
-	free(e);
-	h->num_watched--;
-}
 
 /* ------------------------------------------------------------------------------------------------ answers */
 
@@ -119,11 +41,11 @@ static void put(struct hostwatch *h, enum hostwatch_op op, uint32_t id, uint64_t
 	struct hostwatch_record rec = {.op = op, .id = id, .quiet_ns = quiet_ns};
 
 	if (hostwatch_encode(&h->out, &rec) < 0)
-		loop_stop(h->loop, -ENOMEM);
+		hostwatch_end(h, -ENOMEM);
 }
 
 /* What the other side takes. */
-static void send_out(struct hostwatch *h)
+void hostwatch_send(struct hostwatch *h)
 {
 	size_t sent = 0;
 
@@ -137,7 +59,7 @@ static void send_out(struct hostwatch *h)
 	}
 	buf_consume(&h->out, sent);
 	if (!h->out.len)
-		loop_modify(h->events, EPOLLIN);
+		watchers_listen(h->watchers);
 }
 
 /* ------------------------------------------------------------------------------------------------ questions */
@@ -178,31 +100,21 @@ static uint64_t quiet(int fd)
 static bool add(struct hostwatch *h, const struct hostwatch_record *rec, uint64_t *ret_quiet)
 {
 	_fd_ int fd = -1;
+	struct watchset *set = &h->watchers->set;
 	char path[32];
 	int wd;
 
-	if (h->num_watched >= MAX_WATCHES || *find_id(h, rec->id))
+	if (h->owner.count >= MAX_WATCHES || watchset_has(set, &h->owner, rec->id))
 		return false;
 	fd = open_asked(h, rec);
 	if (fd < 0)
 		return false;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	wd = inotify_add_watch(h->notify, path, EVENTS);
-	if (wd < 0 || *find_wd(h, wd)) /* one directory under two ids: the second goes without */
+	wd = inotify_add_watch(set->notify, path, EVENTS);
+	if (wd < 0 || watchset_put(set, &h->owner, rec->id, wd, MAX_WATCHES) < 0)
 		return false;
 	*ret_quiet = quiet(fd);
-	if (remember(h, rec->id, wd) == 0)
-		return true;
-	inotify_rm_watch(h->notify, wd);
-	return false;
-}
-
-static void drop(struct hostwatch *h, struct watched *e)
-{
-	if (!e)
-		return;
-	inotify_rm_watch(h->notify, e->wd); /* its IN_IGNORED finds nobody */
-	forget(h, e);
+	return true;
 }
 
 static void serve_one(struct hostwatch *h, const struct hostwatch_record *rec)
@@ -214,12 +126,10 @@ static void serve_one(struct hostwatch *h, const struct hostwatch_record *rec)
 		put(h, add(h, rec, &quiet_ns) ? HOSTWATCH_ADDED : HOSTWATCH_REFUSED, rec->id, quiet_ns);
 		break;
 	case HOSTWATCH_REMOVE:
-		drop(h, *find_id(h, rec->id));
+		watchset_remove(&h->watchers->set, &h->owner, rec->id);
 		break;
 	default:
-		for (unsigned i = 0; i < BUCKETS; i++)
-			while (h->by_id[i])
-				drop(h, h->by_id[i]);
+		watchset_clear(&h->watchers->set, &h->owner);
 	}
 }
 
@@ -229,19 +139,19 @@ static void serve(struct hostwatch *h)
 	size_t taken;
 	int r = 1;
 
-	while (r > 0 && h->out.len < OUT_HIGH) {
+	while (r > 0 && h->out.len < HOSTWATCH_HIGH) {
 		r = hostwatch_decode(&c, false, &h->asked);
 		if (r > 0)
 			serve_one(h, &h->asked);
 	}
 	if (r < 0)
-		loop_stop(h->loop, r);
+		hostwatch_end(h, r);
 	taken = h->in.len - c.left;
 	if (taken) {
 		buf_consume(&h->in, taken);
 		mux_consumed(h->mux, h->ch, STREAM_IN, taken);
 	}
-	send_out(h);
+	hostwatch_send(h);
 }
 
 /* ------------------------------------------------------------------------------------------------ events */
@@ -249,70 +159,38 @@ static void serve(struct hostwatch *h)
 static void put_grown(struct hostwatch *h)
 {
 	if (h->growing.any && hostwatch_encode(&h->out, &h->growing.rec) < 0)
-		loop_stop(h->loop, -ENOMEM);
+		hostwatch_end(h, -ENOMEM);
 	h->growing.any = false;
 }
 
-static void note(struct hostwatch *h, const struct inotify_event *ev)
+void hostwatch_note(struct hostwatch *h, uint32_t id, const struct inotify_event *ev)
 {
-	struct watched *e = *find_wd(h, ev->wd);
 	struct hostwatch_record *rec = &h->growing.rec;
 	const char *name = ev->len ? ev->name : "";
 
-	if (!e)
+	h->lost |= h->out.len >= HOSTWATCH_HIGH;
+	/* Once something is lost all else is of no use, but that a watch is gone. */
+	if (h->lost && !(ev->mask & IN_IGNORED))
 		return;
-	if (h->growing.any && rec->id == e->id && streq(rec->text, name)) {
+	if (h->growing.any && rec->id == id && streq(rec->text, name)) {
 		rec->mask |= ev->mask;
-	} else {
-		put_grown(h);
-		h->growing.any = true;
-		rec->op = HOSTWATCH_EVENT;
-		rec->id = e->id;
-		rec->mask = ev->mask;
-		snprintf(rec->text, sizeof(rec->text), "%s", name);
+		return;
 	}
-	if (ev->mask & IN_IGNORED)
-		forget(h, e);
-}
-
-/* Those of one read. False: there are no more. */
-static bool read_events(struct hostwatch *h, bool *lost)
-{
-	char buf[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
-	ssize_t n = read(h->notify, buf, sizeof(buf));
-
-	for (ssize_t at = 0; at < n;) {
-		const struct inotify_event *ev = (const struct inotify_event *)(const void *)(buf + at);
-
-		at += (ssize_t)(sizeof(*ev) + ev->len);
-		*lost |= ev->mask & IN_Q_OVERFLOW;
-		if (!*lost || ev->mask & IN_IGNORED)
-			note(h, ev);
-	}
-	return n > 0;
-}
-
-/* Once something is lost all that waits is of no use. */
-static void on_gathered(struct loop *loop, struct loop_source *src, void *arg)
-{
-	struct hostwatch *h = arg;
-	bool lost = false;
-
-	while ((h->out.len < OUT_HIGH || lost) && read_events(h, &lost))
-		;
 	put_grown(h);
-	if (lost)
-		put(h, HOSTWATCH_LOST, 0, 0);
-	send_out(h);
+	h->growing.any = true;
+	rec->op = HOSTWATCH_EVENT;
+	rec->id = id;
+	rec->mask = ev->mask;
+	snprintf(rec->text, sizeof(rec->text), "%s", name);
 }
 
-/* They are listened for again when what was there has been sent. */
-static void on_events(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+void hostwatch_noted(struct hostwatch *h)
 {
-	struct hostwatch *h = arg;
-
-	loop_modify(src, 0);
-	loop_timer_at(h->gather, time_now_ns() + GATHER_NS);
+	put_grown(h);
+	if (h->lost)
+		put(h, HOSTWATCH_LOST, 0, 0);
+	h->lost = false;
+	hostwatch_send(h);
 }
 
 /* ----------------------------------------------------------------------------------------------- the channel */
@@ -322,7 +200,7 @@ static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
 	struct hostwatch *h = arg;
 
 	put(h, HOSTWATCH_HELLO, 0, 0);
-	send_out(h);
+	hostwatch_send(h);
 }
 
 static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const uint8_t *p, size_t len)
@@ -330,7 +208,7 @@ static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const u
 	struct hostwatch *h = arg;
 
 	if (stream != STREAM_IN || buf_put(&h->in, p, len) < 0)
-		loop_stop(h->loop, -EPROTO);
+		hostwatch_end(h, -EPROTO);
 	else
 		serve(h);
 }
@@ -339,18 +217,18 @@ static void on_writable(void *arg, uint32_t ch, void *user, unsigned stream)
 {
 	struct hostwatch *h = arg;
 
-	send_out(h);
+	hostwatch_send(h);
 	serve(h);
 }
 
 static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *text)
 {
-	loop_stop(((struct hostwatch *)arg)->loop, 0);
+	hostwatch_end(arg, 0);
 }
 
 static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
 {
-	loop_stop(((struct hostwatch *)arg)->loop, 0);
+	hostwatch_end(arg, 0);
 }
 
 static const struct mux_callbacks callbacks = {
@@ -358,44 +236,48 @@ static const struct mux_callbacks callbacks = {
 
 static void on_link_end(struct link *l, int r, const char *why, void *arg)
 {
-	loop_stop(((struct hostwatch *)arg)->loop, 0);
+	hostwatch_end(arg, 0);
 }
 
-static int begin(struct hostwatch *h, int link_fd)
+static void take_sources(struct hostwatch *h, int *sources, unsigned count)
 {
-	int r = loop_new(&h->loop);
-
-	h->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (r == 0 && h->notify < 0)
-		r = -errno;
-	if (r == 0)
-		r = loop_add(h->loop, h->notify, EPOLLIN, on_events, h, &h->events);
-	if (r == 0)
-		r = loop_add_timer(h->loop, on_gathered, h, &h->gather);
-	if (r == 0)
-		r = link_client(h->loop, link_fd, &callbacks, on_link_end, h, &h->link);
-	if (r == 0)
-		h->mux = link_mux(h->link);
-	return r < 0 ? r : mux_open(h->mux, PROTO_KEEPER_WATCH, NULL, NULL, &h->ch);
+	for (unsigned i = 0; i < count; i++)
+		h->sources[i] = TAKE_FD(sources[i]);
+	h->num_sources = count;
 }
 
-static const int syscalls[] = {SYS_openat2, SYS_inotify_add_watch, SYS_inotify_rm_watch, SYS_fstatfs, -1};
-
-int hostwatch_run(int link_fd, const char *const *sources, unsigned count)
+int hostwatch_new(struct watchers *w, int link_fd, int *sources, unsigned count, struct hostwatch **ret)
 {
-	struct hostwatch *h = calloc(1, sizeof(*h));
+	struct hostwatch *h = count <= HOSTWATCH_SHARES ? calloc(1, sizeof(*h)) : NULL;
 	int r;
 
-	if (!h || count > HOSTWATCH_SHARES)
-		return -EINVAL;
-	/* One that is not there, or a file, has nothing to be watched. */
-	for (unsigned i = 0; i < count; i++)
-		h->sources[h->num_sources++] = open(sources[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
-	r = begin(h, link_fd);
-	if (r == 0)
-		r = filter_process(NULL, 0, (const int *const[]){syscalls, NULL});
-	if (r == 0)
-		r = loop_run(h->loop);
-	/* What goes with the process needs no tidying. */
-	return r;
+	if (!h) {
+		close(link_fd);
+		return -ENOMEM;
+	}
+	h->watchers = w;
+	r = link_client(w->loop, link_fd, &callbacks, on_link_end, h, &h->link);
+	if (r < 0) {
+		close(link_fd);
+		free(h);
+		return r;
+	}
+	h->mux = link_mux(h->link);
+	take_sources(h, sources, count);
+	r = mux_open(h->mux, PROTO_KEEPER_WATCH, NULL, NULL, &h->ch);
+	if (r < 0)
+		return hostwatch_free(h), r;
+	*ret = h;
+	return 0;
+}
+
+void hostwatch_free(struct hostwatch *h)
+{
+	watchset_clear(&h->watchers->set, &h->owner);
+	link_free(h->link);
+	for (unsigned i = 0; i < h->num_sources; i++)
+		fd_close(h->sources[i]);
+	buf_done(&h->in);
+	buf_done(&h->out);
+	free(h);
 }

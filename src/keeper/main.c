@@ -32,6 +32,7 @@ static int usage(void)
 	      "                           VMDIR\n"
 	      "       supermachine-keeper --forward LINK-FD VMDIR WAKER [FD]:PORT...\n"
 	      "       supermachine-keeper --watch LINK-FD DIRECTORY...\n"
+	      "       supermachine-keeper --watch-group LISTENER-FD SOCKET LOCK\n"
 	      "       supermachine-keeper --share LINK-FD NUMBER:SOCKET...\n",
 	      stderr);
 	return 2;
@@ -131,6 +132,16 @@ static int watch(int argc, char **argv)
 	return hostwatch_run((int)link, (const char *const *)argv + 1, (unsigned)argc - 1) < 0;
 }
 
+/* argv: LISTENER-FD SOCKET LOCK */
+static int watch_group(int argc, char **argv)
+{
+	uint64_t listener;
+
+	if (argc != 3 || parse_u64(argv[0], 3, INT_MAX, &listener) < 0)
+		return usage();
+	return hostwatch_serve_group((int)listener, argv[1], argv[2]) < 0;
+}
+
 /* argv: LINK-FD NUMBER:SOCKET... */
 static int share(int argc, char **argv)
 {
@@ -174,6 +185,10 @@ int main(int argc, char **argv)
 	if (argc > 2 && streq(argv[1], "--watch")) {
 		signal(SIGPIPE, SIG_IGN);
 		return watch(argc - 2, argv + 2);
+	}
+	if (argc > 2 && streq(argv[1], "--watch-group")) {
+		signal(SIGPIPE, SIG_IGN);
+		return watch_group(argc - 2, argv + 2);
 	}
 	if (argc > 2 && streq(argv[1], "--share")) {
 		signal(SIGPIPE, SIG_IGN);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the host changes in a VM's mounts, where the VM is in the machine: that kernel has no events of the host's
- * files. A process on the host (keeper/hostwatch.c), which lives as long as the VM, watches them for the VM's monitor.
+ * files. A process on the host (keeper/watchers.c), which lives as long as the VM, or as a VM of its share group,
+ * watches them for the VM's monitor.
  * Without it the VM believes what it has seen for a second, as on a file system that cannot be watched.
  */
 #include <fcntl.h>
@@ -14,11 +15,24 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "keeper/recordjson.h"
+#include "keeper/watchgroup.h"
 #include "lib/lib.h"
 
 #define WATCHED "watched" /* in the VM's directory */
 
-static int spawn(struct sm_client *c, const struct vm_record *r, int link, struct sm_error *err)
+/* VMs of a share group are watched for by one process. */
+static int join_group(struct sm_client *c, const char *group, int link, const char *const *sources, unsigned count,
+		      struct sm_error *err)
+{
+	struct watchgroup g = {.runtime_dir = c->runtime_dir, .group = group};
+	_free_ char *keeper = NULL;
+	int r = client_helper(c, "supermachine-keeper", &keeper, err);
+
+	g.program = keeper;
+	return r < 0 ? r : watchgroup_join(&g, link, sources, count, err);
+}
+
+static int watch_from_here(struct sm_client *c, const struct vm_record *r, int link, struct sm_error *err)
 {
 	const char *sources[VM_MAX_MOUNTS];
 	unsigned n = 0;
@@ -26,6 +40,8 @@ static int spawn(struct sm_client *c, const struct vm_record *r, int link, struc
 	for (unsigned i = 0; i < r->num_mounts; i++)
 		if (!r->mounts[i].volume)
 			sources[n++] = r->mounts[i].source;
+	if (r->share_group && n <= WATCHGROUP_SOURCES)
+		return join_group(c, r->share_group, link, sources, n, err);
 	return client_start_role(c, "--watch", link, sources, n, err);
 }
 
@@ -69,7 +85,7 @@ void mounts_watch(struct sm_vm *vm, const struct vm_record *r)
 	if (e == 0 && start.in_machine) {
 		e = link = vm_socket(vm->client, vm->id, &start, 0, &err);
 		if (e >= 0)
-			e = spawn(vm->client, r, link, &err);
+			e = watch_from_here(vm->client, r, link, &err);
 	}
 	if (e < 0)
 		client_say(vm->client, SM_LOG_INFO, "VM %s: its mounts are not watched: %s", vm->id, err.message);

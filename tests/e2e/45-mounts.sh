@@ -318,7 +318,7 @@ file_servers() {
 
 limit_share_group=240
 test_share_group() {
-	# VMs of a share group have one file server: what one changes the others see at once; one that is killed is replaced; a monitor that is killed takes nobody along
+	# VMs of a share group have one file server and one watcher: what one changes the others see at once; a server that is killed is replaced; a monitor that is killed takes nobody along
 	share s
 	echo 1 >"$share/f"
 	vm one --share-group g -v "$share:/data" -v "$share/f:/file:ro"
@@ -333,6 +333,20 @@ f"
 	$sm exec one sh -c 'echo 22 >/data/f; echo new >/data/new; rm -f /data/none'
 	is "after" "$($sm exec two sh -c 'cat /data/f /data/new; echo 333 >/data/f; mv /data/new /data/moved')" "22
 new"
+	# What the host changes both see; in a machine one process there watches for both.
+	until_true 10 $sm exec one test ! -e /data/host
+	$sm exec two test ! -e /data/host
+	echo host >"$share/host"
+	until_true 10 $sm exec one cmp -s /data/host /data/host
+	until_true 10 $sm exec two cmp -s /data/host /data/host
+	rm "$share/host"
+	if [ "$(engine)" = machine ]; then
+		local watcher
+		watcher=$(pgrep -f "supermachine-keeper --watch-group [0-9]* $SUPERMACHINE_HOME/")
+		is "watchers" "$(wc -w <<<"$watcher")" 1
+		is "watches" "$(cat /proc/"$watcher"/fdinfo/* | grep -c "^inotify .* ino:$(printf %x "$(stat -c %i "$share")") ")" 1
+		is "of its own" "$(pgrep -f "supermachine-keeper --watch [0-9]* $share" || true)" ""
+	fi
 	# The other VM's cached size is taken back when the server has heard of the change.
 	until_true 10 $sm exec one sh -c '[ "$(cat /data/f; cat /file; ls /data)" = "333
 333

@@ -21,7 +21,10 @@
 
 #include "base/fileio.h"
 #include "base/util.h"
+#include "base/watchset.h"
 #include "keeper/hostwatch.h"
+#include "keeper/place.h"
+#include "keeper/watchgroup.h"
 #include "proto/hostwatch.h"
 #include "proto/messages.h"
 #include "proto/mux.h"
@@ -264,18 +267,20 @@ static void only_the_very_directory_beneath(void **state)
 	touch(f, "s/file");
 	assert_int_equal(ask(f, FIRST, 0, "file", ino(f, "s/file")), HOSTWATCH_REFUSED);
 	assert_int_equal(ask(f, FIRST, 0, "d", ino(f, "s/d")), HOSTWATCH_ADDED);
-	assert_int_equal(ask(f, FIRST, 0, "", ino(f, "s")), HOSTWATCH_REFUSED);	       /* an id twice */
-	assert_int_equal(ask(f, FIRST + 1, 0, "d", ino(f, "s/d")), HOSTWATCH_REFUSED); /* a directory twice */
+	assert_int_equal(ask(f, FIRST, 0, "", ino(f, "s")), HOSTWATCH_REFUSED); /* an id twice */
+	for (unsigned i = 1; i < WATCHSET_SAME; i++) /* a directory twice, but not without end */
+		assert_int_equal(ask(f, FIRST + i, 0, "d", ino(f, "s/d")), HOSTWATCH_ADDED);
+	assert_int_equal(ask(f, FIRST + WATCHSET_SAME, 0, "d", ino(f, "s/d")), HOSTWATCH_REFUSED);
 	snprintf(outside, sizeof(outside), "%s/beside", f->dir);
 	assert_int_equal(rmdir(outside), 0);
 }
+
+static const char up[] = "\x19\0\0\0\x01\0\0\0\x40\x01\0\0\0\0\0\0\0\0../beside/x";
 
 /* Whatever does not parse ends it. */
 static void malformed_requests_end_it(void **state)
 {
 	struct fixture *f = *state;
-	static const char up[] = "\x19\0\0\0\x01\0\0\0\x40\x01\0\0\0\0\0\0\0\0../beside/x";
-
 	assert_int_equal(mux_send(f->mux, f->ch, 1, up, sizeof(up) - 1), 0);
 	while (!f->ended)
 		assert_true(pump(f, PATIENCE_MS));
@@ -314,6 +319,114 @@ static void more_than_is_read_is_lost(void **state)
 		;
 }
 
+/* ---------------------------------------------------------------------------------------------------- a group */
+
+/* Where those of a group look for the process that watches for them: one of ours. */
+static pid_t serve_group(const struct watchgroup *g)
+{
+	struct buf key = {0};
+	struct place at;
+	int lock, listener;
+	pid_t pid;
+
+	buf_printf(&key, "group %s\n", g->group);
+	assert_int_equal(place_put_program(&key, g->program), 0);
+	lock = place_find(g->runtime_dir, "watch", &key, &at, NULL);
+	assert_true(lock >= 0);
+	buf_done(&key);
+	listener = unix_listen(at.socket, 8);
+	assert_true(listener >= 0);
+	pid = fork();
+	if (pid == 0) {
+		close(lock);
+		signal(SIGPIPE, SIG_IGN);
+		_exit(hostwatch_serve_group(listener, at.socket, at.lock) < 0);
+	}
+	close(listener);
+	close(lock);
+	return pid;
+}
+
+/* A VM of the group, with s and something that is not there. */
+static struct fixture *join(const struct fixture *f, const struct watchgroup *g)
+{
+	struct fixture *vm = calloc(1, sizeof(*vm));
+	char s[80], none[80];
+	const char *sources[] = {none, s};
+	int pair[2];
+
+	vm->root = f->root;
+	snprintf(s, sizeof(s), "%s/s", f->dir);
+	snprintf(none, sizeof(none), "%s/none", f->dir);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(watchgroup_join(g, pair[1], sources, 2, NULL), 0);
+	close(pair[1]);
+	vm->fd = pair[0];
+	assert_int_equal(mux_new(MUX_SERVER, &callbacks, vm, PROTO_DEFAULT_WINDOW, &vm->mux), 0);
+	mux_hello(vm->mux, NULL);
+	assert_int_equal(next(vm), HOSTWATCH_HELLO);
+	return vm;
+}
+
+static void leave(struct fixture *vm)
+{
+	mux_free(vm->mux);
+	close(vm->fd);
+	buf_done(&vm->in);
+	free(vm);
+}
+
+/* Directories that a process watches. */
+static unsigned watches_of(pid_t pid)
+{
+	char command[100], line[32] = "";
+	FILE *p;
+
+	snprintf(command, sizeof(command), "cat /proc/%d/fdinfo/* | grep -c '^inotify wd'", (int)pid);
+	p = popen(command, "re");
+	assert_non_null(p);
+	assert_non_null(fgets(line, sizeof(line), p));
+	pclose(p);
+	return (unsigned)atoi(line);
+}
+
+static void one_process_watches_for_a_group(void **state)
+{
+	struct fixture *f = *state, *a, *b;
+	struct watchgroup g = {.program = "/proc/self/exe", .runtime_dir = f->dir, .group = "g"};
+	pid_t pid = serve_group(&g);
+
+	a = join(f, &g);
+	b = join(f, &g);
+	assert_int_equal(ask(a, FIRST, 0, "", 1), HOSTWATCH_REFUSED);
+	assert_int_equal(ask(a, FIRST, 1, "", ino(f, "s")), HOSTWATCH_ADDED);
+	assert_int_equal(ask(b, FIRST, 1, "", ino(f, "s")), HOSTWATCH_ADDED);
+	assert_int_equal(ask(b, FIRST + 1, 1, "d", ino(f, "s/d")), HOSTWATCH_ADDED);
+	assert_sealed(pid);
+	assert_int_equal(watches_of(pid), 2);
+	touch(f, "s/a");
+	expect_event(a, FIRST, "a", IN_CREATE);
+	expect_event(b, FIRST, "a", IN_CREATE);
+	touch(f, "s/d/x");
+	expect_event(b, FIRST + 1, "x", IN_CREATE);
+	/* One that says nonsense, or goes, takes nobody along. */
+	assert_int_equal(mux_send(a->mux, a->ch, 1, up, sizeof(up) - 1), 0);
+	while (!a->ended)
+		assert_true(pump(a, PATIENCE_MS));
+	leave(a);
+	touch(f, "s/b");
+	expect_event(b, FIRST, "b", IN_CREATE);
+	leave(b);
+	a = join(f, &g);
+	assert_int_equal(ask(a, FIRST, 1, "d", ino(f, "s/d")), HOSTWATCH_ADDED);
+	touch(f, "s/d/y");
+	expect_event(a, FIRST, "y", IN_CREATE);
+	assert_int_equal(watches_of(pid), 1);
+	leave(a);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -322,6 +435,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(only_the_very_directory_beneath, setup, teardown),
 		cmocka_unit_test_setup_teardown(malformed_requests_end_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(more_than_is_read_is_lost, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_process_watches_for_a_group, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
