@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,8 +72,6 @@ static int enter_root(void)
 
 static void mount_rest(struct agent *a)
 {
-	struct rlimit files = {1024, 1048576};
-
 	umask(0022);
 	mount_over("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "mode=620,gid=5,ptmxmode=666");
 	mount_over("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
@@ -85,7 +82,6 @@ static void mount_rest(struct agent *a)
 	mkdir("/run/supermachine", 0700);
 	if (cgroup_use(a, "/sys/fs/cgroup") < 0)
 		log_warn("machine", "no cgroups");
-	setrlimit(RLIMIT_NOFILE, &files);
 	boot_loopback_up();
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,8 @@
 #include "base/util.h"
 #include "guest/cgroup.h"
 #include "guest/roles.h"
+
+#define MOST_FILES 1048576u /* fs.nr_open as the kernel sets it */
 
 static int usage(void)
 {
@@ -52,6 +55,16 @@ static int serve_fd(struct agent *a, int argc, char **argv)
 	return r < 0 ? 1 : 0;
 }
 
+/* A connection to a port is a descriptor of the agent's: as many as the kernel allows. Programs have limits of their
+ * own (child.c). */
+static void raise_limits(void)
+{
+	struct rlimit files = {MOST_FILES, MOST_FILES};
+
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		log_warn("agent", "limit of open files: %s", strerror(errno));
+}
+
 /* A PID 1 that ends is a kernel panic, so the host sees a guest that failed; the last words are on the console. */
 int main(int argc, char **argv)
 {
@@ -71,6 +84,7 @@ int main(int argc, char **argv)
 	}
 	if (role == ROLE_FD)
 		return serve_fd(&a, argc, argv);
+	raise_limits();
 	r = role == ROLE_MACHINE ? machine_role(&a) : guest_role(&a);
 	log_error("agent", "ended: %s", strerror(-r));
 	sync();

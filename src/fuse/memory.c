@@ -595,3 +595,8 @@ struct sm_fs_backend *fuse_memory_free(struct sm_fs_backend *be)
 	free(fs);
 	return NULL;
 }
+
+bool fuse_is_memory(const struct sm_fs_backend *be)
+{
+	return be->ops == &memory_ops;
+}

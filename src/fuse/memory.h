@@ -19,5 +19,7 @@ struct fuse_memory_options {
 int fuse_memory_new(const struct fuse_memory_options *options, struct sm_fs_backend **ret) MUST_CHECK;
 /* No session may use it any more. NULL allowed; returns NULL. */
 struct sm_fs_backend *fuse_memory_free(struct sm_fs_backend *be);
+/* True if it is one of these. */
+bool fuse_is_memory(const struct sm_fs_backend *be);
 
 #endif

@@ -275,12 +275,13 @@ void entry_out_from(struct fuse_session *s, const struct sm_fs_entry *e, struct 
 uint64_t session_wanted_features(const struct fuse_session *s)
 {
 	uint64_t want = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC | FUSE_PARALLEL_DIROPS |
-			FUSE_AUTO_INVAL_DATA |			      /* drop cached pages when mtime or size changed */
 			FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO | /* ls -l without a round trip a file */
 			FUSE_ASYNC_DIO | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
 			FUSE_HANDLE_KILLPRIV_V2 | /* saves a getxattr(security.capability) before writes */
 			FUSE_SETXATTR_EXT | FUSE_SUBMOUNTS | FUSE_INIT_EXT;
 
+	/* Cached pages are dropped when mtime or size are others than they were; or never. */
+	want |= s->options.sole ? FUSE_EXPLICIT_INVAL_DATA : FUSE_AUTO_INVAL_DATA;
 	if (s->ops->getlk && s->ops->setlk)
 		want |= FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
 	if (s->dax)

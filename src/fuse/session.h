@@ -39,6 +39,10 @@ struct fuse_session_options {
 	const struct fuse_dax_port *dax;
 	/* Is told what the peer does to files; NULL: nobody is. Copied. */
 	const struct fuse_audit_port *audit;
+	/* Nobody but the peer changes the tree: what its kernel has cached of a file need not be dropped when the times
+	 * are not those that it knew, which would be its own doing. (It may drop a page that it is just writing, and
+	 * read it back from before.) */
+	bool sole;
 	bool over_uring; /* agree to requests by io_uring (dev_uring.h) if the peer offers it */
 };
 

@@ -78,7 +78,11 @@ int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint, const str
 {
 	struct sm_fs_mount_options o = OPTIONS_GET(struct sm_fs_mount_options, options);
 	struct fuse_dev_options own = {
-		.session = {.read_only = o.read_only, .writeback = o.writeback, .watch = !o.writeback},
+		/* A backend serves one mount at a time: nobody else reaches what is in memory. */
+		.session = {.read_only = o.read_only,
+			    .writeback = o.writeback,
+			    .watch = !o.writeback,
+			    .sole = fuse_is_memory(backend)},
 		.threads = o.threads,
 		.source = o.source,
 		.allow_other = o.allow_other,

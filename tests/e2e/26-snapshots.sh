@@ -76,7 +76,7 @@ test_snapshot() {
 	out -1 $sm exec third cat /mine
 	until_true 30 bash -c "[ \$($sm logs second | wc -l) -ge 3 ]"
 	has "its command goes on" "$($sm logs second | head -n 1)" '^tick ([4-9]|[1-9][0-9]+)$'
-	until_true 30 $sm exec second sh -c '[ $(wc -l </ticks) -eq $(tail -n 1 /ticks) ]' # with the file that it had open
+	until_true 30 $sm exec second sh -c 'cp /ticks /seen; [ $(wc -l </seen) -eq $(tail -n 1 /seen) ]' # with the file that it had open
 	out $sm rm -f first
 	out -125 $sm rmi saved
 	has "its image is held" "$err" 'in use'
@@ -221,7 +221,7 @@ test_branch() {
 		out $sm exec "child-$n" sh -c 'cat /file /dev/shm/x/y; echo $NEW; cat /proc/sys/kernel/random/uuid >/uuid; echo mine >/file; { hostname; head -c 16 /dev/urandom | od -An -tx1; cat /uuid; } >&2'
 		is "child $n" "$out" $'shared\nmemory\nyes'
 		own+=$err$'\n'
-		[ "$n" -gt 2 ] || until_true 30 $sm exec "child-$n" sh -c '[ $(wc -l </ticks) -eq $(tail -n 1 /ticks) ]'
+		[ "$n" -gt 2 ] || until_true 30 $sm exec "child-$n" sh -c 'cp /ticks /seen; [ $(wc -l </seen) -eq $(tail -n 1 /seen) ]'
 	done
 	is "names and numbers" "$(grep . <<<"$own" | sort -u | wc -l)" $((3 * count))
 	out $sm exec parent cat /file
@@ -258,7 +258,7 @@ test_suspend() {
 	out $sm exec sleeper sh -c 'cat /file; hostname | cmp - /name && date +%s'
 	has "disk" "$out" kept
 	[ "$(tail -n 1 <<<"$out")" -ge $(($(date +%s) - 5)) ] || fail "its clock says $out, ours $(date +%s)"
-	until_true 30 $sm exec sleeper sh -c '[ $(wc -l </ticks) -eq $(tail -n 1 /ticks) ]' # with the file that it had open
+	until_true 30 $sm exec sleeper sh -c 'cp /ticks /seen; [ $(wc -l </seen) -eq $(tail -n 1 /seen) ]' # with the file that it had open
 	out $sm suspend sleeper
 	out $sm exec sleeper touch /stop # wakes it
 	out $sm wait sleeper

@@ -375,7 +375,7 @@ moved" ]'
 	$sm rm -f one two >/dev/null
 }
 
-limit_many_files=240
+limit_many_files=1200
 test_many_files() {
 	# some thousand small files, made, listed, read and deleted in the VM
 	share s

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # -p: ports of the host that lead into a VM; --reverse: ports of a VM that lead to the host.
 
+echo_source=$(dirname "${BASH_SOURCE[0]}")/echo.c
+
 # What a client sees: echo of a megabyte with a half-closed connection, many at once, IPv6, a reset where nobody listens.
 clients() {
 	python3 - "$@" <<-'P'
@@ -37,8 +39,10 @@ clients() {
 limit_ports=480
 test_ports() {
 	# a port of the host is one of the VM: both ways, many at once, closed with the VM; one that is taken is told at once
-	needs python3
-	vm p -p 0:80 -p 127.0.0.1:0:81 -p 82 -- sh -c 'httpd -p 80 -h /srv; exec nc -ll -p 81 -e cat'
+	needs python3 musl-gcc
+	mkdir bin
+	musl-gcc -static -O2 -o bin/echo "$echo_source"
+	vm p -p 0:80 -p 127.0.0.1:0:81 -p 82 -v "$PWD/bin:/srv/bin:ro" -- sh -c 'httpd -p 80 -h /srv; exec /srv/bin/echo'
 	out $sm port p
 	has "list" "$out" '^80/tcp -> 0\.0\.0\.0:[0-9]+$'
 	has "list" "$out" '^80/tcp -> \[::\]:[0-9]+$'
