@@ -65,6 +65,8 @@ struct agent {
 	size_t num_disks;
 	struct layer *layers;
 	size_t num_layers;
+	bool held;	      /* HOLD is in force */
+	unsigned copies_hold; /* and so many copies want the processes to stand still */
 };
 
 /* agent.c */
@@ -97,14 +99,18 @@ void adopt_open(struct agent *a, uint32_t ch, struct cursor *request);
 /* hold.c */
 void hold_open(struct agent *a, uint32_t ch, struct cursor *request);
 void resume_open(struct agent *a, uint32_t ch, struct cursor *request);
+/* The commands' processes stand still from now on, until hold_copy_ended was called as often. Not their streams. */
+int hold_for_copy(struct agent *a) MUST_CHECK;
+void hold_copy_ended(struct agent *a);
 
 /* tunnel.c */
 void connect_open(struct agent *a, uint32_t ch, struct cursor *request);
 void read_file_open(struct agent *a, uint32_t ch, struct cursor *request);
 void write_file_open(struct agent *a, uint32_t ch, struct cursor *request);
 void tunnel_abandon_all(struct agent *a);
-/* A byte pipe between the channel, which is answered, and a stream socket, taken in any case. */
-void tunnel_join(struct agent *a, uint32_t ch, int fd);
+/* A byte pipe between the channel, which is answered, and a stream socket, taken in any case. holds: hold_copy_ended at
+ * its end, however that comes. */
+void tunnel_join(struct agent *a, uint32_t ch, int fd, bool holds);
 
 /* layers.c */
 const struct layer *layers_find(const struct agent *a, const char *target); /* NULL: there is none */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * COPY: trees of files in and out. A child of the agent does the work, blocking as it likes, and speaks records over a
- * socket that a tunnel joins to the channel; so a slow disk or a large tree holds nobody else up, and a child that dies
- * is a stream that ends too early.
+ * COPY: trees of files in and out. A child of the agent does the work, blocking as it
+ * likes, and speaks records over a socket that a tunnel joins to the channel; so a slow disk or a large tree holds
+ * nobody else up, and a child that dies is a stream that ends too early.
  */
 #include "copy/copy.h"
 
@@ -68,12 +68,33 @@ static int receive_tree(const struct proto_copy *x, struct sm_error *err)
 	return r;
 }
 
+/* What is left out: of the root what we made, and what was asked for, where it is without the links on the way. To
+ * free as it is: this process ends soon. */
+static const char **left_out(const struct proto_copy *x)
+{
+	const char *const *ours = streq(x->path, "/") ? made_by_us : made_by_us + ARRAY_SIZE(made_by_us) - 1;
+	size_t n = 0, asked = 0;
+	const char **v;
+
+	while (x->skip && x->skip[asked])
+		asked++;
+	v = calloc(asked + ARRAY_SIZE(made_by_us), sizeof(*v));
+	for (; v && *ours; ours++)
+		v[n++] = *ours;
+	for (size_t i = 0; v && i < asked; i++) {
+		const char *real = realpath(x->skip[i], NULL);
+
+		v[n++] = real ? real : x->skip[i];
+	}
+	return v;
+}
+
 static int send_changes(const struct proto_copy *x, struct copy_out *out, struct sm_error *err)
 {
-	struct copy_changes c = {
-		.upper = UPPER, .lower = LOWER, .skip = streq(x->path, "/") ? made_by_us : NULL, .list = !x->contents};
+	_free_ const char **skip = left_out(x);
+	struct copy_changes c = {.upper = UPPER, .lower = LOWER, .skip = skip, .list = !x->contents, .whole = x->whole};
 
-	return copy_pack_changes(&c, out, err);
+	return skip ? copy_pack_changes(&c, out, err) : error_sys(err, ENOMEM, "changes");
 }
 
 static _Noreturn void work(const struct proto_copy *x)
@@ -106,7 +127,7 @@ static bool take_descriptors(int fd, const struct layer *l)
 }
 
 /* The child has the socket and nothing else: not the link, and no pipe that another command waits for the end of. */
-static _Noreturn void child(const struct agent *a, const struct proto_copy *x, const struct layer *l, int fd)
+static void become_child(const struct agent *a, const struct layer *l, int fd)
 {
 	int proc = a->proc_fd < 0 ? -1 : openat(a->proc_fd, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
@@ -115,16 +136,37 @@ static _Noreturn void child(const struct agent *a, const struct proto_copy *x, c
 		(void)!write(proc, "0", 1);
 	if (!take_descriptors(fd, l) || syscall(SYS_close_range, l ? UPPER + 1u : SOCKET + 1u, ~0u, 0u) < 0)
 		_exit(1);
-	work(x);
 }
 
 /* --------------------------------------------------------------------------------------- the service */
 
+/* A child with SOCKET and maybe layers, and our end of that in *ret_fd. In the child: 0. */
+static pid_t begin(const struct agent *a, const struct layer *l, int *ret_fd)
+{
+	int pair[2], r;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		become_child(a, l, pair[1]);
+	if (pid == 0)
+		return 0;
+	r = pid < 0 ? -errno : 0;
+	fd_close(pair[1]);
+	if (r < 0)
+		fd_close(pair[0]);
+	*ret_fd = pair[0];
+	return r < 0 ? r : pid;
+}
+
 void copy_open(struct agent *a, uint32_t ch, struct cursor *request)
 {
 	struct proto_copy x;
-	int r = proto_copy_decode(request, &x), pair[2];
+	int r = proto_copy_decode(request, &x), fd;
 	const struct layer *l = NULL;
+	bool held;
 	pid_t pid;
 
 	if (r < 0) {
@@ -136,21 +178,22 @@ void copy_open(struct agent *a, uint32_t ch, struct cursor *request)
 		proto_copy_done(&x);
 		return;
 	}
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		agent_refuse(a, ch, -errno, "copy: %s", strerror(errno));
+	held = l && x.hold;
+	r = held ? hold_for_copy(a) : 0;
+	if (r < 0) {
+		agent_refuse(a, ch, r, "hold its processes: %s", strerror(-r));
 		proto_copy_done(&x);
 		return;
 	}
-	pid = fork();
+	pid = begin(a, l, &fd);
 	if (pid == 0)
-		child(a, &x, l, pair[1]);
-	r = pid < 0 ? -errno : 0;
-	fd_close(pair[1]);
-	if (r < 0) {
-		fd_close(pair[0]);
-		agent_refuse(a, ch, r, "copy: %s", strerror(-r));
+		work(&x);
+	if (pid > 0) {
+		tunnel_join(a, ch, fd, held);
 	} else {
-		tunnel_join(a, ch, pair[0]);
+		if (held)
+			hold_copy_ended(a);
+		agent_refuse(a, ch, pid, "copy: %s", strerror(-pid));
 	}
 	proto_copy_done(&x);
 }

@@ -28,6 +28,30 @@
 #define HOSTS_MAX 65536
 #define OWN_ADDRESS "127.0.1.1\t"
 
+static int hold(struct agent *a, bool on)
+{
+	int r = !on && a->copies_hold ? 0 : cgroup_hold_all(a, on, STOP_LIMIT_NS);
+
+	a->held = r == 0 ? on : a->held;
+	return r;
+}
+
+int hold_for_copy(struct agent *a)
+{
+	int r = a->held || a->copies_hold ? 0 : cgroup_hold_all(a, true, STOP_LIMIT_NS);
+
+	a->copies_hold += r == 0;
+	return r;
+}
+
+void hold_copy_ended(struct agent *a)
+{
+	if (--a->copies_hold || a->held)
+		return;
+	if (cgroup_hold_all(a, false, 0) < 0)
+		log_warn("agent", "processes that stood still for a copy do not go on");
+}
+
 void hold_open(struct agent *a, uint32_t ch, struct cursor *request)
 {
 	struct proto_hold h;
@@ -36,7 +60,7 @@ void hold_open(struct agent *a, uint32_t ch, struct cursor *request)
 	if (r == 0 && a->role != ROLE_GUEST)
 		r = -EOPNOTSUPP;
 	if (r == 0)
-		r = cgroup_hold_all(a, h.hold, STOP_LIMIT_NS);
+		r = hold(a, h.hold);
 	if (r < 0) {
 		agent_refuse(a, ch, r, r == -ETIMEDOUT ? "a process of the VM does not stop" : "hold its processes: %s",
 			     strerror(-r));
@@ -140,7 +164,7 @@ static int renew(struct agent *a, const struct proto_resume *m, struct sm_error 
 	r = m->timeout_ns ? exec_limit_main(a, m->timeout_ns) : 0;
 	if (r < 0)
 		return error_sys(err, -r, "limit its time");
-	r = cgroup_hold_all(a, false, 0);
+	r = hold(a, false);
 	return r < 0 ? error_sys(err, -r, "let its processes go on") : 0;
 }
 

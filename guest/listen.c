@@ -101,7 +101,7 @@ static void accept_from(struct listener *l, int fd)
 			break;
 		if (!l->path)
 			setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-		tunnel_join(l->a, take_waiting(l, 0), peer);
+		tunnel_join(l->a, take_waiting(l, 0), peer, false);
 	}
 }
 

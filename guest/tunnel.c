@@ -39,6 +39,7 @@ struct tunnel {
 	char *awaited;
 	uint64_t until;
 	struct newfile file; /* being written: it gets its name at the end */
+	bool holds;	     /* while it lasts the commands' processes stand still */
 };
 
 static void tunnel_free(struct tunnel *t)
@@ -52,6 +53,8 @@ static void tunnel_free(struct tunnel *t)
 	fd_close(t->fd);
 	flow_pair_done(&t->pair);
 	newfile_done(&t->file);
+	if (t->holds)
+		hold_copy_ended(t->a);
 	free(t->awaited);
 	free(t);
 }
@@ -268,7 +271,7 @@ void connect_open(struct agent *a, uint32_t ch, struct cursor *request)
 	proto_connect_done(&x);
 }
 
-void tunnel_join(struct agent *a, uint32_t ch, int fd)
+void tunnel_join(struct agent *a, uint32_t ch, int fd, bool holds)
 {
 	struct tunnel *t = NULL;
 	int r = fd_set_nonblock(fd, true);
@@ -276,11 +279,14 @@ void tunnel_join(struct agent *a, uint32_t ch, int fd)
 	if (r == 0)
 		t = tunnel_new(a, ch);
 	if (!t) {
+		if (holds)
+			hold_copy_ended(a);
 		fd_close(fd);
 		agent_refuse(a, ch, r < 0 ? r : -ENOMEM, "no memory");
 		return;
 	}
 	t->fd = fd;
+	t->holds = holds;
 	mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
 	connected(t);
 }

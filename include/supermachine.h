@@ -754,7 +754,7 @@ struct sm_event {
 	int64_t time_ns;
 	const char *type; /**< "vm" or "image". */
 	/** Of a VM: create, start, exec_start, exec_die, kill, pause, unpause, suspend, resume, oom, die, stop,
-	 * destroy. Of an image: load, tag, untag, delete. More may come. */
+	 * destroy. Of an image: load, commit, tag, untag, delete. More may come. */
 	const char *action;
 	const char *id, *name;	       /**< Of the VM or image; name "": none. */
 	const char *image;	       /**< A VM's; else "". */
@@ -1264,6 +1264,30 @@ SM_PUBLIC int sm_vm_diff(struct sm_vm *vm, const struct sm_diff_options *options
  */
 SM_PUBLIC int sm_vm_apply(struct sm_vm *vm, const char *const *paths, const struct sm_diff_options *options,
 			  struct sm_error *err);
+
+struct sm_commit_options {
+	size_t size;
+	const char *author, *message; /**< For the image's history; NULL: none. */
+	/** What the image is to have otherwise, as lines of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL,
+	 * STOPSIGNAL, USER, VOLUME, WORKDIR. NULL: nothing. */
+	const char *const *changes;
+	bool no_pause; /**< The VM's processes go on meanwhile; else they stand still until their files were read. */
+	int cancel_fd; /**< Stop (-ECANCELED) when this becomes readable, until the layer is gathered; -1: none. */
+	struct sm_progress progress; /**< "copy", then as of a load. */
+};
+#define SM_COMMIT_OPTIONS_INIT                                                                                         \
+	{                                                                                                              \
+		.size = sizeof(struct sm_commit_options), .cancel_fd = -1                                              \
+	}
+/**
+ * Makes an image of the VM's image and, as one more layer, of what sm_vm_diff tells of its root, with owners, modes,
+ * times, all attributes, links and devices. What is mounted in it is left out, with the places that were made for that.
+ * Of a file system in memory (tmpfs_root) that is possible while it runs. The image's command, environment, user,
+ * directory and labels are the VM's, but for `changes`. name: as of sm_load_options; it moves to this image; NULL:
+ * none. ret may be NULL. One that fails or is killed leaves the store as it was.
+ */
+SM_PUBLIC int sm_vm_commit(struct sm_vm *vm, const char *name, const struct sm_commit_options *options,
+			   struct sm_image **ret, struct sm_error *err);
 
 /* ---------------------------------------------------------------------------------------- the machine */
 

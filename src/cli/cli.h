@@ -71,9 +71,9 @@ extern const struct verb verb_run, verb_exec, verb_exec_ls, verb_exec_logs, verb
 	verb_snapshot, verb_restore, verb_branch, verb_rm, verb_attach, verb_cp, verb_port, verb_stats, verb_logs,
 	verb_wait, verb_images, verb_load, verb_tag, verb_rmi, verb_prune, verb_inspect, verb_fs_mount,
 	verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor, verb_events,
-	verb_explain, verb_diff, verb_apply, verb_version, verb_completion, verb_help, verb_complete, verb_snapshots,
-	verb_snapshot_rm, verb_snapshot_prune, verb_volume_create, verb_volume_ls, verb_volume_inspect, verb_volume_rm,
-	verb_volume_prune, verb_pull, verb_login, verb_logout;
+	verb_explain, verb_diff, verb_apply, verb_commit, verb_version, verb_completion, verb_help, verb_complete,
+	verb_snapshots, verb_snapshot_rm, verb_snapshot_prune, verb_volume_create, verb_volume_ls, verb_volume_inspect,
+	verb_volume_rm, verb_volume_prune, verb_pull, verb_login, verb_logout;
 
 /* All verbs, in the order in which help lists them; ends with NULL. */
 const struct verb *const *cli_verbs(void);

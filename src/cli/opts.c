@@ -134,7 +134,7 @@ static int set_flag(struct parser *p, const struct opt *o, const char *value)
 	else if (value && !streq(value, "true") && !streq(value, "1"))
 		return wrong(p, "--%s is true or false, not '%s'", o->name, value);
 	if (o->type == OPT_FLAG)
-		*(bool *)((char *)p->values + o->offset) = on;
+		*(bool *)((char *)p->values + o->offset) = on != (o->min == 1);
 	return 0;
 }
 

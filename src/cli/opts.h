@@ -41,7 +41,8 @@ struct opt {
 	size_t offset;	     /* of the value in the verb's struct */
 	const char *arg;     /* what help calls the value: "SIZE"; NULL for flags */
 	const char *help;    /* one line; NULL: not listed */
-	uint64_t min, max;   /* of OPT_NUMBER and OPT_SIZE; max 0: no limit */
+	uint64_t min, max;   /* of OPT_NUMBER and OPT_SIZE; max 0: no limit. OPT_FLAG: min 1: it is on by itself, the
+				value is whether it was turned off */
 	const char *choices; /* "table|json": the values OPT_TEXT may have; NULL: any */
 	bool open;	     /* other values than the choices may be given, too */
 };

@@ -21,12 +21,13 @@ int copy_pack(const char *path, const char *name, const struct copy_pack *option
 /*
  * Sends what an overlay's upper layer changes of its lower one, as changes (stream.h), without an END. Whiteouts and
  * opaque directories are the kernel's own, in the upper layer. skip: paths ("/proc") that are left out,
- * NULL-terminated. list: no contents.
+ * NULL-terminated. list: no contents. whole: all that a layer of an image has of them: every attribute, every directory
+ * of the upper layer with what it is now (not COPY_IMPLICIT), and what a socket has hidden is gone.
  */
 struct copy_changes {
 	int upper, lower; /* directories */
 	const char *const *skip;
-	bool list;
+	bool list, whole;
 };
 int copy_pack_changes(const struct copy_changes *c, struct copy_out *out, struct sm_error *err) MUST_CHECK;
 

@@ -107,19 +107,26 @@ static void forget_seen(struct pack *p)
 
 /* ------------------------------------------------------------------------------------------ entries */
 
-static bool wanted_xattr(const char *name)
+/* Of a layer all but what the overlay keeps for itself. */
+static bool wanted_xattr(const struct pack *p, const char *name)
 {
+	if (p->changes && p->changes->whole)
+		return !str_starts(name, "trusted.overlay.");
 	return str_starts(name, "user.") || streq(name, "security.capability");
 }
 
-/* Attributes are kept as far as they can be read. */
-static NOINLINE void get_xattrs(struct pack *p, int fd, struct copy_entry *e, struct buf *b)
+/* Attributes are kept as far as they can be read. fd: -1: those of the name in the working directory. */
+static NOINLINE void get_xattrs(struct pack *p, int fd, const char *name, struct copy_entry *e, struct buf *b)
 {
 	char names[COPY_MAX_XATTRS], value[COPY_MAX_XATTRS];
-	ssize_t len = p->o->no_xattrs || p->o->list ? 0 : flistxattr(fd, names, sizeof(names));
+	ssize_t len = p->o->no_xattrs || p->o->list ? 0
+		      : fd < 0			    ? llistxattr(name, names, sizeof(names))
+						    : flistxattr(fd, names, sizeof(names));
 
 	for (char *n = names; len > 0 && n < names + len; n += strlen(n) + 1) {
-		ssize_t size = wanted_xattr(n) ? fgetxattr(fd, n, value, sizeof(value)) : -1;
+		ssize_t size = !wanted_xattr(p, n) ? -1
+			       : fd < 0		   ? lgetxattr(name, n, value, sizeof(value))
+						   : fgetxattr(fd, n, value, sizeof(value));
 
 		if (size >= 0 && copy_xattr_put(b, n, value, (size_t)size) < 0)
 			break;
@@ -208,7 +215,7 @@ static NOINLINE int pack_file(struct pack *p, int dir, const char *name, struct 
 	r = read_made_up(p, fd, &st, &whole, &e->size);
 	if (r < 0)
 		return r;
-	get_xattrs(p, fd, e, &xattrs);
+	get_xattrs(p, fd, NULL, e, &xattrs);
 	r = put_entry(p, e);
 	for (uint64_t at = 0; whole && r == 0 && at < e->size; at += COPY_CHUNK) {
 		r = copy_put_data(p->out, at, whole + at, MIN(e->size - at, COPY_CHUNK));
@@ -282,7 +289,7 @@ static int pack_dir(struct pack *p, int dir, const char *name, struct copy_entry
 		fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0)
 			return fail(p, errno);
-		get_xattrs(p, fd, e, &xattrs);
+		get_xattrs(p, fd, NULL, e, &xattrs);
 	}
 	r = put_entry(p, e);
 	if (r < 0) {
@@ -299,6 +306,19 @@ static int pack_dir(struct pack *p, int dir, const char *name, struct copy_entry
 	return r;
 }
 
+/* Of what cannot be opened, by way of the working directory: a layer is packed by a process of its own. */
+static int put_unopened(struct pack *p, int dir, const char *name, struct copy_entry *e)
+{
+	_cleanup_(buf_done) struct buf xattrs = {0};
+
+	if (p->changes && p->changes->whole) {
+		if (fchdir(dir) < 0)
+			return fail(p, errno);
+		get_xattrs(p, -1, name, e, &xattrs);
+	}
+	return put_entry(p, e);
+}
+
 static NOINLINE int pack_link(struct pack *p, int dir, const char *name, struct copy_entry *e)
 {
 	char target[COPY_MAX_LINK + 1];
@@ -309,10 +329,28 @@ static NOINLINE int pack_link(struct pack *p, int dir, const char *name, struct 
 	target[n] = '\0';
 	e->kind = COPY_SYMLINK;
 	e->link = target;
-	return put_entry(p, e);
+	return put_unopened(p, dir, name, e);
 }
 
-static int pack_other(struct pack *p, struct copy_entry *e, const struct stat *st)
+static int put_gone(struct pack *p, const char *name)
+{
+	struct copy_entry gone = {.kind = COPY_GONE, .name = name};
+
+	return put_entry(p, &gone);
+}
+
+static bool is_below(const struct pack *p, const char *name)
+{
+	return p->lower >= 0 && faccessat(p->lower, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Nobody can copy what listens on it. In a layer it hides all the same. */
+static int pack_socket(struct pack *p, const char *name, bool gone)
+{
+	return p->changes && p->changes->whole && !gone && is_below(p, name) ? put_gone(p, name) : 0;
+}
+
+static int pack_other(struct pack *p, int dir, const char *name, struct copy_entry *e, const struct stat *st)
 {
 	e->kind = S_ISFIFO(st->st_mode)	  ? COPY_FIFO
 		  : S_ISCHR(st->st_mode)  ? COPY_CHAR
@@ -323,18 +361,12 @@ static int pack_other(struct pack *p, struct copy_entry *e, const struct stat *s
 	e->minor = minor(st->st_rdev);
 	if (!e->kind)
 		return fail(p, EINVAL);
-	/* Nobody can copy what listens on it. */
-	return e->kind == COPY_SOCKET && !p->o->list ? 0 : put_entry(p, e);
+	if (e->kind == COPY_SOCKET && !p->o->list)
+		return pack_socket(p, name, e->flags & COPY_NEW);
+	return put_unopened(p, dir, name, e);
 }
 
 /* ------------------------------------------------------------------------------------------ changes */
-
-static int put_gone(struct pack *p, const char *name)
-{
-	struct copy_entry gone = {.kind = COPY_GONE, .name = name};
-
-	return put_entry(p, &gone);
-}
 
 /* It hides the directory below it: the kernel says so by an attribute, and by another where it was renamed. */
 static bool hides_lower(int dir, const char *name)
@@ -358,7 +390,7 @@ static NOINLINE int compare(struct pack *p, int dir, const char *name, const str
 	int r;
 
 	if (p->depth == 0) {
-		e->flags = COPY_IMPLICIT;
+		e->flags = p->changes->whole ? 0 : COPY_IMPLICIT;
 		*ret_lower = fcntl(p->lower, F_DUPFD_CLOEXEC, 3);
 		return *ret_lower < 0 ? fail(p, errno) : 0;
 	}
@@ -372,7 +404,8 @@ static NOINLINE int compare(struct pack *p, int dir, const char *name, const str
 	}
 	if (!is_dir)
 		return 0;
-	if (((st->st_mode ^ old.st_mode) & 07777) == 0 && st->st_uid == old.st_uid && st->st_gid == old.st_gid)
+	if (!p->changes->whole && ((st->st_mode ^ old.st_mode) & 07777) == 0 && st->st_uid == old.st_uid &&
+	    st->st_gid == old.st_gid)
 		e->flags = COPY_IMPLICIT;
 	*ret_lower = openat(p->lower, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	r = *ret_lower < 0 ? -errno : 0;
@@ -395,7 +428,7 @@ static int pack_one(struct pack *p, int dir, const char *name, const char *as)
 	e.mtime = st.st_mtim.tv_sec;
 	e.mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
 	if (p->changes && S_ISCHR(st.st_mode) && st.st_rdev == 0)
-		return put_gone(p, name);
+		return !p->changes->whole || is_below(p, name) ? put_gone(p, name) : 0;
 	if (p->changes)
 		r = compare(p, dir, name, &st, &e, &lower);
 	if (r < 0)
@@ -416,7 +449,7 @@ static int pack_one(struct pack *p, int dir, const char *name, const char *as)
 	if (S_ISLNK(st.st_mode))
 		return pack_link(p, dir, name, &e);
 	if (!S_ISREG(st.st_mode))
-		return pack_other(p, &e, &st);
+		return pack_other(p, dir, name, &e, &st);
 	e.kind = COPY_FILE;
 	if (!p->o->list)
 		return pack_file(p, dir, name, &e, &st);

@@ -108,6 +108,22 @@ struct image_registry {
 int image_pull(struct image_store *store, const char *ref, const struct image_load_options *options,
 	       const struct image_registry *registry, struct image_info *ret, struct sm_error *err) MUST_CHECK;
 
+/*
+ * An image that is another one (by id) with one layer more. Begun it holds its base, and has a file without a name for
+ * the layer, an uncompressed tar; finished it is in the store, under the name if there is one, as if it had been
+ * loaded. name NULL: none.
+ */
+struct image_commit;
+struct oci_amend;
+int image_commit_begin(struct image_store *store, const char *base_id, const char *name, struct image_commit **ret,
+		       struct sm_error *err) MUST_CHECK;
+const struct image_info *image_commit_base(const struct image_commit *c);
+int image_commit_fd(const struct image_commit *c); /* its own */
+/* amend: of the base's configuration; its diff_id is found here. */
+int image_commit_finish(struct image_commit *c, const struct oci_amend *amend, const struct image_progress *progress,
+			struct image_info *ret, struct sm_error *err) MUST_CHECK;
+struct image_commit *image_commit_end(struct image_commit *c); /* in any case; NULL allowed; returns NULL */
+
 /* By reference ("debian-demo", "debian-demo:latest", "name@sha256:..."), by id or unique prefix of at least 4 digits;
  * an image without names that only kept VMs hold, by its whole id. Looks at the store once: what it finds may be
  * removed right after. See image_pin. */

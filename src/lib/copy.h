@@ -40,5 +40,23 @@ int copy_tar_feed(void *tar, const void *p, size_t len, struct sm_error *err);
 bool copy_tar_ended(void *tar);
 /* The end marker, once the stream has ended. */
 int copy_tar_finish(struct copy_tar *t, struct sm_error *err) MUST_CHECK;
+/* For who decodes the stream himself: the calls of this sink, with t, instead of copy_tar_feed. */
+extern const struct copy_sink copy_tar_sink;
+void copy_tar_limit(struct copy_tar *t, uint64_t max); /* -EFBIG beyond; what holes come to counts */
+uint64_t copy_tar_written(const struct copy_tar *t);
+
+/*
+ * layertar.c: changes (stream.h) as a tar stream, as the layers of images have them: "d/.wh.NAME" for what is gone,
+ * ".wh..wh..opq" in a directory that took the place of another.
+ */
+struct layer_tar;
+/* points: absolute paths at which something is mounted; a new directory that is only there on the way to one of them is
+ * left out. They must outlive it. */
+int layer_tar_new(int fd, uint64_t max, char *const *points, struct layer_tar **ret) MUST_CHECK;
+struct layer_tar *layer_tar_free(struct layer_tar *l);
+int layer_tar_feed(void *layer_tar, const void *p, size_t len, struct sm_error *err);
+bool layer_tar_ended(void *layer_tar);
+uint64_t layer_tar_written(const struct layer_tar *l);
+int layer_tar_finish(struct layer_tar *l, struct sm_error *err) MUST_CHECK;
 
 #endif

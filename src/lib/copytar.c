@@ -260,6 +260,7 @@ struct copy_tar {
 	size_t len, lens[COPY_MAX_DEPTH], root_len;
 	unsigned depth;
 	uint64_t size, at;
+	uint64_t written, max;
 	struct buf b, pax;
 };
 
@@ -267,8 +268,13 @@ struct copy_tar {
 
 static int flush(struct copy_tar *t, struct sm_error *err)
 {
-	int r = t->b.error ? t->b.error : write_full(t->fd, t->b.data, t->b.len);
+	int r = t->b.error;
 
+	t->written += t->b.len;
+	if (r == 0 && t->written > t->max)
+		r = -EFBIG;
+	if (r == 0)
+		r = write_full(t->fd, t->b.data, t->b.len);
 	t->b.len = 0;
 	return r < 0 ? error_sys(err, -r, "write the tar stream") : 0;
 }
@@ -492,7 +498,7 @@ static int tar_up(void *arg, struct sm_error *err)
 	return 0;
 }
 
-static const struct copy_sink tar_sink = {tar_entry, tar_bytes, tar_file_end, tar_up};
+const struct copy_sink copy_tar_sink = {tar_entry, tar_bytes, tar_file_end, tar_up};
 
 int copy_tar_new(int fd, struct copy_tar **ret)
 {
@@ -501,7 +507,8 @@ int copy_tar_new(int fd, struct copy_tar **ret)
 	if (!t)
 		return -ENOMEM;
 	t->fd = fd;
-	copy_in_init(&t->in, &tar_sink, t);
+	t->max = UINT64_MAX;
+	copy_in_init(&t->in, &copy_tar_sink, t);
 	*ret = t;
 	return 0;
 }
@@ -515,6 +522,16 @@ struct copy_tar *copy_tar_free(struct copy_tar *t)
 	buf_done(&t->pax);
 	free(t);
 	return NULL;
+}
+
+void copy_tar_limit(struct copy_tar *t, uint64_t max)
+{
+	t->max = max;
+}
+
+uint64_t copy_tar_written(const struct copy_tar *t)
+{
+	return t->written;
 }
 
 int copy_tar_feed(void *tar, const void *p, size_t len, struct sm_error *err)

@@ -362,6 +362,9 @@ int ulimits_check(const char *const *limits, struct sm_error *err) MUST_CHECK;
 /* signals.c: "SIGTERM", "TERM", "15" to a Linux x86 number, -EINVAL. */
 int signal_parse(const char *s);
 
+/* What a VM's environment has where its image has no PATH. */
+#define START_DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 /* strv.c: lists of strings. */
 char **strv_copy(const char *const *v); /* NULL: NULL, or no memory */
 void strv_free(char **v);

@@ -21,7 +21,6 @@
 #define MAX_DISK (16 * 1024 * GIB)
 #define MAX_CPUS 16
 #define HOSTNAME_MAX 64
-#define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 /* A window costs the guest 1/64 of its size in RAM; where that is over 1/8 the image is a disk instead. */
 #define WINDOW_PER_MEMORY 8
 #define WINDOW_ALIGN (128 * MIB)
@@ -90,7 +89,7 @@ static char **environment(const struct sm_vm_options *o, const struct image_info
 	if (!image)
 		return NULL;
 	if (!env_has(image, "PATH"))
-		extra[n++] = DEFAULT_PATH;
+		extra[n++] = START_DEFAULT_PATH;
 	if (o->tty && !env_has(image, "TERM"))
 		extra[n++] = "TERM=xterm";
 	env = env_merge(extra, (const char *const *)image);

@@ -83,6 +83,20 @@ int oci_layer_verify(struct oci_layer_stream *s, struct sm_error *err) MUST_CHEC
 uint64_t oci_layer_position(const struct oci_layer_stream *s); /* compressed bytes consumed, for progress */
 struct oci_layer_stream *oci_layer_close(struct oci_layer_stream *s);
 
+/* ---- images that are made here: another one's layers and one more, an uncompressed tar in a file of ours (amend.h has
+ * their configuration) */
+
+/* A source of that layer alone. fd stays the caller's; the file must not change any more. what: for errors. */
+int oci_open_layer_file(int fd, const char *what, struct oci_source **ret, struct sm_error *err) MUST_CHECK;
+/* The diff ID of what is in the file. */
+int oci_file_diff_id(int fd, char ret[static OCI_DIGEST_SIZE], struct sm_error *err) MUST_CHECK;
+/* The image with this configuration, which is taken in any case; below: the layers that are there already, as they were
+ * stored (member NULL). */
+int oci_made_image(const struct oci_source *src, char *config_json, const struct oci_layer *below, unsigned count,
+		   struct oci_image *ret, struct sm_error *err) MUST_CHECK;
+/* A new file without a name in this directory. */
+int oci_spool_file(const char *dir, struct sm_error *err) MUST_CHECK;
+
 /* References: "name[:tag][@digest]" in docker's short form, without its default registry and "library/"; ref.c. */
 struct oci_ref {
 	char *name;   /* "debian-demo", "host:5000/a/b" */

@@ -18,7 +18,7 @@
 #define SPOOL_RATIO 100
 #define SPOOL_FREE GIB
 
-static int unnamed_file(const char *dir, struct sm_error *err)
+int oci_spool_file(const char *dir, struct sm_error *err)
 {
 	char path[4096];
 	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -108,7 +108,7 @@ int spool(int fd, const char *dir, const char *what, struct sm_error *err)
 		s.dir = getenv("TMPDIR");
 	if (!s.dir || !*s.dir)
 		s.dir = "/var/tmp";
-	out = unnamed_file(s.dir, err);
+	out = oci_spool_file(s.dir, err);
 	if (out < 0)
 		return out;
 	s.out = out;

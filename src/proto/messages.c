@@ -594,9 +594,10 @@ void proto_file_done(struct proto_file *x)
 }
 
 static const struct field copy_fields[] = {
-	R(proto_copy, 1, K_U32, op),	R(proto_copy, 2, K_STR, path),	    F(proto_copy, 3, K_STR, name),
-	F(proto_copy, 4, K_U32, depth), F(proto_copy, 5, K_BOOL, follow),   F(proto_copy, 6, K_BOOL, contents),
-	F(proto_copy, 7, K_BOOL, into), F(proto_copy, 8, K_BOOL, keep_ids), F(proto_copy, 9, K_BOOL, recursive),
+	R(proto_copy, 1, K_U32, op),	  R(proto_copy, 2, K_STR, path),      F(proto_copy, 3, K_STR, name),
+	F(proto_copy, 4, K_U32, depth),	  F(proto_copy, 5, K_BOOL, follow),   F(proto_copy, 6, K_BOOL, contents),
+	F(proto_copy, 7, K_BOOL, into),	  F(proto_copy, 8, K_BOOL, keep_ids), F(proto_copy, 9, K_BOOL, recursive),
+	F(proto_copy, 10, K_BOOL, whole), F(proto_copy, 11, K_BOOL, hold),    F(proto_copy, 12, K_STRV, skip),
 };
 
 int proto_copy_encode(struct buf *b, const struct proto_copy *x)

@@ -223,6 +223,9 @@ struct proto_copy {
 	bool into;
 	bool keep_ids;
 	bool recursive; /* REMOVE */
+	bool whole;	/* CHANGES: as copy_changes has it */
+	bool hold;	/* CHANGES: every command's processes stand still until the answer is complete */
+	char **skip;	/* CHANGES: further paths of the container that are left out with all that is in them */
 };
 int proto_copy_encode(struct buf *b, const struct proto_copy *x);
 int proto_copy_decode(struct cursor *c, struct proto_copy *ret);
