@@ -41,7 +41,8 @@ static const struct service services[] = {
 	{PROTO_PREPARE, true, prepare_open},	  {PROTO_COPY, false, copy_open},
 	{PROTO_HOLD, false, hold_open},		  {PROTO_RESUME, true, resume_open},
 	{PROTO_ADOPT, false, adopt_open},	  {PROTO_SECRET, false, secret_open},
-	{PROTO_LISTEN, false, listen_open},	  {PROTO_ACCEPT, false, accept_open},
+	{PROTO_WATCH, false, watch_open},	  {PROTO_LISTEN, false, listen_open},
+	{PROTO_ACCEPT, false, accept_open},
 };
 
 void agent_refuse(struct agent *a, uint32_t ch, int code, const char *fmt, ...)

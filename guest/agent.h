@@ -119,6 +119,9 @@ void layers_done(struct agent *a);
 /* copy.c */
 void copy_open(struct agent *a, uint32_t ch, struct cursor *request);
 
+/* The same for watching files (filewatch.h). */
+void watch_open(struct agent *a, uint32_t ch, struct cursor *request);
+
 /* prepare.c */
 void prepare_open(struct agent *a, uint32_t ch, struct cursor *request);
 

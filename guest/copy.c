@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * COPY: trees of files in and out. A child of the agent does the work, blocking as it
+ * COPY: trees of files in and out; WATCH: what happens to them. A child of the agent does the work, blocking as it
  * likes, and speaks records over a socket that a tunnel joins to the channel; so a slow disk or a large tree holds
  * nobody else up, and a child that dies is a stream that ends too early.
  */
@@ -19,6 +19,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "guest/agent.h"
+#include "guest/filewatch.h"
 
 #define SOCKET 3
 #define LOWER 4 /* and UPPER: the layers, for CHANGES */
@@ -196,4 +197,26 @@ void copy_open(struct agent *a, uint32_t ch, struct cursor *request)
 		agent_refuse(a, ch, pid, "copy: %s", strerror(-pid));
 	}
 	proto_copy_done(&x);
+}
+
+void watch_open(struct agent *a, uint32_t ch, struct cursor *request)
+{
+	struct proto_watch x;
+	int r = proto_watch_decode(request, &x), fd;
+	pid_t pid;
+
+	if (r < 0) {
+		agent_refuse(a, ch, r, "malformed WATCH request");
+		return;
+	}
+	pid = begin(a, NULL, &fd);
+	if (pid == 0) {
+		filewatch_run(SOCKET, x.path, x.recursive);
+		_exit(0);
+	}
+	if (pid > 0)
+		tunnel_join(a, ch, fd, false);
+	else
+		agent_refuse(a, ch, pid, "watch: %s", strerror(-pid));
+	proto_watch_done(&x);
 }

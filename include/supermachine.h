@@ -1265,6 +1265,58 @@ SM_PUBLIC int sm_vm_diff(struct sm_vm *vm, const struct sm_diff_options *options
 SM_PUBLIC int sm_vm_apply(struct sm_vm *vm, const char *const *paths, const struct sm_diff_options *options,
 			  struct sm_error *err);
 
+/* Files of a VM that somebody changes. */
+
+enum sm_file_event_kind {
+	SM_FILE_CREATED = 1,	/**< Also what was moved in from elsewhere. */
+	SM_FILE_MODIFIED = 2,	/**< Its contents. */
+	SM_FILE_DELETED = 3,	/**< Also what was moved away to where nobody watches. */
+	SM_FILE_MOVED = 4,	/**< It is called `to` now. */
+	SM_FILE_ATTRIBUTES = 5, /**< Mode, owner, times, extended attributes, or number of names. */
+	SM_FILE_OVERFLOW = 6,	/**< More happened than could be told: look for yourself. path is that of the watch. */
+	SM_FILE_GONE = 7,	/**< What is watched is not there any more: the watch ends. */
+};
+/** "created", "modified", "deleted", "moved", "attributes", "overflow", "gone"; "none" for what is unknown. Static. */
+SM_PUBLIC const char *sm_file_event_name(enum sm_file_event_kind kind);
+
+/** Texts are the VM's word: any bytes but NUL. Valid during the call. */
+struct sm_file_event {
+	enum sm_file_event_kind kind;
+	const char *path; /**< In the VM, absolute. */
+	const char *to;	  /**< Of what was moved; else "". */
+	bool directory;
+};
+struct sm_watch_options {
+	size_t size;
+	bool recursive; /**< Also all that is in directories beneath, as they come and go; links are not followed. */
+	/** Called for each event by sm_watch_next, in order; not 0: stop there (-ECANCELED). Required. */
+	int (*event)(void *arg, const struct sm_file_event *e);
+	void *arg;
+};
+#define SM_WATCH_OPTIONS_INIT                                                                                          \
+	{                                                                                                              \
+		.size = sizeof(struct sm_watch_options)                                                                \
+	}
+struct sm_watch;
+/**
+ * Watches a file or directory of a running VM, a symbolic link at the end of path followed. What happens after this
+ * returns is told. It is the VM's own kernel that notices (inotify): what somebody else changes in a directory of the
+ * host that it has mounted it sees as far as docs/ARCHITECTURE says. -ENOSPC (SM_ERROR_LIMIT): more directories than
+ * its kernel may watch. A handle is for one thread.
+ */
+SM_PUBLIC int sm_vm_watch(struct sm_vm *vm, const char *path, const struct sm_watch_options *options,
+			  struct sm_watch **ret, struct sm_error *err);
+/** For an event loop: readable when sm_watch_next has something to do. The handle's own: to wait for, not to read. */
+SM_PUBLIC int sm_watch_fd(const struct sm_watch *watch);
+/**
+ * Waits up to timeout_ms (0: not at all; -1: for ever) for events and tells of all that are there: how many. 0: there
+ * were none. A watch that has ended is an error from then on: -ENOENT what is watched is gone (after SM_FILE_GONE),
+ * -EPIPE (SM_ERROR_STATE) the VM has ended.
+ */
+SM_PUBLIC int sm_watch_next(struct sm_watch *watch, int timeout_ms, struct sm_error *err);
+/** NULL is allowed; returns NULL. */
+SM_PUBLIC struct sm_watch *sm_watch_close(struct sm_watch *watch);
+
 struct sm_commit_options {
 	size_t size;
 	const char *author, *message; /**< For the image's history; NULL: none. */

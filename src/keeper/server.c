@@ -350,7 +350,7 @@ static void port_ended(void *arg, struct relay *r, bool far_left, int code)
 	free(arg);
 }
 
-/* What uses the VM: files as long as they are copied, ports with each byte, statistics not at all. */
+/* What uses the VM: files as long as they are copied, ports with each byte, statistics and watches not at all. */
 static const struct relay_hooks files_hooks = {.ended = files_ended};
 static const struct relay_hooks port_hooks = {
 	.opened = port_opened, .data = port_data, .near_data = port_near_data, .ended = port_ended};
@@ -376,7 +376,7 @@ static int serve_port(struct client *c, uint32_t ch, uint16_t service, const str
 /* Passes a channel through to the agent. */
 static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
 {
-	bool files = service != PROTO_STATS;
+	bool files = service != PROTO_STATS && service != PROTO_WATCH;
 	struct keeper *k = c->k;
 	struct relay *relay;
 	int r = check_serving(k);
@@ -432,6 +432,7 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 	case PROTO_READ_FILE:
 	case PROTO_WRITE_FILE:
 	case PROTO_COPY:
+	case PROTO_WATCH:
 	case PROTO_STATS:
 		return serve_relay(c, ch, service, request);
 	default:

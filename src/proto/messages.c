@@ -621,6 +621,32 @@ void proto_copy_done(struct proto_copy *x)
 	layout_done(LAYOUT(copy_fields, proto_copy), x);
 }
 
+static const struct field watch_fields[] = {
+	R(proto_watch, 1, K_STR, path),
+	F(proto_watch, 2, K_BOOL, recursive),
+};
+
+int proto_watch_encode(struct buf *b, const struct proto_watch *x)
+{
+	return encode(b, LAYOUT(watch_fields, proto_watch), x);
+}
+
+int proto_watch_decode(struct cursor *c, struct proto_watch *ret)
+{
+	int r = decode(c, LAYOUT(watch_fields, proto_watch), ret);
+
+	if (r == 0 && ret->path[0] != '/') {
+		proto_watch_done(ret);
+		return -EPROTO;
+	}
+	return r;
+}
+
+void proto_watch_done(struct proto_watch *x)
+{
+	layout_done(LAYOUT(watch_fields, proto_watch), x);
+}
+
 static const struct field clock_fields[] = {
 	R(proto_clock, 1, K_U64, realtime_ns),
 	F(proto_clock, 2, K_SEED, seed),

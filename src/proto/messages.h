@@ -30,6 +30,7 @@ enum proto_service {
 	PROTO_ADOPT = 13,  /* the image's command of such a guest: from OPENED on as after EXEC (guest only) */
 	PROTO_LISTEN = 15, /* a port or socket of the guest (a proto_connect), until it is closed (guest only) */
 	PROTO_ACCEPT = 16, /* a byte pipe to who connects there next: OPENED when somebody has (guest only) */
+	PROTO_WATCH = 17,  /* what happens to files (fileevent.h), stream 1, until it is closed */
 	/* keeper */
 	PROTO_KEEPER_STATUS = 32,      /* reply: state, JSON record */
 	PROTO_KEEPER_WAIT = 33,	       /* event exit when the VM ends */
@@ -230,6 +231,15 @@ struct proto_copy {
 int proto_copy_encode(struct buf *b, const struct proto_copy *x);
 int proto_copy_decode(struct cursor *c, struct proto_copy *ret);
 void proto_copy_done(struct proto_copy *x);
+
+/* PROTO_WATCH request. */
+struct proto_watch {
+	char *path; /* in the container, absolute */
+	bool recursive;
+};
+int proto_watch_encode(struct buf *b, const struct proto_watch *x);
+int proto_watch_decode(struct cursor *c, struct proto_watch *ret);
+void proto_watch_done(struct proto_watch *x);
 
 /* PROTO_SECRET and PROTO_KEEPER_SECRET: OPENED and CLOSE 0 when it is there (of the keeper: when it has it). */
 #define PROTO_SECRET_MAX 61440u

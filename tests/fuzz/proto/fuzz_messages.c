@@ -70,12 +70,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size)
 		return 0;
-	which = data[0] % 15;
+	which = data[0] % 16;
 	data++;
 	size--;
 	switch (which) {
 	case 13:
 		ROUND_TRIP(proto_secret, proto_secret, nothing);
+		break;
+	case 15:
+		ROUND_TRIP(proto_watch, proto_watch, proto_watch_done);
 		break;
 	case 14:
 		try_rlimit(data, size);

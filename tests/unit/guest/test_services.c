@@ -18,6 +18,7 @@
 #include "agent_client.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "proto/fileevent.h"
 
 #define START(c)                                                                                                       \
 	struct client c;                                                                                               \
@@ -365,11 +366,82 @@ static void test_odd_requests(void **state)
 	stop(&c);
 }
 
+/* Waits for this event; drops those before it. */
+static void await_event(struct client *c, struct call *k, enum fileevent_kind kind, const char *path)
+{
+	static struct fileevent e;
+	size_t at = 0;
+
+	for (unsigned rounds = 0; rounds < 500;) {
+		size_t used = 0;
+		int r = fileevent_next(k->out[1].data + at, k->out[1].len - at, &e, &used);
+
+		assert_true(r >= 0);
+		at += used;
+		if (r == 1 && e.kind == kind && strcmp(e.path, path) == 0)
+			return;
+		if (r == 0) {
+			client_turn(c, 20);
+			rounds++;
+		}
+	}
+	fail_msg("no event %d of %s", kind, path);
+}
+
+static void open_watch(struct client *c, struct call *k, const char *path)
+{
+	struct proto_watch x = {.path = (char *)(uintptr_t)path, .recursive = true};
+	struct buf b = {0};
+
+	assert_int_equal(proto_watch_encode(&b, &x), 0);
+	call_open(c, k, PROTO_WATCH, &b);
+	buf_done(&b);
+}
+
+static void test_watch(void **state)
+{
+	START(c);
+	char dir[] = "/tmp/test-watch.XXXXXX", path[64], other[64];
+	struct call k;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/d", dir);
+	assert_int_equal(mkdir(path, 0755), 0);
+	open_watch(&c, &k, dir);
+	await_event(&c, &k, FILEEVENT_READY, "");
+	snprintf(path, sizeof(path), "%s/d/f", dir);
+	assert_int_equal(mknod(path, S_IFREG | 0600, 0), 0);
+	await_event(&c, &k, FILEEVENT_CREATED, path);
+	/* A directory that comes with something in it, and moves. */
+	snprintf(path, sizeof(path), "%s/new", dir);
+	assert_int_equal(mkdir(path, 0755), 0);
+	await_event(&c, &k, FILEEVENT_CREATED, path);
+	snprintf(other, sizeof(other), "%s/d/moved", dir);
+	assert_int_equal(rename(path, other), 0);
+	await_event(&c, &k, FILEEVENT_MOVED, path);
+	snprintf(path, sizeof(path), "%s/d/moved/in", dir);
+	assert_int_equal(mkdir(path, 0755), 0);
+	await_event(&c, &k, FILEEVENT_CREATED, path);
+	/* Moved to where nobody watches, with what is in it. */
+	snprintf(path, sizeof(path), "%s.away", dir);
+	assert_int_equal(rename(other, path), 0);
+	await_event(&c, &k, FILEEVENT_DELETED, other);
+	assert_int_equal(remove_tree_at(AT_FDCWD, path), 0);
+	assert_int_equal(remove_tree_at(AT_FDCWD, dir), 0);
+	await_event(&c, &k, FILEEVENT_GONE, dir);
+	call_done(&k);
+	open_watch(&c, &k, "/no/where");
+	await_event(&c, &k, FILEEVENT_ERROR, "2");
+	call_done(&k);
+	stop(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_files),  cmocka_unit_test(test_connect), cmocka_unit_test(test_connect_later),
 		cmocka_unit_test(test_listen), cmocka_unit_test(test_stats),   cmocka_unit_test(test_odd_requests),
+		cmocka_unit_test(test_watch),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

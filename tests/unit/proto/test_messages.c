@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/util.h"
+#include "proto/fileevent.h"
 #include "proto/messages.h"
 #include "proto/stage.h"
 
@@ -482,13 +483,77 @@ static void test_rlimit(void **state)
 		assert_int_equal(proto_rlimit_parse(bad[i], &l), -EPROTO);
 }
 
+static void test_watch(void **state)
+{
+	static const struct {
+		enum fileevent_kind kind;
+		bool directory;
+		const char *path, *to;
+		int want;
+	} cases[] = {
+		{FILEEVENT_READY, false, "", NULL, 1},
+		{FILEEVENT_READY, false, "/x", NULL, -EPROTO},
+		{FILEEVENT_READY, true, "", NULL, -EPROTO},
+		{FILEEVENT_CREATED, true, "/a b", NULL, 1},
+		{FILEEVENT_CREATED, false, "a", NULL, -EPROTO},
+		{FILEEVENT_CREATED, false, "", NULL, -EPROTO},
+		{FILEEVENT_DELETED, false, "/a", "/b", -EPROTO},
+		{FILEEVENT_MOVED, false, "/a", "/b", 1},
+		{FILEEVENT_MOVED, false, "/a", NULL, -EPROTO},
+		{FILEEVENT_MOVED, false, "/a", "b", -EPROTO},
+		{FILEEVENT_OVERFLOW, false, "/", NULL, 1},
+		{FILEEVENT_GONE, true, "/", NULL, 1},
+		{FILEEVENT_ERROR, false, "28", "why", 1},
+		{FILEEVENT_ERROR, false, "28", NULL, -EPROTO},
+		{FILEEVENT_ERROR, false, "x", "why", -EPROTO},
+		{FILEEVENT_ERROR, false, "123456", "why", -EPROTO},
+		{9, false, "/a", NULL, -EPROTO},
+	};
+	struct proto_watch x = {.path = s("/a"), .recursive = true}, y;
+	static char longest[FILEEVENT_MAX_PATH + 2];
+	struct buf b = {0};
+	struct cursor c;
+	struct fileevent e;
+	size_t used;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		b.len = 0;
+		assert_int_equal(fileevent_put(&b, cases[i].kind, cases[i].directory, cases[i].path, cases[i].to), 0);
+		for (size_t n = 0; n < b.len; n++)
+			assert_int_equal(fileevent_next(b.data, n, &e, &used), 0);
+		assert_int_equal(fileevent_next(b.data, b.len, &e, &used), cases[i].want);
+		if (cases[i].want < 0)
+			continue;
+		assert_int_equal(used, b.len);
+		assert_true(e.kind == cases[i].kind && e.directory == cases[i].directory);
+		assert_string_equal(e.path, cases[i].path);
+		assert_string_equal(e.to, cases[i].to ? cases[i].to : "");
+	}
+	memset(longest, '/', sizeof(longest) - 1);
+	assert_int_equal(fileevent_put(&b, FILEEVENT_CREATED, false, longest, NULL), -ENAMETOOLONG);
+	buf_done(&b);
+
+	assert_int_equal(proto_watch_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_watch_decode(&c, &y), 0);
+	assert_string_equal(y.path, "/a");
+	assert_true(y.recursive);
+	proto_watch_done(&y);
+	buf_done(&b);
+	x.path = s("a");
+	assert_int_equal(proto_watch_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_watch_decode(&c, &y), -EPROTO);
+	buf_done(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_staged),
 		cmocka_unit_test(test_setup),  cmocka_unit_test(test_mounts),	    cmocka_unit_test(test_tmpfs),
 		cmocka_unit_test(test_events), cmocka_unit_test(test_others),	    cmocka_unit_test(test_resume),
-		cmocka_unit_test(test_secret), cmocka_unit_test(test_rlimit),
+		cmocka_unit_test(test_secret), cmocka_unit_test(test_rlimit),	    cmocka_unit_test(test_watch),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
