@@ -20,6 +20,7 @@ static const struct opt options[] = {
 	 "a port or socket of the VM leads to one of this host (may be repeated)"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long from now on: status 124"},
 	{0, "ttl", OPT_DURATION, V(ttl), "TIME", CLI_TTL_HELP, 1},
+	{0, "start-timeout", OPT_DURATION, V(start_timeout), "TIME", CLI_START_TIMEOUT_HELP, 1},
 	CLI_IDLE_OPTS(V(idle), V(on_idle)),
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the new VM (default: its id)"},
 	{'l', "label", OPT_LIST, V(labels), "NAME=VALUE", "note on the new VMs"},

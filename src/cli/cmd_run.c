@@ -20,7 +20,7 @@ struct run_values {
 		*network, *snapshot, *share_group, *on_idle, *audit;
 	struct opt_list env, env_file, labels, volumes, mounts, ports, reverse, hosts, tmpfs, secrets, secret_env,
 		ulimits;
-	uint64_t memory, cpus, disk, dax, timeout, ttl, idle;
+	uint64_t memory, cpus, disk, dax, timeout, ttl, idle, start_timeout;
 };
 
 #define SHARES_NOTHING "a VM shares no namespaces with the host or another VM"
@@ -64,6 +64,7 @@ static const struct opt options[] = {
 	{0, "tmpfs-root", OPT_FLAG, V(tmpfs_root), NULL, "writable layer in memory: no disk, nothing is kept"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long: status 124"},
 	{0, "ttl", OPT_DURATION, V(ttl), "TIME", CLI_TTL_HELP, 1},
+	{0, "start-timeout", OPT_DURATION, V(start_timeout), "TIME", CLI_START_TIMEOUT_HELP, 1},
 	CLI_IDLE_OPTS(V(idle), V(on_idle)),
 	{0, "stop-signal", OPT_TEXT, V(stop_signal), "SIGNAL", "what supermachine stop sends (default: the image's)"},
 	{'h', "hostname", OPT_TEXT, V(hostname), "NAME", "host name in the VM (default: its id)"},
@@ -197,6 +198,7 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.stdin_open = streams->stdin_open;
 	o.timeout_ns = v->timeout;
 	o.ttl_ns = v->ttl;
+	o.start_timeout_ns = v->start_timeout;
 	o.idle_ns = v->idle;
 	o.on_idle = cli_on_idle(v->on_idle);
 	o.keep = !v->rm && (v->keep || v->name || v->detach);
@@ -345,6 +347,7 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, char **oper
 				   .volumes = v->volumes,
 				   .timeout = v->timeout,
 				   .ttl = v->ttl,
+				   .start_timeout = v->start_timeout,
 				   .idle = v->idle,
 				   .on_idle = v->on_idle};
 

@@ -14,13 +14,14 @@ struct restore_values {
 	const char *workdir, *user; /* of the command */
 	const char *name, *hostname, *outcome, *on_idle;
 	struct opt_list labels, env, env_file, ports, reverse, volumes;
-	uint64_t timeout, ttl, idle, count; /* count 0: 1 */
+	uint64_t timeout, ttl, idle, start_timeout, count; /* count 0: 1 */
 };
 
 /* For the library, but for what it starts from. */
 struct sm_vm_options restore_options(const struct restore_values *v, char **env, const struct cli_ports *ports,
 				     const struct cli_mounts *mounts);
 #define CLI_TTL_HELP "stop the VM so long after its start, whatever it does"
+#define CLI_START_TIMEOUT_HELP "how long it may wait for its turn and for memory to start with (default 5m)"
 /* --on-idle, NULL for without; one of the choices of CLI_IDLE_OPTS. */
 enum sm_on_idle cli_on_idle(const char *text);
 /* The options of a limit on idleness, as part of a list. */

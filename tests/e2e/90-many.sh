@@ -18,6 +18,26 @@ test_at_once() {
 	is "VMs left" "$out" ""
 }
 
+limit_start_timeout=120
+test_start_timeout() {
+	# run --start-timeout is how long a start waits for its turn
+	box
+	out $sm run -m 128M box true
+	local turn holder
+	turn=$(find "$SUPERMACHINE_HOME" -path '*/launching/turn')
+	(
+		flock 9
+		until [ -e done ]; do sleep 0.1; done
+	) 9<>"$turn" &
+	holder=$!
+	until_true 10 sh -c "! flock -n '$turn' true"
+	out -125 $sm run --start-timeout 500ms -m 128M box true
+	has "busy" "$err" 'busy.*0\.5 s it was not its turn'
+	: >done
+	wait $holder
+	is "its turn" "$($sm run --start-timeout 2m -m 128M box echo now)" now
+}
+
 limit_one_process=400
 test_one_process() {
 	# many VMs of one process: all answer; the monitor of one is killed, which is an error of that handle and of no other
