@@ -214,6 +214,7 @@ static struct exec *exec_new(struct agent *a, uint32_t ch, const struct proto_ex
 	e->in.from.ch = ch;
 	e->next = a->execs;
 	a->execs = e;
+	a->used = true;
 	return e;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Snapshots of a guest with its processes: HOLD before one is taken, RESUME in what is restored from it.
+ * Snapshots of a guest with its processes: HOLD before one is taken, RESUME in what is restored from it; and in a
+ * spare, which has no processes yet, when it becomes the VM that somebody wants.
  *
  * All processes of commands stand still while the snapshot is taken, so in a copy nothing but this agent runs until
  * RESUME has given the copy what must be its own; first of all random numbers that no other copy has. What of the
@@ -134,11 +135,23 @@ static int set_names(const struct proto_resume *m)
 	return 0;
 }
 
+static void swap(char **have, char **given)
+{
+	char *old = *have;
+
+	if (!*given)
+		return;
+	*have = *given;
+	*given = old;
+}
+
 /* What commands of exec find; the message has it no more. */
-static void take_environment(struct agent *a, struct proto_resume *m)
+static void take_defaults(struct agent *a, struct proto_resume *m)
 {
 	char **old = a->setup.env;
 
+	swap(&a->setup.user, &m->user);
+	swap(&a->setup.cwd, &m->cwd);
 	if (!m->env)
 		return;
 	a->setup.env = m->env;
@@ -164,8 +177,14 @@ static int renew(struct agent *a, const struct proto_resume *m, struct sm_error 
 	r = m->timeout_ns ? exec_limit_main(a, m->timeout_ns) : 0;
 	if (r < 0)
 		return error_sys(err, -r, "limit its time");
-	r = hold(a, false);
+	r = a->lost ? hold(a, false) : 0;
 	return r < 0 ? error_sys(err, -r, "let its processes go on") : 0;
+}
+
+/* A spare: set up, and nothing has run in it. */
+static bool is_unused(const struct agent *a)
+{
+	return a->set_up && !a->lost && !a->used;
 }
 
 void resume_open(struct agent *a, uint32_t ch, struct cursor *request)
@@ -174,7 +193,7 @@ void resume_open(struct agent *a, uint32_t ch, struct cursor *request)
 	struct proto_resume m;
 	int r;
 
-	if (a->role != ROLE_GUEST || !a->lost) {
+	if (a->role != ROLE_GUEST || (!a->lost && !is_unused(a))) {
 		agent_refuse(a, ch, -EALREADY, "this guest is no copy");
 		return;
 	}
@@ -185,7 +204,7 @@ void resume_open(struct agent *a, uint32_t ch, struct cursor *request)
 	}
 	r = renew(a, &m, &err);
 	if (r == 0)
-		take_environment(a, &m);
+		take_defaults(a, &m);
 	proto_resume_done(&m);
 	if (r < 0) {
 		agent_refuse(a, ch, r, "%s", err.message);

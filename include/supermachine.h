@@ -561,6 +561,16 @@ struct sm_vm_options {
 	 * (memory) is no part of that. While it waits for a second and longer progress is told.
 	 */
 	uint64_t start_timeout_ns;
+	/**
+	 * Takes a spare, if there is one like this VM: one that was restored from a base snapshot before anybody wanted
+	 * it, has run no command, and stands still. It may differ in what concerns the command, name and host name; all
+	 * that is fixed at a start is the same: what the image is, sizes, kernel, limits, tmpfs. And sm_vm_close leaves
+	 * one behind, if another VM like this ended less than 30 s before this one was started. It ends by itself after
+	 * 30 s. There are at most two in a home, and none where memory is short. No VM with detach, background,
+	 * no_command, cold, snapshot, mounts, ports, secrets or audit is one; it starts as ever, as all do for which
+	 * there is none. Nobody sees a spare, and who has taken one sees a VM that was made at that moment.
+	 */
+	bool spare;
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \

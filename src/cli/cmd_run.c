@@ -169,6 +169,13 @@ static enum sm_pull cli_pull(const char *text)
 	return streq(text, "always") ? SM_PULL_ALWAYS : streq(text, "never") ? SM_PULL_NEVER : SM_PULL_MISSING;
 }
 
+static bool wants_spare(void)
+{
+	const char *s = getenv("SUPERMACHINE_SPARE");
+
+	return !s || !streq(s, "0");
+}
+
 static int start(struct run *run, char **argv, struct sm_exec_options *streams, struct sm_error *err)
 {
 	const struct run_values *v = run->v;
@@ -219,6 +226,7 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.share_group = v->share_group;
 	o.audit = v->audit;
 	o.pull = cli_pull(v->pull);
+	o.spare = wants_spare();
 	r = sm_vm_start(run->cli->client, &o, &run->vm, err);
 	cli_progress_clear(run->cli);
 	return r;

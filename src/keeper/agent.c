@@ -117,14 +117,27 @@ static int send_setup(struct keeper *k)
 	return r < 0 ? r : mux_open(agent_mux(k), PROTO_SETUP, &b, NULL, &k->setup_ch);
 }
 
+/* With the time and random numbers of its own. */
+static int open_resume(struct keeper *k, struct proto_resume *m)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct timespec now;
+	int r;
+
+	if (getrandom(m->seed, sizeof(m->seed), 0) != sizeof(m->seed))
+		return -EIO;
+	clock_gettime(CLOCK_REALTIME, &now);
+	m->realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	r = proto_resume_encode(&b, m);
+	return r < 0 ? r : mux_open(agent_mux(k), PROTO_RESUME, &b, NULL, &k->setup_ch);
+}
+
 /* A guest that was saved with its processes: they wait until it has become this VM. */
 static int send_resume(struct keeper *k)
 {
 	char machine_id[33];
 	/* One that was suspended is the same as before. */
 	struct proto_resume m = {.hostname = k->rec.hostname};
-	_cleanup_(buf_done) struct buf b = {0};
-	struct timespec now;
 	int r = random_hex(machine_id, 16);
 
 	if (r < 0)
@@ -134,12 +147,19 @@ static int send_resume(struct keeper *k)
 		m.env = k->rec.env;
 		m.timeout_ns = k->rec.timeout_ns;
 	}
-	if (getrandom(m.seed, sizeof(m.seed), 0) != sizeof(m.seed))
-		return -EIO;
-	clock_gettime(CLOCK_REALTIME, &now);
-	m.realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	r = proto_resume_encode(&b, &m);
-	return r < 0 ? r : mux_open(agent_mux(k), PROTO_RESUME, &b, NULL, &k->setup_ch);
+	return open_resume(k, &m);
+}
+
+/* A guest that was set up for nobody yet: as above, but for processes, of which it has none. */
+int agent_become(struct keeper *k)
+{
+	struct vm_record *rec = &k->rec;
+	struct proto_resume m = {.hostname = k->spare.renamed ? rec->hostname : NULL,
+				 .env = rec->env,
+				 .user = rec->user,
+				 .cwd = rec->cwd};
+
+	return k->agent ? open_resume(k, &m) : -ESRCH;
 }
 
 static int set_up(struct keeper *k)

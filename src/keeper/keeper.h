@@ -11,6 +11,8 @@
  *	ENDING	the command has ended (or was given up): the guest powers off, or the monitor is told to stop
  *	ENDED	the monitor is reaped, exit.json written, clients told; the keeper leaves when their links are drained
  *
+ * A spare goes from READY back to SETUP, when it becomes somebody's (spare.c).
+ *
  * A base's life is BOOT; SETUP, which is PROTO_PREPARE and the snapshot then; ENDING; ENDED.
  *
  * Every phase may go to ENDING (a stop, a failure, a limit on time) and to ENDED (the monitor went by itself). Only
@@ -60,6 +62,7 @@ struct keeper_args {
 	uint64_t window;     /* base, restore: the size of the image window, which the image need not be in; 0: none */
 	uint64_t patience;   /* how long it may wait to be admitted (admission.c) */
 	uint64_t reserve;    /* bytes of memory that no start may take */
+	uint64_t spare;	     /* restore: a spare (spare.c): how long it waits to be claimed; 0: it is none */
 	bool watched;	     /* the mounts are another kernel's, which has their events: somebody there will watch */
 	uint64_t prepare_ns;
 	struct keeper_limits limits;
@@ -107,6 +110,24 @@ struct pause {
 	struct client *client; /* who waits for that answer, NULL: nobody */
 	uint32_t ch;
 	uint64_t time_left; /* of the command's time limit, when it was paused; 0: none */
+};
+
+/* A VM that was made before anybody wanted it (spare.c). */
+struct spare {
+	enum {
+		SPARE_NONE,
+		SPARE_WAITS,
+		SPARE_CLAIMED,
+		SPARE_BECOMES,
+		SPARE_TAKEN
+	} stage;	       /* NONE: it is an ordinary one */
+	bool stands;	       /* the guest stands still */
+	bool renamed;	       /* it has another host name now */
+	unsigned answers;      /* of the monitor to that, which are still to come */
+	struct client *client; /* CLAIMED, BECOMES: who has it, and its channel */
+	uint32_t ch;
+	uint64_t claimed_ns, prepare_ns;
+	char *dir; /* where it is then */
 };
 
 /* How the monitor is to save the guest (monitor_snapshot). */
@@ -214,6 +235,7 @@ struct keeper {
 	uint32_t listens[KEEPER_LISTENS]; /* channels (listens.c) */
 	unsigned num_listens;
 	struct counters counters;
+	struct spare spare;
 	struct shares *shares; /* NULL: its mounts are its monitor's own */
 	/* vm.c */
 	uint64_t time_limit_at; /* when time_limit fires; 0: it does not */
@@ -288,6 +310,15 @@ int secrets_take(struct keeper *k, const struct cursor *request) MUST_CHECK;
 int secrets_send(struct keeper *k) MUST_CHECK; /* to the agent, before the command */
 bool secrets_refused(const struct keeper *k, uint32_t ch, int code);
 void secrets_forget(struct keeper *k);
+
+/* spare.c */
+/* Somebody takes it; server_claimed follows. 0 or -errno: he cannot have it. */
+int spare_claim(struct keeper *k, struct client *c, uint32_t ch, struct cursor *request) MUST_CHECK;
+bool spare_unclaimed(const struct keeper *k); /* nobody can know of this VM yet */
+bool spare_set_up(struct keeper *k);	      /* the guest is up: whether its command may run */
+bool spare_paused(struct keeper *k); /* the monitor has answered: whether that was about a spare's standing still */
+void spare_client_gone(struct keeper *k); /* who has claimed it, before he could be told that he has it */
+void spare_done(struct keeper *k);
 
 /* pause.c */
 /* Has the guest stand still, or go on; server_pause_done follows. 0 or -errno: it is no time for that. */
@@ -382,8 +413,9 @@ void workingset_noted(struct keeper *k, int64_t pages);
 
 /* agent.c */
 int agent_start(struct keeper *k, int fd, struct sm_error *err) MUST_CHECK; /* takes fd on success */
-int agent_exec_main(struct keeper *k);					    /* or adopts the one that runs */
-int agent_hold(struct keeper *k, bool hold);				    /* snapshot_held follows a hold */
+int agent_become(struct keeper *k);	     /* tells a spare's guest what it is now; keeper_setup_done follows */
+int agent_exec_main(struct keeper *k);	     /* or adopts the one that runs */
+int agent_hold(struct keeper *k, bool hold); /* snapshot_held follows a hold */
 int agent_signal(struct keeper *k, int signal);
 int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols);
 int agent_poweroff(struct keeper *k);
@@ -419,6 +451,7 @@ void server_tell_suspending(struct keeper *k); /* whoever has connections wait *
 void server_tell_ended(struct keeper *k);
 void server_attach_pending(struct keeper *k); /* the command runs: let the waiting ATTACH in */
 void server_pause_done(struct keeper *k);     /* tells who asked */
+void server_claimed(struct keeper *k);	      /* the spare is his, who becomes its owner */
 void server_branch_frozen(struct keeper *k, struct keeper_snapshot_reply *m); /* its answer comes early */
 void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text);
 bool server_drained(struct keeper *k);

@@ -22,13 +22,14 @@
 
 #define SECOND 1000000000ull
 #define RESERVE (64 * MIB)
+#define SPARE_RESERVE (512 * MIB) /* a spare is made of what others do not need */
 
 static int usage(void)
 {
 	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner [--background]] [--prepared NS]\n"
 	      "                           [--restore DIR [--files NAMES] [--adopt [--booted]]|--base|--resume] "
 	      "[--window BYTES] "
-	      "[--watched] [--patience NS]\n"
+	      "[--watched] [--patience NS] [--spare NS]\n"
 	      "                           VMDIR\n"
 	      "       supermachine-keeper --forward LINK-FD VMDIR WAKER [FD]:PORT...\n"
 	      "       supermachine-keeper --watch LINK-FD DIRECTORY...\n"
@@ -40,21 +41,15 @@ static int usage(void)
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
-						{"vmm", required_argument, NULL, 'm'},
-						{"owner", no_argument, NULL, 'o'},
-						{"prepared", required_argument, NULL, 'p'},
-						{"restore", required_argument, NULL, 'r'},
-						{"files", required_argument, NULL, 'f'},
-						{"base", no_argument, NULL, 'b'},
-						{"window", required_argument, NULL, 'w'},
-						{"adopt", no_argument, NULL, 'a'},
-						{"booted", no_argument, NULL, 'B'},
-						{"resume", no_argument, NULL, 'R'},
-						{"background", no_argument, NULL, 'g'},
-						{"watched", no_argument, NULL, 'W'},
-						{"patience", required_argument, NULL, 't'},
-						{0}};
+	static const struct option options[] = {
+		{"socket", required_argument, NULL, 's'},  {"vmm", required_argument, NULL, 'm'},
+		{"owner", no_argument, NULL, 'o'},	   {"prepared", required_argument, NULL, 'p'},
+		{"restore", required_argument, NULL, 'r'}, {"files", required_argument, NULL, 'f'},
+		{"base", no_argument, NULL, 'b'},	   {"window", required_argument, NULL, 'w'},
+		{"adopt", no_argument, NULL, 'a'},	   {"booted", no_argument, NULL, 'B'},
+		{"resume", no_argument, NULL, 'R'},	   {"background", no_argument, NULL, 'g'},
+		{"watched", no_argument, NULL, 'W'},	   {"patience", required_argument, NULL, 't'},
+		{"spare", required_argument, NULL, 'S'},   {0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -80,15 +75,16 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->background = true;
 		else if (c == 'W')
 			a->watched = true;
-		else if ((c != 'p' && c != 'w' && c != 't') || parse_u64(optarg, 0, INT64_MAX,
-									 c == 'p'   ? &a->prepare_ns
-									 : c == 'w' ? &a->window
-										    : &a->patience) < 0)
+		else if ((c != 'p' && c != 'w' && c != 't' && c != 'S') || parse_u64(optarg, 0, INT64_MAX,
+										     c == 'p'	? &a->prepare_ns
+										     : c == 'w' ? &a->window
+										     : c == 'S' ? &a->spare
+												: &a->patience) < 0)
 			return false;
 	}
 	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base) ||
 	    (a->resume && (a->restore || a->base)) || ((a->adopt || a->booted || a->files) && !a->restore) ||
-	    (a->background && !a->owner))
+	    (a->background && !a->owner) || (a->spare && (!a->restore || a->adopt || a->owner)))
 		return false;
 	a->dir = argv[optind];
 	return true;
@@ -196,6 +192,8 @@ int main(int argc, char **argv)
 	}
 	if (!parse(argc, argv, &args))
 		return usage();
+	if (args.spare)
+		args.reserve = SPARE_RESERVE;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	if (keeper_run(&args, &err) < 0) {

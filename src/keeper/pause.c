@@ -49,6 +49,8 @@ void pause_done(struct keeper *k, bool paused)
 {
 	struct pause *p = &k->pause;
 
+	if (spare_paused(k))
+		return;
 	p->under_way = false;
 	if (p->on != paused) {
 		p->on = paused;

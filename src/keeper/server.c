@@ -41,6 +41,8 @@ static void client_free(struct client *c)
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c)
 		c->k->saving.client = NULL;
+	if (c->k->spare.client == c)
+		spare_client_gone(c->k);
 	branch_drop(c->k, c, 0);
 	execs_client_gone(c->k, link_mux(c->link), 0);
 	counters_client_gone(c->k, link_mux(c->link), 0);
@@ -91,22 +93,38 @@ static void send_news(struct client *c, uint32_t ch, enum keeper_news_kind kind)
 		mux_close(link_mux(c->link), ch, 0, "");
 }
 
+static int add_waiter(struct client *c, uint32_t ch, const struct keeper_wait *wait)
+{
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	*w = (struct waiter){.ch = ch, .owner = wait->owner, .forwards = wait->forwards, .next = c->waiters};
+	c->waiters = w;
+	mux_set_user(link_mux(c->link), ch, w);
+	mux_opened(link_mux(c->link), ch, NULL);
+	return 0;
+}
+
+void server_claimed(struct keeper *k)
+{
+	struct client *c = k->spare.client;
+
+	k->spare.client = NULL;
+	if (add_waiter(c, k->spare.ch, &(struct keeper_wait){.owner = true}) < 0)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "take a spare: %s", strerror(ENOMEM));
+}
+
 static int serve_wait(struct client *c, uint32_t ch, struct cursor *request)
 {
 	struct keeper *k = c->k;
 	struct keeper_wait wait;
-	struct waiter *w;
 	int r = keeper_wait_decode(request, &wait);
 
+	if (r == 0)
+		r = add_waiter(c, ch, &wait);
 	if (r < 0)
 		return r;
-	w = calloc(1, sizeof(*w));
-	if (!w)
-		return -ENOMEM;
-	*w = (struct waiter){.ch = ch, .owner = wait.owner, .forwards = wait.forwards, .next = c->waiters};
-	c->waiters = w;
-	mux_set_user(link_mux(c->link), ch, w);
-	mux_opened(link_mux(c->link), ch, NULL);
 	if (wait.owner && !k->owner_seen) {
 		k->owner_seen = true;
 		loop_timer_at(k->owner_timer, 0);
@@ -396,12 +414,17 @@ static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct c
 
 static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
 {
+	if (spare_unclaimed(c->k) && service != PROTO_KEEPER_CLAIM && service != PROTO_KEEPER_STATUS &&
+	    service != PROTO_KEEPER_STOP)
+		return -EAGAIN;
 	switch (service) {
 	case PROTO_KEEPER_STATUS:
 		serve_status(c, ch);
 		return 0;
 	case PROTO_KEEPER_WAIT:
 		return serve_wait(c, ch, request);
+	case PROTO_KEEPER_CLAIM:
+		return spare_claim(c->k, c, ch, request);
 	case PROTO_KEEPER_STOP:
 		return serve_stop(c, ch, request);
 	case PROTO_KEEPER_BALLOON:
@@ -446,6 +469,8 @@ static const char *refusal(uint16_t service, int r)
 
 	if (service == PROTO_KEEPER_PAUSE && r == -EALREADY)
 		return "it is so already";
+	if (service == PROTO_KEEPER_CLAIM)
+		return r == -EALREADY ? "it is no spare that is to be had" : strerror(-r);
 	if (service == PROTO_KEEPER_SPAWN && r == -EMFILE)
 		return "too many detached commands run in it already";
 	if (saves && r == -EBUSY)
@@ -515,6 +540,8 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c && c->k->saving.ch == ch)
 		c->k->saving.client = NULL;
+	if (c->k->spare.client == c && c->k->spare.ch == ch)
+		spare_client_gone(c->k);
 	branch_drop(c->k, c, ch);
 	execs_client_gone(c->k, link_mux(c->link), ch);
 	counters_client_gone(c->k, link_mux(c->link), ch);
@@ -675,6 +702,9 @@ void server_tell_ended(struct keeper *k)
 	if (k->attach_client)
 		mux_close(link_mux(k->attach_client->link), k->attach_ch, -ESRCH, "the VM has ended");
 	k->attach_client = NULL;
+	if (k->spare.client)
+		mux_close(link_mux(k->spare.client->link), k->spare.ch, -ESRCH, "the spare has ended");
+	k->spare.client = NULL;
 	k->listen_src = loop_remove(k->listen_src);
 	if (k->listen_fd >= 0)
 		unlink(k->args.socket);

@@ -89,10 +89,11 @@ void keeper_setup_done(struct keeper *k)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "resume: %s", strerror(-r));
 		return;
 	}
-	keeper_stage(k, "setup");
+	keeper_stage(k, k->spare.stage == SPARE_BECOMES ? "spare" : "setup");
 	admission_over(k);
 	k->phase = PHASE_READY;
-	keeper_try_main(k);
+	if (spare_set_up(k))
+		keeper_try_main(k);
 }
 
 void keeper_prepared(struct keeper *k)
@@ -124,7 +125,8 @@ void keeper_try_main(struct keeper *k)
 {
 	int r;
 
-	if (k->phase != PHASE_READY || (keeper_foreground(k) && !k->attach_client) || secrets_missing(k))
+	if (k->phase != PHASE_READY || spare_unclaimed(k) || (keeper_foreground(k) && !k->attach_client) ||
+	    secrets_missing(k))
 		return;
 	k->phase = PHASE_MAIN;
 	r = secrets_send(k);
@@ -316,9 +318,11 @@ void keeper_ended(struct keeper *k, int wait_status)
 	k->phase = PHASE_ENDED;
 	execs_done(k);
 	outcome_compute(k, wait_status);
-	events_note_end(k);
-	if (outcome_write(k, &err) < 0 && err.code != ENOENT)
-		log_error("keeper", "%s", err.message);
+	if (!spare_unclaimed(k)) {
+		events_note_end(k);
+		if (outcome_write(k, &err) < 0 && err.code != ENOENT)
+			log_error("keeper", "%s", err.message);
+	}
 	k->agent = link_free(k->agent);
 	server_tell_ended(k);
 	loop_timer_at(k->linger, time_now_ns());
@@ -443,10 +447,12 @@ static int start(struct keeper *k, struct sm_error *err)
 	r = add_timers(k);
 	if (r < 0)
 		return error_sys(err, -r, "event loop");
-	k->logging = !keeper_foreground(k) || k->rec.keep;
+	k->logging = (!keeper_foreground(k) || k->rec.keep) && !k->args.spare;
 	if (k->logging && (r = vm_log_open(&k->log, k->dirfd, "log", false, VM_LOG_ROTATE)) < 0)
 		return error_sys(err, -r, "open %s/log", k->args.dir);
 	if (k->args.watched && vm_has_served(&k->rec) && (r = server_start_early(k, err)) < 0)
+		return r;
+	if (k->args.spare && (r = server_start(k, err)) < 0)
 		return r;
 	/* The monitor first: it boots while this goes on. */
 	r = monitor_start(k, &agent_fd, err);
@@ -476,6 +482,7 @@ static void done(struct keeper *k)
 	fd_close(k->memory_base);
 	free(k->suspended);
 	execs_done(k);
+	spare_done(k);
 	k->agent = link_free(k->agent);
 	watching_done(k);
 	shares_done(k);
@@ -494,7 +501,7 @@ static void record_failure(struct keeper *k, const struct sm_error *err)
 {
 	struct sm_outcome *o = &k->exit.outcome;
 
-	if (k->dirfd < 0)
+	if (k->dirfd < 0 || spare_unclaimed(k))
 		return;
 	k->forced = SM_REASON_START_FAILED;
 	k->exit.busy = err->kind == SM_ERROR_BUSY;
@@ -517,6 +524,7 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 		.saving = {.dirfd = -1, .files = {.fds = {-1, -1, -1}}},
 		.log = {.fd = -1},
 		.early_fd = -1,
+		.spare = {.stage = args->spare ? SPARE_WAITS : SPARE_NONE},
 		.watching = {.fd = -1, .join = JOIN_INIT},
 		.events = {.log = {.fd = -1}},
 		.mon = {.pidfd = -1, .control = -1, .console = -1, .console_log = {.fd = -1}, .workingset = -1}};

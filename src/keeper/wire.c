@@ -259,6 +259,42 @@ int keeper_exec_signal_decode(struct cursor *c, struct keeper_exec_signal *ret)
 	return 0;
 }
 
+int keeper_claim_encode(struct buf *b, const struct keeper_claim *m)
+{
+	tlv_put_str(b, 1, m->dir);
+	tlv_put(b, 2, m->record, m->record_len);
+	tlv_put_u64(b, 3, m->prepare_ns);
+	return b->error;
+}
+
+int keeper_claim_decode(struct cursor *c, struct keeper_claim *ret)
+{
+	struct keeper_claim m = {0};
+	struct tlv t;
+	int r;
+
+	while ((r = tlv_next(c, &t)) > 0) {
+		if (t.tag == 1) {
+			if (!t.len || t.len >= sizeof(m.dir) || memchr(t.p, '\0', t.len) || t.p[0] != '/')
+				return -EPROTO;
+			memcpy(m.dir, t.p, t.len);
+			m.dir[t.len] = '\0';
+		} else if (t.tag == 2) {
+			m.record = t.p;
+			m.record_len = t.len;
+		} else if (t.tag == 3) {
+			if (tlv_u64(&t, &m.prepare_ns) < 0)
+				return -EPROTO;
+		} else if (!(t.tag & 0x8000)) {
+			return -EPROTO;
+		}
+	}
+	if (r < 0 || !m.dir[0] || !m.record)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
 int keeper_attach_encode(struct buf *b, const struct keeper_attach *a)
 {
 	uint64_t v[4] = {a->stdin_open, a->rows, a->cols, a->exec};

@@ -45,6 +45,11 @@
  * PROTO_KEEPER_SECRET: a proto_secret that the record names; OPENED and CLOSE 0 when the keeper has it. The command
  * waits for all of them. CLOSE -ENOENT for another, -EALREADY when it is there or too late.
  *
+ * PROTO_KEEPER_CLAIM: a spare (spare.c) becomes the VM of this record, which is in this directory from now on or will
+ * be. OPENED when it is that; from then on the channel is as one of PROTO_KEEPER_WAIT with owner. CLOSE, or the end of
+ * the connection: it is of no use; -EALREADY: another has it. Until it is claimed a spare serves this, STATUS and STOP
+ * alone.
+ *
  * PROTO_KEEPER_WATCH: OPENED; from then on records of proto/hostwatch.h to and from the monitor, until either goes.
  * CLOSE -ENOENT where the monitor needs nobody to watch for it, -EBUSY when somebody does or did.
  *
@@ -146,6 +151,15 @@ struct keeper_exec_signal {
 };
 int keeper_exec_signal_encode(struct buf *b, const struct keeper_exec_signal *m);
 int keeper_exec_signal_decode(struct cursor *c, struct keeper_exec_signal *ret);
+
+struct keeper_claim {
+	char dir[1024];	       /* absolute */
+	const uint8_t *record; /* the JSON of config.json, within the bytes decoded from */
+	size_t record_len;
+	uint64_t prepare_ns; /* what its owner has spent until now */
+};
+int keeper_claim_encode(struct buf *b, const struct keeper_claim *m); /* -EMSGSIZE: too long for a message */
+int keeper_claim_decode(struct cursor *c, struct keeper_claim *ret);
 
 struct keeper_attach {
 	bool stdin_open;

@@ -370,21 +370,50 @@ static int find_or_make(struct sm_client *c, int snapshots, const char *name, co
 	return r;
 }
 
+/* Which it is, and where; *ret_name: BASE_KEY_DIGITS more than the prefix. */
+static int name_base(struct sm_client *c, const struct vm_record *rec, struct base *b,
+		     char name[static sizeof(prefix) + BASE_KEY_DIGITS], struct sm_error *err)
+{
+	struct shape s;
+	int r;
+
+	*b = (struct base){.window = rec->memory >= WINDOW_MIN_MEMORY ? WINDOW : 0};
+	s = (struct shape){rec->memory, b->window, rec->dax_size, rec->cpus, rec->kernel, rec->initramfs, rec->cmdline};
+	r = make_key(c, &s, b->key, err);
+	if (r < 0)
+		return r;
+	snprintf(name, sizeof(prefix) + BASE_KEY_DIGITS, "%s%s", prefix, b->key);
+	if (asprintf(&b->dir, "%s/snapshots/%s", c->data_dir, name) >= 0)
+		return 0;
+	b->dir = NULL;
+	return error_sys(err, ENOMEM, "base snapshot");
+}
+
+int base_find(struct sm_client *c, const struct vm_record *rec, struct base *ret, struct sm_error *err)
+{
+	char name[sizeof(prefix) + BASE_KEY_DIGITS];
+	_fd_ int snapshots = base_open_dir(c, err);
+	struct base b = {0};
+	int r = snapshots < 0 ? snapshots : name_base(c, rec, &b, name, err);
+
+	if (r == 0 && !usable(snapshots, name, &b.created_ns))
+		r = error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "there is no base snapshot %s", b.key);
+	if (r < 0)
+		base_done(&b);
+	else
+		*ret = b;
+	return r;
+}
+
 int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_progress *progress, struct base *ret,
 	     struct sm_error *err)
 {
-	struct base b = {.window = rec->memory >= WINDOW_MIN_MEMORY ? WINDOW : 0};
-	struct shape s = {rec->memory, b.window, rec->dax_size, rec->cpus, rec->kernel, rec->initramfs, rec->cmdline};
 	char name[sizeof(prefix) + BASE_KEY_DIGITS];
 	_fd_ int snapshots = base_open_dir(c, err);
-	int r = snapshots < 0 ? snapshots : make_key(c, &s, b.key, err);
+	struct base b = {0};
+	int r = snapshots < 0 ? snapshots : name_base(c, rec, &b, name, err);
 
-	if (r < 0)
-		return r;
-	snprintf(name, sizeof(name), "%s%s", prefix, b.key);
-	if (asprintf(&b.dir, "%s/snapshots/%s", c->data_dir, name) < 0)
-		return error_sys(err, ENOMEM, "base snapshot");
-	if (!usable(snapshots, name, &b.created_ns)) {
+	if (r == 0 && !usable(snapshots, name, &b.created_ns)) {
 		r = failed_lately(snapshots, b.key)
 			    ? error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made")
 			    : find_or_make(c, snapshots, name, rec, &b, progress, err);

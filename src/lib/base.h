@@ -32,6 +32,8 @@ void base_done(struct base *b);
  */
 int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_progress *progress, struct base *ret,
 	     struct sm_error *err) MUST_CHECK;
+/* The same, but it is not made: -ENOENT. */
+int base_find(struct sm_client *c, const struct vm_record *rec, struct base *ret, struct sm_error *err) MUST_CHECK;
 /* Removes one that turned out to be of no use. */
 void base_discard(struct sm_client *c, const struct base *b);
 

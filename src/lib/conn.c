@@ -109,7 +109,7 @@ void call_done(struct call *call)
 
 int conn_call(struct conn *conn, uint16_t service, const struct buf *request, struct call *call)
 {
-	bool news = service == PROTO_KEEPER_WAIT;
+	bool news = service == PROTO_KEEPER_WAIT || service == PROTO_KEEPER_CLAIM;
 
 	*call = (struct call){.wants_news = news};
 	return mux_open(conn->mux, service, request, call, &call->ch);

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "lib/events.h"
+#include "lib/spare.h"
 #include "lib/vmsnap.h"
 
 struct sm_image {
@@ -260,6 +261,7 @@ int sm_image_remove(struct sm_client *client, const char *ref, bool force, struc
 	int r;
 
 	vmdir_sweep(client);
+	spare_end_all(client);
 	r = client_store(client, &store, err);
 	if (r < 0)
 		return r;
@@ -299,6 +301,7 @@ int sm_image_prune(struct sm_client *client, bool all, struct sm_prune_result *r
 	int r;
 
 	vmdir_sweep(client);
+	spare_end_all(client);
 	r = client_store(client, &store, err);
 	if (r == 0)
 		r = image_prune_begin(store, &p, err);

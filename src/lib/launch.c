@@ -68,8 +68,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 {
 	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
-	char prepared[24], window[24], patience[24];
-	const char *argv[26];
+	char prepared[24], window[24], patience[24], life[24];
+	const char *argv[28];
 	unsigned n = 0;
 	int r = client_helper(c, "supermachine-keeper", &keeper, err);
 
@@ -80,7 +80,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	if (asprintf(&log, "%s/keeper.log", l->dir) < 0)
 		return error_sys(err, ENOMEM, "start");
 	snprintf(prepared, sizeof(prepared), "%llu", (unsigned long long)s->prepare_ns);
-	snprintf(patience, sizeof(patience), "%llu", (unsigned long long)admission_patience(l));
+	/* A spare does not wait for its turn, nor for memory. */
+	snprintf(patience, sizeof(patience), "%llu", (unsigned long long)(l->spare_ns ? 0 : admission_patience(l)));
 	argv[n++] = keeper;
 	argv[n++] = "--socket";
 	argv[n++] = s->socket;
@@ -90,7 +91,7 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	argv[n++] = prepared;
 	argv[n++] = "--patience";
 	argv[n++] = patience;
-	if (!s->detach)
+	if (!s->detach && !l->spare_ns)
 		argv[n++] = "--owner";
 	if (!s->detach && l->background)
 		argv[n++] = "--background";
@@ -100,6 +101,11 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 		argv[n++] = "--booted";
 	if (l->resume)
 		argv[n++] = "--resume";
+	if (l->spare_ns) {
+		snprintf(life, sizeof(life), "%llu", (unsigned long long)l->spare_ns);
+		argv[n++] = "--spare";
+		argv[n++] = life;
+	}
 	if (s->in_machine)
 		argv[n++] = "--watched";
 	if (l->base || l->restore) {
@@ -198,28 +204,41 @@ static int carry_served(struct sm_client *c, int dir, const struct launch *l, co
 	return link < 0 ? link : served_carry(c, l->rec, link, err);
 }
 
+/* The keeper is started; whether it comes to anything is not known. */
+static int start_keeper(struct sm_client *c, int dir, const struct launch *l, struct vm_start *s, struct sm_error *err)
+{
+	struct seat *seat;
+	int r = client_seat(c, &seat, err);
+
+	if (r == 0)
+		r = fill_start(c, seat, l->id, l->detach, s, err);
+	if (r < 0)
+		return r;
+	s->prepare_ns = time_now_ns() - l->since_ns;
+	if (l->restore && !l->files) {
+		snprintf(s->base, sizeof(s->base), "%s", strrchr(l->restore, '/') + 1);
+		s->base_created_ns = l->created_ns;
+	}
+	r = write_start(dir, s, err);
+	return r < 0 ? r : spawn(c, seat, l, s, err);
+}
+
 static int launch_now(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err)
 {
 	_fd_ int dir = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct vm_start s;
-	struct seat *seat;
-	int r = dir < 0 ? error_sys(err, errno, "open %s", l->dir) : client_seat(c, &seat, err);
+	int r = dir < 0 ? error_sys(err, errno, "open %s", l->dir) : start_keeper(c, dir, l, &s, err);
 
-	if (r == 0)
-		r = fill_start(c, seat, l->id, l->detach, &s, err);
-	if (r < 0)
-		return r;
-	s.prepare_ns = time_now_ns() - l->since_ns;
-	if (l->restore && !l->files) {
-		snprintf(s.base, sizeof(s.base), "%s", strrchr(l->restore, '/') + 1);
-		s.base_created_ns = l->created_ns;
-	}
-	r = write_start(dir, &s, err);
-	if (r == 0)
-		r = spawn(c, seat, l, &s, err);
 	if (r == 0)
 		r = carry_served(c, dir, l, &s, ret_broken, err);
 	return r < 0 ? r : await_keeper(c, dir, l, &s, ret_broken, err);
+}
+
+int launch_spare(struct sm_client *c, int dir, const struct launch *l, struct sm_error *err)
+{
+	struct vm_start s;
+
+	return start_keeper(c, dir, l, &s, err);
 }
 
 int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err)

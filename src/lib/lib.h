@@ -84,6 +84,9 @@ int vmdir_open(struct sm_client *c, const char *id, struct sm_error *err) MUST_C
  */
 int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_start, int *ret_transient,
 		 struct sm_error *err) MUST_CHECK;
+/* The same of a directory that is there already, `name` in `from`, whose start.lock the caller holds. */
+int vmdir_adopt(struct sm_client *c, const struct vm_record *rec, int from, const char *name, int *ret_transient,
+		struct sm_error *err) MUST_CHECK;
 int vmdir_resolve(struct sm_client *c, const char *ref, char id[VM_ID_DIGITS + 1], struct sm_error *err) MUST_CHECK;
 int vmdir_load(int dirfd, const char *id, struct vm_record *ret, struct sm_error *err) MUST_CHECK;
 int vmdir_load_start(int dirfd, struct vm_start *ret, struct sm_error *err) MUST_CHECK;
@@ -177,6 +180,7 @@ struct sm_vm {
 	pthread_mutex_t files_mutex; /* the two below; held while one of them comes or goes */
 	struct sm_vm *files;	     /* what serves this one's files, as it has ended (ended.c); NULL: nothing */
 	int files_lock;		     /* holds start.lock meanwhile, -1 */
+	struct spare *spare;	     /* for one that is to be left behind (spare.h); NULL: none is */
 	char **lease_env;	     /* of a pool's: what commands have beside the VM's own; fixed while it is leased */
 };
 
@@ -231,6 +235,7 @@ struct launch {
 	int64_t created_ns;		    /* of that snapshot */
 	uint64_t window;		    /* base, restore: the size of the image window */
 	uint64_t since_ns;		    /* when the work for it began */
+	uint64_t spare_ns;		    /* restore: it is a spare, for so long (keeper.h) */
 	uint64_t patience_ns;		    /* how long it waits for its turn; 0: the default */
 	const struct sm_progress *progress; /* told when that takes long; NULL: nobody is */
 	const struct vm_record *rec;	    /* NULL: no mounts that a program serves */
@@ -245,6 +250,8 @@ int admission_waits(int dir, const struct launch *l, bool *ret, struct sm_error 
 /* Starts the keeper and waits until it answers: a connected socket. *ret_broken (may be NULL): it failed, and the
  * snapshot is to blame. */
 int launch_keeper(struct sm_client *c, const struct launch *l, bool *ret_broken, struct sm_error *err) MUST_CHECK;
+/* Starts the keeper of a spare, whose directory is `dir`, and does not wait for it. */
+int launch_spare(struct sm_client *c, int dir, const struct launch *l, struct sm_error *err) MUST_CHECK;
 /* Says on that connection (taken in any case) that the VM is to end with it, and waits until the keeper knows; call is
  * the WAIT channel. */
 int launch_join(int fd, const char *id, struct conn *conn, struct call *call, struct sm_error *err) MUST_CHECK;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "lib/lib.h"
+#include "lib/spare.h"
 
 int sm_machine_start(struct sm_client *client, const struct sm_progress *progress, struct sm_error *err)
 {
@@ -24,7 +24,10 @@ int sm_machine_stop(struct sm_client *client, struct sm_error *err)
 	struct seat *seat;
 	int r = client_machine_seat(client, &seat, err);
 
-	return r < 0 ? r : seat_machine_stop(seat, err);
+	if (r < 0)
+		return r;
+	spare_end_all(client);
+	return seat_machine_stop(seat, err);
 }
 
 int sm_machine_status(struct sm_client *client, struct sm_machine_status *ret, struct sm_error *err)

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "keeper/disk.h"
+#include "lib/spare.h"
 #include "lib/vmsnap.h"
 #include "lib/volume.h"
 
@@ -356,6 +357,7 @@ int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, s
 	uint64_t since = time_now_ns();
 	struct image_info img = {0};
 	struct image_pin *pin = NULL;
+	struct spare *spare = NULL;
 	struct vm_record r = {0};
 	struct seat *seat;
 	int e;
@@ -374,10 +376,15 @@ int sm_vm_start(struct sm_client *client, const struct sm_vm_options *options, s
 	e = make_record(client, &o, &img, &r, err);
 	image_info_done(&img);
 	if (e == 0)
+		e = spare_take(client, &o, &r, since, ret, &spare, err);
+	if (e == 0)
 		e = start_record(client, &r, &o, NULL, -1, since, ret, err);
+	if (e >= 0)
+		(*ret)->spare = TAKE_PTR(spare);
+	spare_free(spare);
 	image_unpin(pin);
 	vm_record_done(&r);
-	return e;
+	return MIN(e, 0);
 }
 
 /* Whoever started it since it was seen has made it run or fail by the time that we hold this. */

@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "lib/base.h"
 #include "lib/events.h"
+#include "lib/spare.h"
 
 #define STATUS_TIMEOUT_MS 10000
 #define LAST_WORD_MS 5000
@@ -525,6 +526,14 @@ int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err)
 	return r;
 }
 
+/* Nothing of the host was to blame for it. */
+static bool ended_by_itself(const struct vm_exit *x)
+{
+	enum sm_reason r = x->outcome.reason;
+
+	return x->started_ns && (r == SM_REASON_EXITED || r == SM_REASON_SIGNALLED || r == SM_REASON_TIMEOUT);
+}
+
 /* The end of the owner's connection is the VM's; what is not kept goes with the handle that held it. */
 struct sm_vm *sm_vm_close(struct sm_vm *vm)
 {
@@ -535,12 +544,16 @@ struct sm_vm *sm_vm_close(struct sm_vm *vm)
 		vm->owner_fd = fd_close(vm->owner_fd);
 		sm_vm_wait(vm, LAST_WORD_MS * 1000000ull, NULL, NULL);
 	}
-	if (vm->transient_fd >= 0) {
+	if (vm->transient_fd >= 0 || vm->spare) {
 		struct vm_view v;
+		bool ended = vm_view(vm->client, vm->id, &v, NULL) == 0 && v.state == SM_VM_EXITED;
 
-		if (vm_view(vm->client, vm->id, &v, NULL) == 0 && v.state == SM_VM_EXITED)
+		if (ended && vm->transient_fd >= 0)
 			vmdir_remove(vm->client, vm->id, NULL);
+		if (ended && vm->spare && ended_by_itself(&v.exit))
+			spare_leave(vm->client, vm->spare);
 		fd_close(vm->transient_fd);
+		spare_free(vm->spare);
 	}
 	pthread_mutex_destroy(&vm->files_mutex);
 	pthread_mutex_destroy(&vm->lock);

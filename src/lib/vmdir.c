@@ -15,6 +15,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "lib/events.h"
+#include "lib/spare.h"
 #include "lib/volume.h"
 
 #define MIN_PREFIX 4
@@ -125,31 +126,51 @@ static void name_drop_locked(struct sm_client *c, const char *name, const char *
 
 /* ------------------------------------------------------------------------------------------ making */
 
-static int fill_new(int vms, const char *temporary, const struct vm_record *rec, int *start, int *transient,
-		    struct sm_error *err)
+/* The record, and the lock that says that it is not to be kept. */
+static int write_new(int dir, const struct vm_record *rec, int *transient, struct sm_error *err)
 {
 	_free_ char *json = NULL;
-	_fd_ int dir = -1;
 	int r = vm_record_format(rec, &json, err);
 
 	if (r < 0)
 		return r;
-	if (mkdirat(vms, temporary, 0700) < 0)
-		return error_sys(err, errno, "make the directory of VM %s", rec->id);
-	dir = openat(vms, temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
-		return error_sys(err, errno, "open the directory of VM %s", rec->id);
 	r = write_file_atomic_at(dir, "config.json", json, strlen(json), 0600);
-	if (r == 0) {
+	if (r == 0)
 		events_vm(dir, rec, "create", NULL);
-		*start = vmdir_flock(dir, "start.lock", true, false);
-		r = MIN(*start, 0);
-	}
 	if (r == 0 && !rec->keep) {
 		*transient = vmdir_flock(dir, "transient", true, false);
 		r = MIN(*transient, 0);
 	}
 	return r < 0 ? error_sys(err, -r, "write the record of VM %s", rec->id) : 0;
+}
+
+static int fill_new(int vms, const char *temporary, const struct vm_record *rec, int *start, int *transient,
+		    struct sm_error *err)
+{
+	_fd_ int dir = -1;
+
+	if (mkdirat(vms, temporary, 0700) < 0)
+		return error_sys(err, errno, "make the directory of VM %s", rec->id);
+	dir = openat(vms, temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return error_sys(err, errno, "open the directory of VM %s", rec->id);
+	*start = vmdir_flock(dir, "start.lock", true, false);
+	if (*start < 0)
+		return error_sys(err, -*start, "write the record of VM %s", rec->id);
+	return write_new(dir, rec, transient, err);
+}
+
+/* With vms.lock held: the directory becomes that of a VM, to be found by id and name. */
+static int show_locked(struct sm_client *c, int from, const char *name, int vms, const struct vm_record *rec,
+		       struct sm_error *err)
+{
+	int r = rec->name[0] ? name_take_locked(c, rec->name, rec->id, err) : 0;
+
+	if (r == 0)
+		r = vmindex_add(c, rec->id, err);
+	if (r == 0 && renameat(from, name, vms, rec->id) < 0)
+		r = error_sys(err, errno, "make VM %s", rec->id);
+	return r;
 }
 
 int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_start, int *ret_transient,
@@ -165,12 +186,8 @@ int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_star
 		return lock < 0 ? lock : vms;
 	snprintf(temporary, sizeof(temporary), NEW_PREFIX "%s", rec->id);
 	r = fill_new(vms, temporary, rec, &start, &transient, err);
-	if (r == 0 && rec->name[0])
-		r = name_take_locked(c, rec->name, rec->id, err);
 	if (r == 0)
-		r = vmindex_add(c, rec->id, err);
-	if (r == 0 && renameat(vms, temporary, vms, rec->id) < 0)
-		r = error_sys(err, errno, "make VM %s", rec->id);
+		r = show_locked(c, vms, temporary, vms, rec, err);
 	if (r < 0) {
 		remove_tree_at(vms, temporary);
 		return r;
@@ -180,6 +197,25 @@ int vmdir_create(struct sm_client *c, const struct vm_record *rec, int *ret_star
 	if (ret_transient)
 		*ret_transient = TAKE_FD(transient);
 	return 0;
+}
+
+int vmdir_adopt(struct sm_client *c, const struct vm_record *rec, int from, const char *name, int *ret_transient,
+		struct sm_error *err)
+{
+	_fd_ int lock = vmdir_lock(c, err);
+	_fd_ int vms = lock < 0 ? -1 : vmdir_sub(c, "vms", err);
+	_fd_ int dir = -1, transient = -1;
+	int r;
+
+	if (lock < 0 || vms < 0)
+		return lock < 0 ? lock : vms;
+	dir = openat(from, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	r = dir < 0 ? error_sys(err, errno, "make VM %s", rec->id) : write_new(dir, rec, &transient, err);
+	if (r == 0)
+		r = show_locked(c, from, name, vms, rec, err);
+	if (r == 0)
+		*ret_transient = TAKE_FD(transient);
+	return r;
 }
 
 /* --------------------------------------------------------------------------------------- finding */
@@ -384,6 +420,7 @@ void vmdir_sweep(struct sm_client *c)
 	size_t count;
 
 	sweep_remains(c);
+	spare_sweep(c);
 	if (vmindex_list(c, &ids, &count, NULL) < 0)
 		return;
 	for (size_t i = 0; i < count; i++)

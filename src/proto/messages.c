@@ -681,6 +681,8 @@ static const struct field resume_fields[] = {
 	F(proto_resume, 4, K_STR, machine_id),
 	F(proto_resume, TAG_OPTIONAL | 5, K_STRV, env), /* an agent in an old snapshot knows neither */
 	F(proto_resume, TAG_OPTIONAL | 6, K_U64, timeout_ns),
+	F(proto_resume, TAG_OPTIONAL | 7, K_STR, user),
+	F(proto_resume, TAG_OPTIONAL | 8, K_STR, cwd),
 };
 
 int proto_resume_encode(struct buf *b, const struct proto_resume *x)

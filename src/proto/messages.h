@@ -45,6 +45,7 @@ enum proto_service {
 	PROTO_KEEPER_EXEC_SIGNAL = 45, /* a signal to one of those */
 	PROTO_KEEPER_WATCH = 46,       /* records of hostwatch.h, streams 0 in, 1 out; one client, once */
 	PROTO_KEEPER_COUNTERS = 48,    /* the monitor's, JSON text */
+	PROTO_KEEPER_CLAIM = 49,       /* a spare becomes the VM that somebody wants */
 	PROTO_KEEPER_SHARE = 47,       /* u8 number of a mount; opened when its monitor wants what is served there */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,
@@ -274,7 +275,8 @@ int proto_hold_decode(struct cursor *c, struct proto_hold *ret);
 
 /*
  * PROTO_RESUME request. OPENED and CLOSE 0 when the kernel has been reseeded and all below is in force; only then the
- * processes run. CLOSE -EALREADY: this guest has not lost its host.
+ * processes run. CLOSE -EALREADY: this guest has not lost its host, and it has run commands. A spare has not, and
+ * becomes the VM that somebody wants: user and cwd are its as well, then.
  */
 struct proto_resume {
 	uint64_t realtime_ns;
@@ -283,6 +285,7 @@ struct proto_resume {
 	char *machine_id;    /* for /etc/machine-id, if the container has one; NULL: it keeps its own */
 	char **env;	     /* of commands that are run from now on; NULL: as it was */
 	uint64_t timeout_ns; /* for the image's command, from now on; 0: as it was */
+	char *user, *cwd;    /* of commands as well; NULL: as they were */
 };
 int proto_resume_encode(struct buf *b, const struct proto_resume *x);
 int proto_resume_decode(struct cursor *c, struct proto_resume *ret);

@@ -5,6 +5,7 @@ set -uo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SM_BIN=${SM_BIN:-$top/build/bin}
 export SM_BIN PATH=$SM_BIN:$PATH
+export SUPERMACHINE_SPARE=0 # a run is measured by itself (bench-spare has the others)
 [ ! -x "$SM_BIN/supermachine-keeper" ] || export SUPERMACHINE_LIBEXEC=${SUPERMACHINE_LIBEXEC:-$SM_BIN} # for programs that are not beside it
 
 # bench_home: $w is a directory for this run, and SUPERMACHINE_HOME is in it unless it is given (tests/bench/run gives one to all). At the end: `cleanup`, if

@@ -4,6 +4,8 @@
 sm=supermachine
 # A name that the store does not have is not looked for elsewhere, but where that is what a test is about.
 export SUPERMACHINE_PULL=never
+# What a test starts is what there is: no VM that is made in advance (27-spare.sh has them).
+export SUPERMACHINE_SPARE=0
 
 fail() {
 	echo "$*"

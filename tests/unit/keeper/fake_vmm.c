@@ -204,7 +204,7 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 		mux_close(mux(f), ch, 0, "");
 		return;
 	case PROTO_RESUME:
-		if (proto_resume_decode(request, &resume) < 0 || !resume.hostname ||
+		if (proto_resume_decode(request, &resume) < 0 || (!resume.hostname && !streq(f->script, "spare")) ||
 		    (resume.machine_id && strlen(resume.machine_id) != 32))
 			_exit(11);
 		proto_resume_done(&resume);

@@ -124,6 +124,7 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .restore = o->state && !o->resume ? r->snapshot : NULL,
 					   .reserve = o->reserve,
 					   .patience = o->patience,
+					   .spare = o->spare,
 					   .window = o->base || o->state ? GIB : 0,
 					   .limits = {.boot = or_long(o->limits.boot),
 						      .restore = or_long(o->limits.boot),
@@ -189,6 +190,35 @@ void rig_attach(struct rig *r)
 	buf_done(&b);
 }
 
+void rig_claim(struct rig *r, const char *const *argv, const char *hostname, bool keep)
+{
+	struct keeper_claim m = {.prepare_ns = 5};
+	struct vm_record rec;
+	struct buf b = {0};
+	char *json = NULL, **old_argv, *old_name;
+	size_t len;
+
+	assert_int_equal(read_file_at(r->dirfd, "config.json", VM_RECORD_MAX, &json, &len), 0);
+	assert_int_equal(vm_record_parse(json, len, &rec, NULL), 0);
+	free(json);
+	old_argv = rec.argv;
+	old_name = rec.hostname;
+	rec.argv = (char **)(uintptr_t)argv;
+	rec.hostname = (char *)(uintptr_t)hostname;
+	rec.keep = keep;
+	assert_int_equal(vm_record_format(&rec, &json, NULL), 0);
+	rec.argv = old_argv;
+	rec.hostname = old_name;
+	vm_record_done(&rec);
+	snprintf(m.dir, sizeof(m.dir), "%s", r->dir);
+	m.record = (const uint8_t *)json;
+	m.record_len = strlen(json);
+	assert_int_equal(keeper_claim_encode(&b, &m), 0);
+	assert_int_equal(conn_call(&r->conn, PROTO_KEEPER_CLAIM, &b, &r->wait), 0);
+	buf_done(&b);
+	free(json);
+}
+
 void rig_stop(struct rig *r, enum keeper_stop_mode mode, int signal, uint64_t grace_ns)
 {
 	struct keeper_stop s = {.mode = mode, .signal = signal, .grace_ns = grace_ns};
@@ -223,12 +253,9 @@ void rig_disconnect(struct rig *r)
 	r->wait = r->main = (struct call){0};
 }
 
-struct vm_exit rig_finish(struct rig *r)
+static void await_keeper(struct rig *r)
 {
 	uint64_t deadline = time_now_ns() + PATIENCE_NS;
-	struct vm_exit x = {0};
-	char *json = NULL;
-	size_t len;
 	int status;
 	pid_t pid;
 
@@ -236,6 +263,23 @@ struct vm_exit rig_finish(struct rig *r)
 		poll(NULL, 0, 5);
 	assert_int_equal(pid, r->keeper);
 	assert_true(access(r->socket, F_OK) < 0);
+}
+
+void rig_vanished(struct rig *r)
+{
+	await_keeper(r);
+	assert_true(access(r->dir, F_OK) < 0);
+	rig_disconnect(r);
+	close(r->dirfd);
+}
+
+struct vm_exit rig_finish(struct rig *r)
+{
+	struct vm_exit x = {0};
+	char *json = NULL;
+	size_t len;
+
+	await_keeper(r);
 	assert_int_equal(read_file_at(r->dirfd, "exit.json", VM_RECORD_MAX, &json, &len), 0);
 	assert_int_equal(vm_exit_parse(json, len, &x, NULL), 0);
 	free(json);

@@ -35,17 +35,21 @@ struct rig_options {
 	struct keeper_limits limits; /* 0: long */
 	const char *vmm;	     /* NULL: the scripted one */
 	bool base, adopt, resume, background;
-	uint64_t reserve, patience; /* keeper_args' */
-	struct slots *first;	    /* opened, and first in line: until it is closed the keeper has to wait */
-	bool given_up;		    /* the record of its end is there already */
-	const char *secrets[3];	    /* their names */
-	const char *state;	    /* restore: what the snapshot's state file says; "": there is none */
+	uint64_t reserve, patience, spare; /* keeper_args' */
+	struct slots *first;		   /* opened, and first in line: until it is closed the keeper has to wait */
+	bool given_up;			   /* the record of its end is there already */
+	const char *secrets[3];		   /* their names */
+	const char *state;		   /* restore: what the snapshot's state file says; "": there is none */
 };
 
 void rig_start(struct rig *r, const struct rig_options *o);
 void rig_connect(struct rig *r); /* waits until it listens */
 void rig_wait_channel(struct rig *r, bool owner);
 void rig_attach(struct rig *r);
+/* CLAIMs a spare for this command, as a VM of this host name; r->wait is its channel. */
+void rig_claim(struct rig *r, const char *const *argv, const char *hostname, bool keep);
+/* The keeper is gone, and so is the directory. */
+void rig_vanished(struct rig *r);
 void rig_stop(struct rig *r, enum keeper_stop_mode mode, int signal, uint64_t grace_ns);
 /* Runs the connection until the flag is set; fails after 20 s. */
 void rig_until(struct rig *r, const bool *flag);

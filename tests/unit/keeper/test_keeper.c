@@ -1336,6 +1336,123 @@ static void others_start_first(void **state)
 	assert_false(x.busy);
 }
 
+/* ------------------------------------------------------------------------------------------ spares */
+
+static const struct rig_options a_spare = {.argv = {"-"}, .state = "spare", .spare = 60000 * MS};
+
+/* Claimed as it comes up, and when it stands still. */
+static void spare_becomes_a_vm(void **state)
+{
+	static const char *const argv[] = {"exit", "7", NULL};
+
+	for (int late = 0; late < 2; late++) {
+		struct vm_exit x;
+		struct rig r;
+
+		rig_start(&r, &a_spare);
+		rig_connect(&r);
+		poll(NULL, 0, late * 300);
+		rig_claim(&r, argv, late ? "other" : "h", late);
+		rig_until(&r, &r.wait.opened);
+		rig_attach(&r);
+		rig_until(&r, &r.wait.ended);
+		assert_true(r.wait.started);
+		assert_int_equal(faccessat(r.dirfd, "log", F_OK, 0), late ? 0 : -1);
+		x = rig_finish(&r);
+		expect(&x, SM_REASON_EXITED, 7);
+		assert_true(has_stage(&x, "prepare") && has_stage(&x, "spare") && has_stage(&x, "exec"));
+		assert_false(has_stage(&x, "restore") || has_stage(&x, "setup") || has_stage(&x, "monitor"));
+		assert_string_equal(r.text, "out\nerr\n");
+	}
+}
+
+static int refused(struct rig *r, uint16_t service)
+{
+	struct call call;
+	int code;
+
+	assert_int_equal(conn_call(&r->conn, service, NULL, &call), 0);
+	rig_until(r, &call.closed);
+	code = call.code;
+	call_done(&call);
+	return code;
+}
+
+static void spare_serves_nobody(void **state)
+{
+	static const char *const argv[] = {"cat", NULL};
+	struct vm_exit x;
+	struct call first;
+	struct rig r;
+
+	rig_start(&r, &a_spare);
+	rig_connect(&r);
+	poll(NULL, 0, 200);
+	assert_int_equal(refused(&r, PROTO_KEEPER_ATTACH), -EAGAIN);
+	assert_int_equal(refused(&r, PROTO_KEEPER_PAUSE), -EAGAIN);
+	assert_int_equal(refused(&r, PROTO_EXEC), -EAGAIN);
+	assert_int_equal(refused(&r, PROTO_KEEPER_CLAIM), -EPROTO);
+	assert_true(monitor_pid(&r) > 0);
+	rig_claim(&r, argv, "h", false);
+	rig_until(&r, &r.wait.opened);
+	/* What it is to have is another's now. */
+	first = r.wait;
+	rig_claim(&r, argv, "h", false);
+	rig_until(&r, &r.wait.closed);
+	assert_int_equal(r.wait.code, -EALREADY);
+	call_done(&first);
+	rig_disconnect(&r);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_CLIENT_GONE, 125);
+
+	/* Stopped as long as it is nobody's. */
+	rig_start(&r, &a_spare);
+	rig_connect(&r);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_vanished(&r);
+}
+
+static void spare_ends_by_itself(void **state)
+{
+	struct rig_options o = a_spare;
+	struct slots first;
+	struct rig r;
+
+	o.spare = 100 * MS;
+	rig_start(&r, &o);
+	rig_vanished(&r);
+
+	/* Its guest does not come up. */
+	o.state = "setup-fails";
+	rig_start(&r, &o);
+	rig_vanished(&r);
+
+	/* It does not wait for its turn. */
+	o.state = "spare";
+	o.first = &first;
+	rig_start(&r, &o);
+	rig_vanished(&r);
+	slots_close(&first);
+}
+
+static void spare_ends_with_who_took_it(void **state)
+{
+	static const char *const argv[] = {"cat", NULL};
+	struct vm_exit x;
+	struct rig r;
+
+	rig_start(&r, &a_spare);
+	rig_connect(&r);
+	poll(NULL, 0, 200);
+	rig_claim(&r, argv, "h", false);
+	rig_until(&r, &r.wait.opened);
+	rig_attach(&r);
+	rig_until(&r, &r.main.opened);
+	rig_disconnect(&r);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_CLIENT_GONE, 125);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1388,6 +1505,10 @@ int main(void)
 		cmocka_unit_test(base_ends_with_its_maker),
 		cmocka_unit_test(restored_vm_runs),
 		cmocka_unit_test(given_up_before_it_answered),
+		cmocka_unit_test(spare_becomes_a_vm),
+		cmocka_unit_test(spare_serves_nobody),
+		cmocka_unit_test(spare_ends_by_itself),
+		cmocka_unit_test(spare_ends_with_who_took_it),
 		cmocka_unit_test(broken_snapshots_are_told),
 	};
 
