@@ -16,6 +16,7 @@
 #include "base/util.h"
 #include "guest/boot.h"
 #include "guest/cgroup.h"
+#include "guest/spawn.h"
 
 /* As docker has them: every user may ping, and any port may be bound. Kernels without these have nothing to allow. */
 void setup_network(struct agent *a)
@@ -150,6 +151,8 @@ void setup_open(struct agent *a, uint32_t ch, struct cursor *request)
 	a->setup = s;
 	a->set_up = true;
 	a->pid_namespace = true;
+	if (s.rehearse)
+		spawn_rehearse(a);
 	mux_opened(a->mux, ch, NULL);
 	mux_close(a->mux, ch, 0, NULL);
 }

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -132,6 +133,18 @@ bool spawn_reaped(struct agent *a, pid_t pid)
 	a->init_holds = false;
 	a->init_fd = fd_close(a->init_fd);
 	return held;
+}
+
+void spawn_rehearse(struct agent *a)
+{
+	pid_t pid;
+
+	(void)!start_holder(a);
+	pid = a->init_pid;
+	spawn_kill_namespace(a);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	spawn_reaped(a, pid);
 }
 
 void spawn_kill_namespace(struct agent *a)

@@ -95,6 +95,7 @@ static int send_setup(struct keeper *k)
 				.hosts = rec->hosts,
 				.read_only = rec->read_only,
 				.limits = rec->limits,
+				.rehearse = k->spare.stage == SPARE_WAITS,
 				.volumes = rec->volumes};
 	_cleanup_(buf_done) struct buf b = {0};
 	struct timespec now;

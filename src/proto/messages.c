@@ -393,7 +393,7 @@ static const struct field setup_fields[] = {
 	SETUP(7, K_STR, cwd),	       SETUP(8, K_STRV, hosts),	      SETUP(9, K_STRV, dns),
 	SETUP(10, K_STRV, volumes),    SETUP(11, K_U64, realtime_ns), SETUP(12, K_SEED, seed),
 	SETUP(13, K_BOOL, read_only),  SETUP(14, K_U64, tmpfs_size),  SETUP(15, K_STRV, mounts),
-	SETUP(16, K_STRV, tmpfs),      SETUP(17, K_STRV, limits),
+	SETUP(16, K_STRV, tmpfs),      SETUP(17, K_STRV, limits),     SETUP(TAG_OPTIONAL | 18, K_BOOL, rehearse),
 };
 
 int proto_setup_encode(struct buf *b, const struct proto_setup *s)

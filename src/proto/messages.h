@@ -116,6 +116,7 @@ struct proto_setup {
 			*/
 	char **tmpfs;  /* proto_tmpfs_parse: file systems in memory, on top of the mounts */
 	char **limits; /* proto_rlimit_parse: of all commands */
+	bool rehearse; /* there is time: the guest starts a process of the agent's own and ends it, before OPENED */
 };
 /* One resource limit, as text "NAME=SOFT[:HARD]" in docker's words. */
 struct proto_rlimit {
