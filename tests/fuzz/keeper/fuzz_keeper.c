@@ -125,6 +125,31 @@ void execs_client_gone(struct keeper *k, struct mux *near, uint32_t ch)
 {
 }
 
+bool spare_unclaimed(const struct keeper *k)
+{
+	return k->phase == PHASE_READY && !k->main_open;
+}
+
+int spare_claim(struct keeper *k, struct client *c, uint32_t ch, struct cursor *request)
+{
+	struct keeper_claim m;
+	int r = keeper_claim_decode(request, &m);
+
+	if (r < 0)
+		return r;
+	if (!spare_unclaimed(k) || k->spare.client)
+		return -EALREADY;
+	k->spare.client = c;
+	k->spare.ch = ch;
+	return 0;
+}
+
+void spare_client_gone(struct keeper *k)
+{
+	k->spare.client = NULL;
+	k->phase = PHASE_ENDING;
+}
+
 static void on_timer(struct loop *loop, struct loop_source *src, void *arg)
 {
 }
@@ -169,6 +194,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		while (read(pair[1], sink, sizeof(sink)) > 0)
 			;
 	}
+	if (data[0] & 0x40 && k.spare.client)
+		server_claimed(&k);
 	if (data[0] & 0x40)
 		server_tell_started(&k);
 	if (data[0] & 0x40)
