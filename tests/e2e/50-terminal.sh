@@ -66,7 +66,7 @@ test_progress_bar() {
 	mkdir big
 	head -c 300000000 /dev/urandom >big/a
 	"$SM_TOP/tests/lib/mkimage" --layer big,plain --tag latest biglay >/dev/null
-	out python3 "$pty" -- $sm load --name barred oci:biglay
+	out env TERM=xterm python3 "$pty" -- $sm load --name barred oci:biglay
 	has "bar" "$out" '\[#*\.*\] +[0-9]+%'
 	has "cleared" "$(tail -n 1 <<<"$out")" 'Loaded barred'
 	out $sm rmi barred
@@ -78,6 +78,7 @@ test_progress_bar() {
 
 test_tty_output() {
 	# -t without -i: output is one stream with terminal line ends
+	run_box box true 2>/dev/null # a machine that has to start says so
 	out run_box -t box sh -c 'test -t 1 && echo terminal; echo err >&2'
 	has "stdout" "$out" $'^terminal\r$'
 	is "stderr" "$err" ""
