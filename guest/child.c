@@ -28,7 +28,6 @@
 #include "proto/messages.h"
 
 #define NOFILE_SOFT 1024u /* select(2) cannot count further; programs that can raise it themselves */
-#define NOFILE_HARD 1048576u
 
 static void fail(const struct child_plan *p, int status, const char *what, const char *why) __attribute__((noreturn));
 static void fail(const struct child_plan *p, int status, const char *what, const char *why)

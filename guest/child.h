@@ -10,6 +10,8 @@
 #include "guest/stage.h"
 #include "guest/users.h"
 
+#define NOFILE_HARD 1048576u /* descriptors that a program may have, and the agent has: the kernel's fs.nr_open */
+
 struct child_plan {
 	char *const *argv, *const *env;
 	const char *cwd;

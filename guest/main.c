@@ -17,9 +17,8 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "guest/cgroup.h"
+#include "guest/child.h"
 #include "guest/roles.h"
-
-#define MOST_FILES 1048576u /* fs.nr_open as the kernel sets it */
 
 static int usage(void)
 {
@@ -59,7 +58,7 @@ static int serve_fd(struct agent *a, int argc, char **argv)
  * own (child.c). */
 static void raise_limits(void)
 {
-	struct rlimit files = {MOST_FILES, MOST_FILES};
+	struct rlimit files = {NOFILE_HARD, NOFILE_HARD};
 
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		log_warn("agent", "limit of open files: %s", strerror(errno));

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/inotify.h>
 
 static struct watchset_entry **id_bucket(const struct watchset *s, const struct watchset_owner *o, uint32_t id)
 {

@@ -7,9 +7,14 @@
 #define BASE_WATCHSET_H
 
 #include <stdint.h>
+#include <sys/inotify.h>
 
 #include "base/error.h"
 
+/* What a file server and whoever watches for one want to know of a directory. */
+#define WATCHSET_EVENTS                                                                                                \
+	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ONLYDIR |   \
+	 IN_EXCL_UNLINK)
 #define WATCHSET_BUCKETS 4096u
 #define WATCHSET_SAME 4u /* of one owner for one directory */
 

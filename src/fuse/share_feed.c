@@ -293,7 +293,7 @@ int share_feeds_watch(struct share_feeds *fs, uint64_t *feed, uint64_t nodeid, u
 	pthread_mutex_lock(&fs->lock);
 	r = start(fs);
 	/* Everybody's watch of a directory is one and the same: nobody says for what. */
-	wd = r < 0 ? r : fs->ops->watch(fs->be, nodeid, fs->set.notify, WATCH_EVENTS);
+	wd = r < 0 ? r : fs->ops->watch(fs->be, nodeid, fs->set.notify, WATCHSET_EVENTS);
 	r = wd > 0 ? enter(fs, feed, id, wd, fresh, ret_fd) : wd < 0 ? wd : -EIO;
 	if (wd > 0 && r < 0)
 		watchset_unless_wanted(&fs->set, wd);

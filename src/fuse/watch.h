@@ -62,10 +62,6 @@ struct watch_stale {
 #define WATCH_EVENT_SEC (-0x5afe736dLL)
 #define WATCH_EVENT_NSEC 736764637U
 
-/* What directories are watched for. */
-#define WATCH_EVENTS                                                                                                   \
-	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ONLYDIR |   \
-	 IN_EXCL_UNLINK)
 /* What an event may say. */
 #define WATCH_EVENT_BITS                                                                                               \
 	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ISDIR |     \

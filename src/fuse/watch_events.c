@@ -230,7 +230,7 @@ static int step_inotify(struct watch *w, void (*stale)(void *arg, const struct w
 	return 0;
 }
 
-static void step_feed(struct watch *w, unsigned slot, void (*stale)(void *arg, const struct watch_stale *), void *arg)
+static void step_feeds(struct watch *w, void (*stale)(void *arg, const struct watch_stale *), void *arg)
 {
 	bool more;
 
@@ -238,7 +238,7 @@ static void step_feed(struct watch *w, unsigned slot, void (*stale)(void *arg, c
 		struct findings f = {0};
 
 		pthread_mutex_lock(&w->lock);
-		more = watch_feed_step(w, &f, slot);
+		more = watch_feeds_step(w, &f);
 		pthread_mutex_unlock(&w->lock);
 		watch_tell(&f, stale, arg);
 	} while (more);
@@ -250,7 +250,6 @@ int watch_step(struct watch *w, void (*stale)(void *arg, const struct watch_stal
 
 	w->news = 0;
 	r = step_inotify(w, stale, arg);
-	for (unsigned i = 0; i < WATCH_FEEDS; i++)
-		step_feed(w, i, stale, arg);
+	step_feeds(w, stale, arg);
 	return r;
 }

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/util.h"
+#include "base/watchset.h"
 #include "fuse/share_feed.h"
 #include "fuse/watch_own.h"
 
@@ -70,7 +71,7 @@ int watch_feeds_ask(struct watch *w, uint64_t dir)
 	int wd;
 
 	asking = w;
-	wd = w->ops->watch(w->be, dir, w->notify, WATCH_EVENTS);
+	wd = w->ops->watch(w->be, dir, w->notify, WATCHSET_EVENTS);
 	asking = NULL;
 	return wd;
 }
@@ -201,7 +202,8 @@ static int take_event(struct watch *w, struct findings *f, struct cursor *c, uns
 	return 1;
 }
 
-bool watch_feed_step(struct watch *w, struct findings *f, unsigned slot)
+/* What is there of one; true: maybe more. */
+static bool step(struct watch *w, struct findings *f, unsigned slot)
 {
 	struct watch_feed *feed = &w->feeds[slot];
 	struct watch_batch batch = {0};
@@ -228,4 +230,13 @@ bool watch_feed_step(struct watch *w, struct findings *f, unsigned slot)
 	if (n <= 0 || r < 0)
 		end(w, f, slot);
 	return n > 0 && r == 0;
+}
+
+bool watch_feeds_step(struct watch *w, struct findings *f)
+{
+	bool more = false;
+
+	for (unsigned i = 0; i < WATCH_FEEDS; i++)
+		more |= step(w, f, i);
+	return more;
 }

@@ -78,8 +78,8 @@ void watch_feeds_done(struct watch *w);
 /* What the backend says when it is asked to watch a directory: its number, or -errno. */
 int watch_feeds_ask(struct watch *w, uint64_t dir);
 void watch_feed_remove(struct watch *w, int wd);
-/* Works off what is there of one; true: maybe more. */
-bool watch_feed_step(struct watch *w, struct findings *f, unsigned slot);
+/* Works off a part of what is there of each; true: maybe more. */
+bool watch_feeds_step(struct watch *w, struct findings *f);
 static inline bool watch_is_feed(int wd)
 {
 	return wd >= WATCH_FEED_FIRST && wd < WATCH_REMOTE_FIRST;

@@ -26,10 +26,6 @@
 #include "proto/link.h"
 #include "proto/messages.h"
 
-/* Those that fuse/watch.c asks for where it watches by itself. */
-#define EVENTS                                                                                                         \
-	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_ONLYDIR |   \
-	 IN_EXCL_UNLINK)
 #define MAX_WATCHES 65536u
 #define STREAM_OUT 0
 #define STREAM_IN 1
@@ -110,7 +106,7 @@ static bool add(struct hostwatch *h, const struct hostwatch_record *rec, uint64_
 	if (fd < 0)
 		return false;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	wd = inotify_add_watch(set->notify, path, EVENTS);
+	wd = inotify_add_watch(set->notify, path, WATCHSET_EVENTS);
 	if (wd < 0 || watchset_put(set, &h->owner, rec->id, wd, MAX_WATCHES) < 0)
 		return false;
 	*ret_quiet = quiet(fd);

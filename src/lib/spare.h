@@ -2,10 +2,11 @@
 /*
  * Spares: VMs that nobody has wanted yet (keeper/spare.c), for the next sm_vm_start that wants the same.
  *
- *	state_dir/spares/SHAPE-ID/	one that can be taken: a VM's directory (keeper/record.h), whole as soon as it
- *has this name state_dir/spares/.new-SHAPE-ID	one that is being made; .have-ID: one that somebody has taken, and not
- *yet made his; .old-ID: one that is being removed state_dir/spares/seen-SHAPE	when, as its time of change, a VM of
- *this shape has last ended that might have been one
+ * All in state_dir/spares:
+ * - SHAPE-ID/: one that can be taken: a VM's directory (keeper/record.h), whole as soon as it has this name.
+ * - .new-SHAPE-ID: one that is being made; .have-ID: one that somebody has taken, and not yet made his; .old-ID: one
+ *   that is being removed.
+ * - seen-SHAPE: when, as its time of change, a VM of this shape has last ended that might have been one.
  *
  * SHAPE is a hash of all that is fixed when a VM starts. Whoever is at one holds its start.lock, so what has one of the
  * names with a dot and is not locked was left by somebody who was killed. A spare is in none of the places where VMs

@@ -55,7 +55,7 @@ static int be_watch(struct sm_fs_backend *be, uint64_t id, int inotify_fd, uint3
 	return watch_feed_begin(feed, pair[1]) < 0 ? -EIO : wd;
 }
 
-static int be_watch_tmp(struct sm_fs_backend *be, uint64_t id, int inotify_fd, uint32_t mask)
+static int be_watch_there(struct sm_fs_backend *be, uint64_t id, int inotify_fd, uint32_t mask)
 {
 	int wd = inotify_add_watch(inotify_fd, "/proc/self", IN_ATTRIB);
 
@@ -105,7 +105,7 @@ static void to_client(struct cursor c)
 
 static void to_server(struct cursor c)
 {
-	static const struct sm_fs_ops ops = {.size = sizeof(ops), .watch = be_watch_tmp};
+	static const struct sm_fs_ops ops = {.size = sizeof(ops), .watch = be_watch_there};
 	struct sm_fs_backend be = {.ops = &ops};
 	struct share_feeds *feeds;
 	uint64_t feed = 0;
