@@ -834,7 +834,7 @@ SM_PUBLIC int sm_vm_branch(struct sm_vm *vm, const struct sm_vm_options *options
  * Writes a running VM to the disk, its processes and memory included, and ends all that runs for it: it takes no memory
  * and survives a restart of the host. Returns when that is durable; killed at any moment, there is the running VM or
  * the suspended one. Clients that are attached lose their connection. Only a VM started with `detach`, without
- * volumes or a mount with the option dax; not a paused one. -E2BIG after 63 times, as each leaves a layer of its disk.
+ * volumes or a mount with the option dax; not a paused one.
  * On failure the VM goes on. sm_vm_exec, what copies files, sm_vm_start_again, and a connection to one of its ports,
  * which stay open, wake it, too; sm_vm_stop ends it for good.
  */

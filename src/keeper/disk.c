@@ -16,9 +16,15 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/util.h"
 #include "keeper/record.h"
 
 #define NEW_TOP "top.new"
+#define MERGE_QUICK (64 * MIB)		/* is merged while somebody waits */
+#define MERGE_ALL (VM_MAX_LAYERS - 15u) /* and more than that, before there is no room for another layer */
+#define MERGE_TIMEOUT_MS 120000
 
 static void name_of(unsigned layer, char name[static 24])
 {
@@ -105,4 +111,51 @@ int disk_reset(int dirfd, unsigned layers)
 	}
 	top = disk_new_top(dirfd);
 	return top < 0 ? top : renameat(dirfd, NEW_TOP, dirfd, "top") < 0 ? -errno : 0;
+}
+
+/* Opens a layer that no other VM and no snapshot has a link to. */
+static int open_own(int dirfd, unsigned layer, int flags, struct stat *st)
+{
+	_fd_ int fd = -1;
+	char name[24];
+
+	name_of(layer, name);
+	fd = openat(dirfd, name, flags | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, st) < 0 || !S_ISREG(st->st_mode) || st->st_nlink != 1)
+		return -1;
+	return TAKE_FD(fd);
+}
+
+static bool run_merge(const char *vmm, int lower, int upper)
+{
+	char numbers[2][16];
+	const char *argv[] = {vmm, "--merge-layers", numbers[0], numbers[1], NULL};
+	const int keep[] = {lower, upper};
+	struct process_options o = {.argv = argv, .fds = {-1, -1, -1}, .keep = keep, .num_keep = 2};
+	_cleanup_(buf_done) struct buf said = {0};
+	struct sm_error err = {0};
+	int status = -1, r;
+
+	snprintf(numbers[0], sizeof(numbers[0]), "%d", lower);
+	snprintf(numbers[1], sizeof(numbers[1]), "%d", upper);
+	r = process_run(&o, MERGE_TIMEOUT_MS, true, 1024, &said, &status, &err);
+	if (r == 0 && status == 0)
+		return true;
+	log_warn("keeper", "layers of the disk stay apart: %s%.*s", r < 0 ? err.message : "", (int)said.len,
+		 (const char *)said.data);
+	return false;
+}
+
+bool disk_merge(int dirfd, const char *vmm, unsigned layers, unsigned inherited)
+{
+	_fd_ int lower = -1, upper = -1;
+	struct stat st;
+
+	if (layers < inherited + DISK_MERGE_FROM)
+		return false;
+	lower = open_own(dirfd, layers - 2, O_RDWR, &st);
+	upper = open_own(dirfd, layers - 1, O_RDONLY, &st);
+	if (lower < 0 || upper < 0 || ((uint64_t)st.st_blocks * 512 > MERGE_QUICK && layers < MERGE_ALL))
+		return false;
+	return run_merge(vmm, lower, upper);
 }

@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 
+#define DISK_MERGE_FROM 4 /* layers of a VM's own */
+
 unsigned disk_layers(int dirfd);
 /* Its top is another VM's too, which goes on with it (lib/ended.c). */
 bool disk_is_lent(int dirfd);
@@ -18,5 +20,11 @@ int disk_freeze(int dirfd, unsigned layers) MUST_CHECK;
 void disk_unfreeze(int dirfd, unsigned layers);
 /* Goes back to these layers, under an empty top; nothing writes to it. */
 int disk_reset(int dirfd, unsigned layers) MUST_CHECK;
+/*
+ * Of a VM that does not run: the uppermost of these layers goes into the one below it, by the monitor's program, where
+ * there are DISK_MERGE_FROM that are nobody else's, the first `inherited` left aside. True: the layers without it are
+ * the whole disk; it is still there. Whatever hinders it, the disk is what it was.
+ */
+bool disk_merge(int dirfd, const char *vmm, unsigned layers, unsigned inherited);
 
 #endif

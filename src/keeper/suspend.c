@@ -71,6 +71,23 @@ static int load(struct keeper *k, struct vm_suspended *ret, struct sm_error *err
 		     : vm_suspended_parse(text, len, ret, err);
 }
 
+/* A VM that is suspended again and again does not come to an end of layers. */
+static int merge_layers(struct keeper *k, struct vm_suspended *s, struct sm_error *err)
+{
+	_free_ char *text = NULL;
+	int r;
+
+	if (!disk_merge(k->dirfd, k->args.vmm, s->layers, k->rec.layers))
+		return 0;
+	s->layers--;
+	r = vm_suspended_format(s, &text, err);
+	if (r < 0)
+		return r;
+	r = write_file_atomic_at(k->dirfd, VM_SUSPENDED "/suspended.json", text, strlen(text), 0400);
+	r = r < 0 ? r : disk_reset(k->dirfd, s->layers);
+	return r < 0 ? error_sys(err, -r, "the disk of VM %s", k->rec.id) : 0;
+}
+
 int resume_prepare(struct keeper *k, struct sm_error *err)
 {
 	struct vm_suspended s = {0};
@@ -87,7 +104,9 @@ int resume_prepare(struct keeper *k, struct sm_error *err)
 	k->args.booted = s.booted;
 	k->args.window = s.window;
 	r = k->rec.disk_template ? disk_reset(k->dirfd, s.layers) : 0;
-	return r < 0 ? error_sys(err, -r, "the disk of VM %s", k->rec.id) : 0;
+	if (r < 0)
+		return error_sys(err, -r, "the disk of VM %s", k->rec.id);
+	return k->rec.disk_template ? merge_layers(k, &s, err) : 0;
 }
 
 int resume_done(struct keeper *k)

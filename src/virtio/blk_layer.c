@@ -28,12 +28,9 @@ static struct blk_header geometry(uint64_t size)
 	return h;
 }
 
-static bool all_zero(const uint8_t *p, size_t len)
+bool blk_all_zero(const uint8_t *p, size_t len)
 {
-	for (size_t i = 0; i < len; i++)
-		if (p[i])
-			return false;
-	return true;
+	return !len || (!p[0] && memcmp(p, p + 1, len - 1) == 0);
 }
 
 int blk_header_parse(const uint8_t *bytes, struct blk_header *ret)
@@ -46,7 +43,7 @@ int blk_header_parse(const uint8_t *bytes, struct blk_header *ret)
 
 	if (memcmp(m, magic, sizeof(magic)) != 0 || version != HEADER_VERSION || block_size != BLK_BLOCK)
 		return -EINVAL;
-	if (!size || size % SECTOR || size > BLK_MAX_SIZE || !all_zero(c.p, c.left))
+	if (!size || size % SECTOR || size > BLK_MAX_SIZE || !blk_all_zero(c.p, c.left))
 		return -EINVAL;
 	/* The size determines the rest: there is one right header for it. */
 	want = geometry(size);
@@ -128,7 +125,7 @@ static int load_bitmap(struct blk_layer *layer, bool must_be_empty, struct sm_er
 		n = pread_full(layer->fd, page, sizeof(page), (off_t)(BLK_BLOCK + off));
 		if (n != (ssize_t)sizeof(page))
 			return error_sys(err, n < 0 ? (int)-n : EINVAL, "read disk bitmap");
-		if (all_zero(page, sizeof(page)))
+		if (blk_all_zero(page, sizeof(page)))
 			continue;
 		if (must_be_empty)
 			return error_set(err, SM_ERROR_CORRUPT, EINVAL, "disk layer without header, but not empty");
@@ -148,7 +145,7 @@ static int open_header(struct blk_layer *layer, const struct blk_file *file, boo
 	*ret_new = false;
 	if (n < 0)
 		return error_sys(err, (int)-n, "read disk layer header");
-	if (writable && all_zero(bytes, sizeof(bytes)) && file->size && file->size % SECTOR == 0 &&
+	if (writable && blk_all_zero(bytes, sizeof(bytes)) && file->size && file->size % SECTOR == 0 &&
 	    file->size <= BLK_MAX_SIZE) {
 		*ret_new = true;
 		h = geometry(file->size);
@@ -239,7 +236,7 @@ int blk_layer_save_bitmap(struct blk_layer *layer)
 	for (uint64_t off = 0; off < layer->bitmap_size; off += BLK_BLOCK) {
 		int r;
 
-		if (all_zero(layer->bitmap + off, BLK_BLOCK))
+		if (blk_all_zero(layer->bitmap + off, BLK_BLOCK))
 			continue; /* bits are never cleared, so the file has zeros there too */
 		r = pwrite_full(layer->fd, layer->bitmap + off, BLK_BLOCK, (off_t)(BLK_BLOCK + off));
 		if (r < 0)

@@ -44,6 +44,14 @@ static inline bool blk_layer_has(const struct blk_layer *layer, uint64_t block)
 	return __atomic_load_n(&layer->bitmap[block / 8], __ATOMIC_ACQUIRE) & (1U << (block % 8));
 }
 
+/*
+ * Puts all that the upper of two sparse layers has into the lower, which lies right below it and is open for writing,
+ * and syncs it: the upper adds nothing any more. Wherever it ends the two are what they were together.
+ */
+int blk_layer_merge(int lower_fd, int upper_fd, struct sm_error *err) MUST_CHECK;
+
+bool blk_all_zero(const uint8_t *p, size_t len);
+
 /* Writes the whole bitmap to the file; 0 or -errno. */
 int blk_layer_save_bitmap(struct blk_layer *layer) MUST_CHECK;
 

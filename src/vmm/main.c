@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "virtio/blk_layer.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
 #include "vmm/seal.h"
@@ -74,8 +75,24 @@ static void take_usual_stack(void)
 
 static int usage(void)
 {
-	fputs("usage: supermachine-vmm --config-fd N\n", stderr);
+	fputs("usage: supermachine-vmm --config-fd N\n"
+	      "       supermachine-vmm --merge-layers LOWER_FD UPPER_FD\n",
+	      stderr);
 	return 2;
+}
+
+/* For the keeper of a VM with many layers, which knows no formats of disks. */
+static int merge_layers(const char *lower, const char *upper)
+{
+	struct sm_error err = {0};
+	uint64_t fds[2];
+
+	if (parse_u64(lower, 0, INT32_MAX, &fds[0]) < 0 || parse_u64(upper, 0, INT32_MAX, &fds[1]) < 0)
+		return usage();
+	if (blk_layer_merge((int)fds[0], (int)fds[1], &err) == 0)
+		return 0;
+	fprintf(stderr, "supermachine-vmm: %s\n", err.message);
+	return 1;
 }
 
 int main(int argc, char **argv)
@@ -86,6 +103,8 @@ int main(int argc, char **argv)
 	uint64_t fd;
 	int r;
 
+	if (argc == 4 && streq(argv[1], "--merge-layers"))
+		return merge_layers(argv[2], argv[3]);
 	if (argc != 3 || !streq(argv[1], "--config-fd") || parse_u64(argv[2], 0, INT32_MAX, &fd) < 0)
 		return usage();
 	take_usual_stack();

@@ -2,10 +2,14 @@
 /*
  * calls: what the library's calls take, without a process started for each.
  *
- *	calls exec VM ROUNDS			a command (true) in a running VM, collected: one time a line, ms
- *	calls pool IMAGE SNAPSHOT WORKERS ROUNDS	lease, command, give back, ROUNDS times in all: one time a line,
- *ms; then "cycles/s N" calls code IMAGE WORKERS ROUNDS FILE	the same, with FILE's C source compiled and run in the
- *leased VM calls idle VM ROUNDS			calls that ask no guest: name and time of each, us
+ *	calls exec VM ROUNDS
+ *		a command (true) in a running VM, collected: one time a line, ms
+ *	calls pool IMAGE SNAPSHOT WORKERS ROUNDS
+ *		lease, command, give back, ROUNDS times in all: one time a line, ms; then "cycles/s N"
+ *	calls code IMAGE WORKERS ROUNDS FILE
+ *		the same, with FILE's C source compiled and run in the leased VM
+ *	calls idle VM ROUNDS
+ *		calls that ask no guest: name and time of each, us
  *
  * IMAGE or SNAPSHOT is "-" where the other counts.
  */
@@ -31,25 +35,42 @@ static _Noreturn void die(const char *what, const struct sm_error *err)
 	exit(1);
 }
 
-/* Runs argv in the VM to its end; input may be NULL. */
-static void command(struct sm_vm *vm, const char *const *argv, const char *input, size_t size)
+/* Runs a command in the VM to its end. */
+static void command(struct sm_vm *vm, const struct sm_exec_options *o)
 {
-	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
 	struct sm_error err = {0};
 	struct sm_result *res;
 	struct sm_exec *exec;
 
-	o.argv = argv;
-	o.input = input;
-	o.input_size = size;
-	if (sm_vm_exec(vm, &o, &exec, &err) < 0 || sm_exec_collect(exec, &res, &err) < 0)
-		die(argv[0], &err);
+	if (sm_vm_exec(vm, o, &exec, &err) < 0 || sm_exec_collect(exec, &res, &err) < 0)
+		die(o->argv[0], &err);
 	if (res->outcome.status) {
-		fprintf(stderr, "calls: %s: status %d: %s\n", argv[0], res->outcome.status, res->err.data);
+		fprintf(stderr, "calls: %s: status %d: %s\n", o->argv[0], res->outcome.status, res->err.data);
 		exit(1);
 	}
 	sm_result_free(res);
 	sm_exec_close(exec);
+}
+
+/* Does nothing, or compiles and runs the C source, which comes along: one round trip, no shell. */
+static void job(struct sm_vm *vm, const char *source, size_t size)
+{
+	static const char *const just[] = {"true", NULL};
+	static const char *const build[] = {"gcc", "-o", "/tmp/a", "/tmp/a.c", NULL};
+	static const char *const chain[] = {"/tmp/a", NULL, NULL};
+	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
+	struct sm_exec_file file = SM_EXEC_FILE_INIT;
+
+	o.argv = source ? build : just;
+	file.path = "/tmp/a.c";
+	file.data = source;
+	file.length = size;
+	if (source) {
+		o.chain = chain;
+		o.files = &file;
+		o.num_files = 1;
+	}
+	command(vm, &o);
 }
 
 static struct sm_vm *open_vm(struct sm_client *client, const char *name)
@@ -64,13 +85,12 @@ static struct sm_vm *open_vm(struct sm_client *client, const char *name)
 
 static int bench_exec(struct sm_client *client, const char *name, int rounds)
 {
-	static const char *const argv[] = {"true", NULL};
 	struct sm_vm *vm = open_vm(client, name);
 
 	for (int i = 0; i <= rounds; i++) { /* the first warms up */
 		double t0 = now_ms();
 
-		command(vm, argv, NULL, 0);
+		job(vm, NULL, 0);
 		if (i)
 			printf("%.3f\n", now_ms() - t0);
 	}
@@ -89,8 +109,6 @@ struct load {
 /* One lease; the time of it, or less than 0 when all rounds are taken. */
 static double cycle(struct load *l)
 {
-	static const char *const just[] = {"true", NULL};
-	static const char *const build[] = {"sh", "-c", "cat >/tmp/a.c && gcc -o /tmp/a /tmp/a.c && /tmp/a", NULL};
 	struct sm_error err = {0};
 	struct sm_vm *vm;
 	double t0 = now_ms();
@@ -103,7 +121,7 @@ static double cycle(struct load *l)
 		return t0;
 	if (sm_pool_acquire(l->pool, &vm, &err) < 0)
 		die("acquire", &err);
-	command(vm, l->source ? build : just, l->source, l->source_size);
+	job(vm, l->source, l->source_size);
 	sm_pool_release(l->pool, vm);
 	return now_ms() - t0;
 }
@@ -148,7 +166,7 @@ static int bench_pool(struct sm_client *client, const char *image, const char *s
 		pthread_join(threads[i], NULL);
 	t0 = now_ms() - t0;
 	sm_pool_get_stats(l.pool, &stats);
-	printf("cycles/s %.2f hits %llu of %llu failures %llu\n", rounds * 1e3 / t0, (unsigned long long)stats.hits,
+	printf("cycles/s %.3f hits %llu of %llu failures %llu\n", rounds * 1e3 / t0, (unsigned long long)stats.hits,
 	       (unsigned long long)stats.acquires, (unsigned long long)stats.failures);
 	sm_pool_free(l.pool);
 	return 0;

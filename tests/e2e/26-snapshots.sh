@@ -263,8 +263,16 @@ test_suspend() {
 	out $sm exec sleeper touch /stop # wakes it
 	out $sm wait sleeper
 	is "status" "$out" 7
-	# killed while it is saved: it is suspended, or has ended as any VM whose keeper or monitor is killed; its disk is right
+	# however often: its disk does not gather layers, and is what it was
 	out $sm start sleeper
+	for i in 1 2 3 4 5; do
+		out $sm exec sleeper sh -c "echo $i >>/each; sync"
+		out $sm suspend sleeper
+		has "layers" "$(ls "$($sm inspect sleeper | jq -r ".[0].directory")" | grep -c '^layer\.')" '^[1-4]$'
+	done
+	out $sm exec sleeper sh -c 'cat /file /each | tr "\n" " "'
+	is "disk" "$out" "kept 1 2 3 4 5 "
+	# killed while it is saved: it is suspended, or has ended as any VM whose keeper or monitor is killed; its disk is right
 	for i in 'suspend keeper' 'snapshot monitor' 'snapshot keeper'; do
 		k=$(field sleeper ".${i#* }_pid")
 		case $i in

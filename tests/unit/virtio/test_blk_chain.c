@@ -502,6 +502,83 @@ static void test_bitmap_that_cannot_be_written(void **state)
 	free(model);
 }
 
+/* Writes, zeros and holes of a top over these layers, at random; the model has what comes of it. */
+static void scribble(const struct blk_file *layers, unsigned n, const struct blk_file *top, uint8_t *model, int fill)
+{
+	struct blk_chain *chain = open_chain(layers, n, top);
+
+	for (int i = 0; i < 30; i++) {
+		uint64_t off = (uint64_t)(rand() % 500) * 512, len = (uint64_t)(1 + rand() % 40) * 512;
+
+		len = MIN(len, SIZE - off);
+		if (rand() % 3) {
+			assert_int_equal(write_bytes(chain, off, len, fill), 0);
+			memset(model + off, fill, len);
+		} else {
+			assert_int_equal(blk_chain_write_zeroes(chain, off, len, rand() % 2), 0);
+			memset(model + off, 0, len);
+		}
+	}
+	assert_true(blk_chain_sync_fd(chain) >= 0);
+	blk_chain_free(chain);
+}
+
+static void expect_layers(const struct blk_file *layers, unsigned n, const uint8_t *model)
+{
+	struct blk_chain *chain = open_chain(layers, n, NULL);
+
+	expect(chain, model, SIZE);
+	blk_chain_free(chain);
+}
+
+/* The disk is the same with the upper layer and without it, once that went into the one below; twice is as once. */
+static void test_merge(void **state)
+{
+	struct sm_error err = {0};
+
+	for (unsigned seed = 1; seed <= 20; seed++) {
+		struct blk_file layers[3] = {{.fd = file_of(SIZE, 1), .size = SIZE},
+					     {.fd = file_of(0, 0), .size = SIZE},
+					     {.fd = file_of(0, 0), .size = SIZE}};
+		uint8_t *model = malloc(SIZE);
+
+		srand(seed);
+		memset(model, 1, SIZE);
+		scribble(layers, 1, &layers[1], model, 2);
+		scribble(layers, 2, &layers[2], model, 3);
+		expect_layers(layers, 3, model);
+		for (int i = 0; i < 2; i++) {
+			assert_int_equal(blk_layer_merge(layers[1].fd, layers[2].fd, &err), 0);
+			expect_layers(layers, 3, model);
+			expect_layers(layers, 2, model);
+		}
+		for (int i = 0; i < 3; i++)
+			close(layers[i].fd);
+		free(model);
+	}
+}
+
+static void test_merge_of_what_does_not_fit(void **state)
+{
+	struct blk_file base = {.fd = file_of(SIZE, 1), .size = SIZE}, a = {.fd = file_of(0, 0), .size = SIZE},
+			b = {.fd = file_of(0, 0), .size = 2 * SIZE};
+	uint8_t *model = calloc(1, 2 * SIZE);
+	struct sm_error err = {0};
+
+	memset(model, 1, SIZE);
+	scribble(&base, 1, &a, model, 2);
+	blk_chain_free(open_chain(&base, 1, &b));
+	assert_int_equal(blk_layer_merge(a.fd, b.fd, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "layers of 262144 and of 524288 bytes"));
+	assert_int_equal(blk_layer_merge(a.fd, base.fd, &err), -EINVAL);
+	assert_int_equal(blk_layer_merge(base.fd, a.fd, &err), -EINVAL);
+	expect_layers((struct blk_file[]){base, a}, 2, model);
+	close(base.fd);
+	close(a.fd);
+	close(b.fd);
+	free(model);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -516,6 +593,8 @@ int main(void)
 		cmocka_unit_test(test_garbage_without_a_bit),
 		cmocka_unit_test(test_kill_while_writing),
 		cmocka_unit_test(test_bitmap_that_cannot_be_written),
+		cmocka_unit_test(test_merge),
+		cmocka_unit_test(test_merge_of_what_does_not_fit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
