@@ -16,6 +16,7 @@
 #include "base/util.h"
 
 #define MAX_STALE 4096u
+#define KEEPER_GROUP "supermachine-" /* keeper/cpugroup.h */
 
 int cgroup_use(struct agent *a, const char *path)
 {
@@ -80,11 +81,30 @@ uint64_t cgroup_oom_kills(int fd)
 	return number_after(text, "oom_kill ");
 }
 
+/* A keeper makes a group below its own for its monitor, and one that is killed leaves it. */
+static void remove_keepers(struct agent *a, const char *name)
+{
+	int fd = openat(a->cgroup_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (str_starts(e->d_name, KEEPER_GROUP))
+			unlinkat(fd, e->d_name, AT_REMOVEDIR);
+	if (d)
+		closedir(d);
+	else
+		fd_close(fd);
+}
+
 static bool try_remove(struct agent *a, uint32_t id)
 {
 	char name[24];
 
 	name_of(id, name);
+	if (unlinkat(a->cgroup_fd, name, AT_REMOVEDIR) == 0 || errno != EBUSY)
+		return true;
+	remove_keepers(a, name);
 	return unlinkat(a->cgroup_fd, name, AT_REMOVEDIR) == 0 || errno != EBUSY;
 }
 

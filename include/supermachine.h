@@ -534,10 +534,11 @@ struct sm_vm_options {
 	const char *share_group;
 	/**
 	 * What is done with it when it has been idle for so long: when nobody is attached, has a command run in it or
-	 * copies files, no byte went over its ports, and it used less than a tenth of one CPU. So what it does by
-	 * itself, its own command and detached ones, counts by the CPU that it takes: a server that waits is idle.
-	 * Paused it is not. 0: no limit. A limit needs `detach`, or `background` and another action than to suspend it.
-	 * The outcome's reason is SM_REASON_IDLE, or it is suspended, and woken as by sm_vm_suspend.
+	 * copies files, no byte went over its ports, and it used less than a tenth of one CPU (of its cpu_limit, if
+	 * that is less). So what it does by itself, its own command and detached ones, counts by the CPU that it takes:
+	 * a server that waits is idle. Paused it is not. 0: no limit. A limit needs `detach`, or `background` and
+	 * another action than to suspend it. The outcome's reason is SM_REASON_IDLE, or it is suspended, and woken as
+	 * by sm_vm_suspend.
 	 */
 	uint64_t idle_ns;
 	enum sm_on_idle on_idle;
@@ -567,10 +568,19 @@ struct sm_vm_options {
 	 * that is fixed at a start is the same: what the image is, sizes, kernel, limits, tmpfs. And sm_vm_close leaves
 	 * one behind, if another VM like this ended less than 30 s before this one was started. It ends by itself after
 	 * 30 s. There are at most two in a home, and none where memory is short. No VM with detach, background,
-	 * no_command, cold, snapshot, mounts, ports, secrets or audit is one; it starts as ever, as all do for which
-	 * there is none. Nobody sees a spare, and who has taken one sees a VM that was made at that moment.
+	 * no_command, cold, snapshot, mounts, ports, secrets, audit or cpu_limit is one; it starts as ever, as all do
+	 * for which there is none. Nobody sees a spare, and who has taken one sees a VM that was made at that moment.
 	 */
 	bool spare;
+	/**
+	 * How much time of CPUs it may take, in thousandths of one: 500 is half a CPU, at least 10; of `cpus`, which is
+	 * the next whole number unless it is given. It holds in each tenth of a second from the beginning of the
+	 * command on, for all that the VM's monitor does: the guest, its disks and mounts. It takes a cgroup
+	 * (version 2) with the cpu controller that this user may divide, below which each such VM has one of its own:
+	 * the caller's, or the machine's, which has it. Where there is none a start fails with SM_ERROR_UNSUPPORTED,
+	 * also another one of a VM that has a limit. VMs that go on from this one have it, too. 0: none.
+	 */
+	uint64_t cpu_limit;
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \
@@ -635,6 +645,7 @@ struct sm_vm_info {
 	const struct sm_port *ports; /**< As they are open now; of a VM that has ended: as they were asked for. */
 	size_t num_ports;
 	const char *const *secrets; /**< The names of those it was started with, and a NULL; NULL: none. */
+	uint64_t cpu_limit;	    /**< sm_vm_options's. */
 };
 SM_PUBLIC int sm_vm_query(struct sm_vm *vm, struct sm_vm_info **ret, struct sm_error *err);
 SM_PUBLIC struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info);

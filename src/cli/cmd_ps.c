@@ -66,6 +66,8 @@ static void put_json(struct json *j, const struct sm_vm_info *vm)
 	json_unsigned(j, "memory", vm->memory);
 	json_unsigned(j, "disk", vm->disk_size);
 	json_unsigned(j, "cpus", vm->cpus);
+	if (vm->cpu_limit)
+		json_unsigned(j, "cpu_limit", vm->cpu_limit);
 	json_time(j, "created", vm->created_ns);
 	json_time(j, "started", vm->started_ns);
 	json_time(j, "finished", vm->finished_ns);

@@ -59,7 +59,8 @@ static const struct opt options[] = {
 	{0, "entrypoint", OPT_TEXT, V(entrypoint), "COMMAND", "instead of the image's; \"\" for none"},
 	{'m', "memory", OPT_SIZE, V(memory), "SIZE", "memory (default 1G, least 128M); what is not used costs nothing",
 	 128 * MIB},
-	{'c', "cpus", OPT_NUMBER, V(cpus), "N", "virtual CPUs (default 1)", 1, 16},
+	{'c', "cpus", OPT_DECIMAL, V(cpus), "N",
+	 "virtual CPUs (default 1); 0.5 or 1.5: the next whole number of them, and no more time than that", 10, 16000},
 	{0, "disk", OPT_SIZE, V(disk), "SIZE", "most that the writable layer may take (default 10G, sparse)", 16 * MIB},
 	{0, "tmpfs-root", OPT_FLAG, V(tmpfs_root), NULL, "writable layer in memory: no disk, nothing is kept"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long: status 124"},
@@ -187,7 +188,8 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.name = v->name;
 	o.hostname = v->hostname;
 	o.memory = v->memory;
-	o.cpus = (unsigned)v->cpus;
+	o.cpus = (unsigned)((v->cpus + 999) / 1000);
+	o.cpu_limit = v->cpus % 1000 ? v->cpus : 0;
 	o.disk_size = v->disk;
 	o.dax_size = v->dax;
 	o.tmpfs_root = v->tmpfs_root;

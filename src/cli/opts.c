@@ -97,6 +97,35 @@ static bool is_choice(const char *choices, const char *value)
 	return false;
 }
 
+/* Digits, and up to three behind a point: more of them would not be what was asked for. */
+static int parse_thousandths(const char *text, uint64_t *ret)
+{
+	size_t whole = strspn(text, "0123456789"), part = 0;
+	uint64_t v = 0;
+
+	if (text[whole] == '.')
+		part = strspn(text + whole + 1, "0123456789");
+	if (whole + part == 0 || whole > 9 || part > 3 || text[whole + (text[whole] == '.') + part])
+		return -EINVAL;
+	for (size_t i = 0; i < whole; i++)
+		v = v * 10 + (uint64_t)(text[i] - '0');
+	for (size_t i = 0; i < 3; i++)
+		v = v * 10 + (i < part ? (uint64_t)(text[whole + 1 + i] - '0') : 0);
+	*ret = v;
+	return 0;
+}
+
+static int set_decimal(struct parser *p, const struct opt *o, const char *value, uint64_t *at)
+{
+	uint64_t v;
+
+	if (parse_thousandths(value, &v) < 0 || v < o->min || v > o->max)
+		return wrong(p, "--%s wants a number from %g to %g, with three decimals at most, not '%s'", o->name,
+			     (double)o->min / 1e3, (double)o->max / 1e3, value);
+	*at = v;
+	return 0;
+}
+
 static int set_scaled(struct parser *p, const struct opt *o, const char *value, uint64_t *at)
 {
 	uint64_t v;
@@ -153,6 +182,8 @@ static int set_value(struct parser *p, const struct opt *o, const char *value)
 		return 0;
 	case OPT_LIST:
 		return list_add(at, value);
+	case OPT_DECIMAL:
+		return set_decimal(p, o, value, at);
 	default:
 		return set_scaled(p, o, value, at);
 	}

@@ -20,6 +20,7 @@ enum opt_type {
 	OPT_SIZE,     /* uint64_t, bytes */
 	OPT_DURATION, /* uint64_t, ns */
 	OPT_NUMBER,   /* uint64_t within [min, max] */
+	OPT_DECIMAL,  /* uint64_t, thousandths, within [min, max] of them: "1.5" is 1500 */
 	OPT_IGNORED,  /* a flag of docker's that says what is so anyway: accepted, no value */
 	OPT_REFUSED,  /* an option of docker's that makes no sense here; choices: why */
 };
@@ -41,8 +42,8 @@ struct opt {
 	size_t offset;	     /* of the value in the verb's struct */
 	const char *arg;     /* what help calls the value: "SIZE"; NULL for flags */
 	const char *help;    /* one line; NULL: not listed */
-	uint64_t min, max;   /* of OPT_NUMBER and OPT_SIZE; max 0: no limit. OPT_FLAG: min 1: it is on by itself, the
-				value is whether it was turned off */
+	uint64_t min, max;   /* of OPT_NUMBER, OPT_DECIMAL and OPT_SIZE; max 0: no limit. OPT_FLAG: min 1: it is on by
+				itself, the   value is whether it was turned off */
 	const char *choices; /* "table|json": the values OPT_TEXT may have; NULL: any */
 	bool open;	     /* other values than the choices may be given, too */
 };

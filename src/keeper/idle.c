@@ -22,7 +22,7 @@
 #define SECOND_NS 1000000000ull
 #define SHORTEST_NS (10 * 1000000ull)
 #define LONGEST_NS (60 * SECOND_NS)
-#define CPU_SHARE 10 /* a VM that takes less than a tenth of one CPU does nothing */
+#define CPU_SHARE 10 /* a VM that takes less than a tenth of one CPU, or of its share of one, does nothing */
 /* Before it is suspended its ports are told, so that no connection is just being made. */
 #define SETTLE_NS (200 * 1000000ull)
 
@@ -47,10 +47,11 @@ static bool works(struct keeper *k, uint64_t now)
 {
 	struct idle *i = &k->idle;
 	uint64_t cpu = cpu_time(k), used = cpu - MIN(i->cpu_ns, cpu), passed = now - i->looked_ns;
+	unsigned may = k->rec.cpu_limit ? MIN(k->rec.cpu_limit, 1000u) : 1000u;
 
 	i->cpu_ns = cpu;
 	i->looked_ns = now;
-	return used > passed / CPU_SHARE;
+	return used > passed / 1000 * may / CPU_SHARE;
 }
 
 /* Somebody came meanwhile. */

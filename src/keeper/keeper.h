@@ -25,6 +25,7 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "keeper/cpugroup.h"
 #include "keeper/disk.h"
 #include "keeper/events.h"
 #include "keeper/execs.h"
@@ -201,6 +202,7 @@ struct keeper {
 	int dirfd;
 	enum keeper_phase phase;
 	struct monitor mon;
+	struct cpu_group cpus; /* that the monitor is in, of a VM with a share of the CPUs */
 	/* agent.c */
 	struct link *agent; /* NULL once it is lost */
 	bool agent_lost;
@@ -371,6 +373,7 @@ int monitor_give_share(struct keeper *k, unsigned number, int fd) MUST_CHECK;
 /* Has the guest give up this much memory, as far as it can. */
 int monitor_balloon(struct keeper *k, uint64_t bytes);
 void monitor_done(struct monitor *m, struct loop *loop);
+void monitor_ungroup(struct keeper *k); /* its group goes, if it had one */
 
 /* config.c: the monitor's configuration. */
 #define MAX_MONITOR_FDS 350

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -384,6 +385,15 @@ static int make_ends(struct monitor_files *f, int mine[3], int theirs[3])
 	return 0;
 }
 
+/* fork, with the process born in its group, if it has one: moving it later waits for the kernel. */
+static pid_t fork_into(int cgroup_fd)
+{
+	struct clone_args args = {
+		.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)(unsigned)cgroup_fd};
+
+	return cgroup_fd < 0 ? fork() : (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
 static int spawn(struct keeper *k, struct monitor_files *f, const char *json, struct sm_error *err)
 {
 	_fd_ int errors = openat(k->dirfd, "vmm.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -394,9 +404,9 @@ static int spawn(struct keeper *k, struct monitor_files *f, const char *json, st
 	config_fd = monitor_files_add(f, config_fd);
 	if (config_fd < 0)
 		return error_sys(err, -config_fd, "configuration of the monitor");
-	k->mon.pid = fork();
+	k->mon.pid = fork_into(k->cpus.fd);
 	if (k->mon.pid < 0)
-		return error_sys(err, errno, "fork");
+		return error_sys(err, errno, "start the monitor");
 	if (k->mon.pid == 0)
 		child(k, f, config_fd, errors);
 	k->mon.pidfd = (int)syscall(SYS_pidfd_open, k->mon.pid, 0);
@@ -422,6 +432,32 @@ static int check_memory(const struct keeper *k, struct sm_error *err)
 			 format_size(k->rec.memory, wanted), format_size(total, have));
 }
 
+/*
+ * The limit holds for what is the user's: a guest that comes up, which would take many times as long by it, has none
+ * until its command begins. One that goes on from where it was has a command already.
+ */
+static int enter_group(struct keeper *k, struct sm_error *err)
+{
+	int r;
+
+	if (!k->rec.cpu_limit)
+		return 0;
+	r = cpu_group_make(&k->cpus, k->rec.id, k->rec.cpu_limit, k->args.watched, err);
+	if (r < 0)
+		return r;
+	if (!k->args.watched)
+		r = cpu_group_note(&k->cpus, k->dirfd);
+	if (r == 0 && !k->args.adopt && !k->args.resume)
+		r = cpu_group_limit(&k->cpus, 0);
+	return r < 0 ? error_sys(err, -r, "the cgroup of VM %s", k->rec.id) : 0;
+}
+
+void monitor_ungroup(struct keeper *k)
+{
+	if (k->cpus.fd >= 0 && cpu_group_remove(&k->cpus))
+		cpu_group_forget(k->dirfd);
+}
+
 int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err)
 {
 	struct monitor_files files = {0};
@@ -430,6 +466,9 @@ int monitor_start(struct keeper *k, int *ret_agent_fd, struct sm_error *err)
 	int r;
 
 	r = check_memory(k, err);
+	if (r < 0)
+		return r;
+	r = enter_group(k, err);
 	if (r < 0)
 		return r;
 	r = vm_log_open(&k->mon.console_log, k->dirfd, "console", true, CONSOLE_ROTATE);

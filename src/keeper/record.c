@@ -133,6 +133,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 		rj_put_bool(o, "cold", true);
 	rj_put_u64(o, "memory", r->memory);
 	rj_put_u64(o, "cpus", r->cpus);
+	if (r->cpu_limit)
+		rj_put_u64(o, "cpu_limit", r->cpu_limit);
 	rj_put_str(o, "kernel", r->kernel);
 	rj_put_str(o, "initramfs", r->initramfs);
 	rj_put_str(o, "cmdline", r->cmdline);
@@ -249,6 +251,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->cold = rj_bool(j, "cold");
 	r->memory = rj_u64(j, "memory", 1, INT64_MAX);
 	r->cpus = (unsigned)rj_u64(j, "cpus", 1, 1024);
+	r->cpu_limit = (unsigned)rj_u64(j, "cpu_limit", 0, 1024 * 1000);
 	r->kernel = rj_str(j, "kernel", true);
 	r->initramfs = rj_str(j, "initramfs", true);
 	r->cmdline = rj_str(j, "cmdline", false);
@@ -461,6 +464,8 @@ int vm_exit_format(const struct vm_exit *x, char **ret, struct sm_error *err)
 		rj_put_bool(o, "restore_failed", true);
 	if (x->busy)
 		rj_put_bool(o, "busy", true);
+	if (x->unsupported)
+		rj_put_bool(o, "unsupported", true);
 	rj_put_u64(o, "duration_ns", out->duration_ns);
 	rj_put_u64(o, "peak_rss", out->peak_rss);
 	for (unsigned i = 0; i < out->num_stages && i < SM_MAX_STAGES; i++)
@@ -510,6 +515,7 @@ int vm_exit_parse(const char *json, size_t len, struct vm_exit *ret, struct sm_e
 	out->peak_rss = rj_u64(&j, "peak_rss", 0, INT64_MAX);
 	x.restore_failed = rj_bool(&j, "restore_failed");
 	x.busy = rj_bool(&j, "busy");
+	x.unsupported = rj_bool(&j, "unsupported");
 	get_stages(&j, out);
 	out->timed_out = out->reason == SM_REASON_TIMEOUT;
 	if (!j.member && out->reason == SM_REASON_NONE)

@@ -17,6 +17,7 @@
  *	exec.N...	commands that run detached (execs.h)
  *	events, events.1	what has happened to it (events.h)
  *	console, console.1	what the guest's kernel printed
+ *	cgroup		on a host, while a keeper runs it: the cgroup of a VM with a share of the CPUs (cpugroup.h)
  *	stats		the monitor's counters at its end, of a kept VM (vmm/stats.h)
  *	vmm.log, keeper.log	what the programs had to complain about
  *
@@ -71,6 +72,7 @@ struct vm_record {
 	/* the monitor's part */
 	uint64_t memory;
 	unsigned cpus;
+	unsigned cpu_limit;		    /* of all of them, in thousandths of one (cpugroup.h); 0: none */
 	char *kernel, *initramfs, *cmdline; /* cmdline NULL: nothing to add */
 	uint64_t window_size;
 	uint64_t dax_size; /* of the window for files of mounts; 0: none */
@@ -146,6 +148,7 @@ struct vm_exit {
 	struct sm_outcome outcome;
 	int64_t started_ns, finished_ns; /* wall clock; started 0: the command never ran */
 	bool busy;			 /* it was not even tried: there was no room for it (keeper/admission.c) */
+	bool unsupported;		 /* nor this: it asks for what there is not where it was to run */
 	bool restore_failed;		 /* it never ran since the snapshot that it was to start from is of no use */
 };
 int vm_exit_format(const struct vm_exit *x, char **ret, struct sm_error *err) MUST_CHECK;

@@ -130,6 +130,8 @@ void keeper_try_main(struct keeper *k)
 		return;
 	k->phase = PHASE_MAIN;
 	r = secrets_send(k);
+	if (r == 0 && k->cpus.fd >= 0)
+		r = cpu_group_limit(&k->cpus, k->rec.cpu_limit);
 	r = r < 0 ? r : agent_exec_main(k);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "start the command: %s", strerror(-r));
@@ -488,6 +490,7 @@ static void done(struct keeper *k)
 	shares_done(k);
 	server_done(k);
 	monitor_done(&k->mon, k->loop);
+	monitor_ungroup(k);
 	events_done(k);
 	vm_log_close(&k->log);
 	loop_free(k->loop);
@@ -505,6 +508,7 @@ static void record_failure(struct keeper *k, const struct sm_error *err)
 		return;
 	k->forced = SM_REASON_START_FAILED;
 	k->exit.busy = err->kind == SM_ERROR_BUSY;
+	k->exit.unsupported = err->kind == SM_ERROR_UNSUPPORTED;
 	snprintf(k->forced_message, sizeof(k->forced_message), "%.200s", err->message);
 	outcome_compute(k, 0);
 	snprintf(o->message, sizeof(o->message), "%.500s", err->message);
@@ -521,6 +525,7 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 		.listen_fd = -1,
 		.memory_base = -1,
 		.admitted = -1,
+		.cpus = {.fd = -1},
 		.saving = {.dirfd = -1, .files = {.fds = {-1, -1, -1}}},
 		.log = {.fd = -1},
 		.early_fd = -1,

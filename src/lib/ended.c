@@ -43,6 +43,7 @@ static int become_silent(struct vm_record *r, struct sm_error *err)
 	r->no_command = true;
 	r->tty = r->stdin_open = r->trace = false;
 	r->timeout_ns = r->ttl_ns = r->idle_ns = 0;
+	r->cpu_limit = 0;
 	return r->argv && r->labels ? 0 : error_sys(err, ENOMEM, "VM %s", r->id);
 }
 

@@ -55,6 +55,7 @@ static void fill(struct info *in, const struct vm_view *v)
 	in->pub.num_mounts = r->num_mounts;
 	in->pub.ports = in->ports;
 	in->pub.num_ports = num_ports;
+	in->pub.cpu_limit = r->cpu_limit;
 	in->pub.secrets = (const char *const *)r->secrets;
 	if (ended)
 		in->pub.outcome = v->exit.outcome;

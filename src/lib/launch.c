@@ -172,7 +172,13 @@ static int await_keeper(struct sm_client *c, int dir, const struct launch *l, co
 		if (vmdir_load_exit(dir, &x, NULL) == 0) {
 			if (ret_broken)
 				*ret_broken = x.restore_failed;
-			return error_set(err, x.busy ? SM_ERROR_BUSY : SM_ERROR_HOST, x.busy ? EBUSY : EPROTO,
+			return error_set(err,
+					 x.busy		 ? SM_ERROR_BUSY
+					 : x.unsupported ? SM_ERROR_UNSUPPORTED
+							 : SM_ERROR_HOST,
+					 x.busy		 ? EBUSY
+					 : x.unsupported ? EOPNOTSUPP
+							 : EPROTO,
 					 "VM %s: %s", l->id, x.outcome.message);
 		}
 		if (time_now_ns() > look) {

@@ -37,8 +37,8 @@ void spare_free(struct spare *s)
 bool spare_possible(const struct sm_vm_options *o, const struct vm_record *r)
 {
 	return o->spare && !o->detach && !o->background && !r->no_command && !r->cold && !r->num_mounts &&
-	       !r->dax_size && !r->idle_ns && !r->share_group && !r->audit && !(r->ports && r->ports[0]) &&
-	       !(r->secrets && r->secrets[0]);
+	       !r->cpu_limit && !r->dax_size && !r->idle_ns && !r->share_group && !r->audit &&
+	       !(r->ports && r->ports[0]) && !(r->secrets && r->secrets[0]);
 }
 
 /* ------------------------------------------------------------------------------------------- shapes */

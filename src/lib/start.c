@@ -21,6 +21,7 @@
 #define MIN_DISK (16 * MIB)
 #define MAX_DISK (16 * 1024 * GIB)
 #define MAX_CPUS 16
+#define MIN_CPU_LIMIT 10u /* in a tenth of a second, the least that the kernel knows: a millisecond */
 #define HOSTNAME_MAX 64
 /* A window costs the guest 1/64 of its size in RAM; where that is over 1/8 the image is a disk instead. */
 #define WINDOW_PER_MEMORY 8
@@ -55,6 +56,10 @@ static int check_options(const struct sm_vm_options *o, struct sm_error *err)
 				 format_size(o->memory, text));
 	if (o->cpus > MAX_CPUS)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "%u CPUs are too many: at most %d", o->cpus, MAX_CPUS);
+	if (o->cpu_limit && (o->cpu_limit < MIN_CPU_LIMIT || o->cpu_limit > 1000ull * (o->cpus ? o->cpus : MAX_CPUS)))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "a share of %g CPUs: from %g to as many as it has, at most %d",
+				 (double)o->cpu_limit / 1e3, MIN_CPU_LIMIT / 1e3, MAX_CPUS);
 	if (o->disk_size && (o->disk_size < MIN_DISK || o->disk_size > MAX_DISK))
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a disk of %s: it must be from 16 MiB to 16 TiB",
 				 format_size(o->disk_size, text));
@@ -169,7 +174,8 @@ static int set_machine(struct sm_client *c, struct vm_record *r, const struct sm
 	int e;
 
 	r->memory = align_up(o->memory ? o->memory : DEFAULT_MEMORY, 2 * MIB);
-	r->cpus = o->cpus ? o->cpus : 1;
+	r->cpus = o->cpus ? o->cpus : o->cpu_limit ? (unsigned)((o->cpu_limit + 999) / 1000) : 1;
+	r->cpu_limit = (unsigned)o->cpu_limit;
 	e = boot_files(c, o->kernel, &r->kernel, &r->initramfs, err);
 	if (e < 0 || o->tmpfs_root)
 		return e;

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "keeper/cpugroup.h"
 #include "lib/base.h"
 #include "lib/events.h"
 #include "lib/spare.h"
@@ -237,7 +238,9 @@ static int view_without_keeper(struct sm_client *c, int dir, const char *id, str
 	    v->status.state != SM_VM_STOPPING) {
 		v->state = v->status.state;
 		unlinkat(dir, "exit.json", 0);
+		return 0;
 	}
+	cpu_group_sweep(dir, id);
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "keeper/cpugroup.h"
 #include "lib/events.h"
 #include "lib/spare.h"
 #include "lib/volume.h"
@@ -350,6 +351,7 @@ static int remove_locked(struct sm_client *c, const char *id, struct sm_error *e
 	}
 	if (!rec.keep)
 		volumes_drop_anonymous(c, &rec);
+	cpu_group_sweep(dir, id);
 	vmindex_remove(c, id);
 	r = remove_tree_at(vms, old);
 	vm_record_done(&rec);

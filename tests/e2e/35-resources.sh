@@ -8,7 +8,11 @@ test_memory_bounds() {
 	out -125 run_box -m 1000G box true
 	has "above" "$err" '1000 GiB of memory is more than there is .*\([0-9.]+ .iB\)'
 	out -125 run_box -c 17 box true
-	has "CPUs" "$err" 'from 1 to 16'
+	has "CPUs" "$err" 'from 0.01 to 16'
+	out -125 run_box -c 0.001 box true
+	has "too little of one" "$err" 'from 0.01 to 16'
+	out -125 run_box --cpus half box true
+	has "no number" "$err" "not 'half'"
 	is "VMs left" "$($sm ps -aq)" ""
 }
 
@@ -21,6 +25,67 @@ test_many_cpus() {
 		is "CPUs" "$(head -n 1 <<<"$out")" $n
 		is "$n that work" "$(grep -cE '^cpu[0-9]+$' <<<"$out")" $n
 	done
+}
+
+# The directory of a VM's cgroup, as it is where VMs run.
+group_of() {
+	local name
+	name=$(beside sed -n 's/^0:://p' "/proc/$(field "$1" .monitor_pid)/cgroup")
+	echo "$(beside awk '/ - cgroup2 / { print $5; exit }' /proc/self/mountinfo)$name"
+}
+
+gone_there() { # gone_there DIRECTORY: after any other command
+	$sm ps >/dev/null
+	! beside test -d "$1"
+}
+
+limit_cpu_share=300
+test_cpu_share() {
+	# --cpus 0.25: a quarter of a CPU for all that its monitor does, in a cgroup that comes and goes with it
+	local dir share
+	if [ "$(engine)" = host ] && ! run_box --cpus 0.25 box true 2>probe.log; then
+		has "refused" "$(cat probe.log)" 'needs a cgroup .*whole CPUs need none'
+		skip "this host has no cgroup to divide"
+	fi
+	vm slow --cpus 0.25 -- sh -c 'while :; do :; done'
+	is "inspect" "$(field slow .cpus) $(field slow .cpu_limit)" "1 250"
+	dir=$(group_of slow)
+	has "its cgroup" "$dir" "/supermachine-$(field slow .id)$"
+	out beside sh -c 'cat "$1/cpu.max"; for t in $(ls "/proc/$2/task"); do grep -qx $t "$1/cgroup.threads" || echo "$t is not in it"; done' sh "$dir" "$(field slow .monitor_pid)"
+	is "limit, and the monitor's threads" "$out" "25000 100000"
+	out beside sh -c 'for i in 1 2; do sed -n "s/^usage_usec //p" "$1/cpu.stat"; cut -d" " -f1 /proc/uptime; [ $i = 2 ] || sleep 8; done' sh "$dir"
+	share=$(awk '{ v[NR] = $1 } END { print int((v[3] - v[1]) / (v[4] - v[2]) / 1000) }' <<<"$out")
+	[ "$share" -ge 120 ] && [ "$share" -le 320 ] || fail "it took $share thousandths of a CPU, not 250"
+	# one that goes on from it has the same
+	out $sm branch --name twin slow
+	is "limit of a branch" "$(beside cat "$(group_of twin)/cpu.max")" "25000 100000"
+	out $sm rm -f twin
+	out $sm stop -t 1 slow
+	until_true 20 gone_there "$dir"
+	# and so has it when it is started again; a keeper that is killed leaves nothing for good
+	out $sm start slow
+	dir=$(group_of slow)
+	is "limit when started again" "$(beside cat "$dir/cpu.max")" "25000 100000"
+	beside kill -9 "$(field slow .keeper_pid)"
+	until_true 20 gone_there "$dir"
+	out $sm rm -f slow
+}
+
+limit_cpu_share_refused=120
+test_cpu_share_refused() {
+	# where there is no cgroup to be had it is refused, and nothing of it stays; whole CPUs run
+	[ "$(engine)" = machine ] || skip "this host's cgroups are not the test's"
+	beside mount -t tmpfs none /sys/fs/cgroup
+	trap 'beside umount /sys/fs/cgroup' EXIT
+	out -125 run_box --cpus 0.5 box true
+	has "error" "$err" 'a share of 0.5 CPUs needs a cgroup .*whole CPUs need none'
+	out run_box --cpus 1 box echo whole
+	is "whole" "$out" whole
+	beside umount /sys/fs/cgroup
+	trap - EXIT
+	out run_box --cpus 1.5 box sh -c 'grep -c ^processor /proc/cpuinfo'
+	is "CPUs of 1.5" "$out" 2
+	is "VMs left" "$($sm ps -aq)" ""
 }
 
 test_much_memory() {

@@ -27,7 +27,7 @@ static const struct opt table[] = {
 	{0, "format", OPT_TEXT, V(format), "table|json", "f", .choices = "table|json"},
 	{'e', "env", OPT_LIST, V(env), "K=V", "e"},
 	{'m', "memory", OPT_SIZE, V(memory), "SIZE", "m", 128 * MIB},
-	{'c', "cpus", OPT_NUMBER, V(cpus), "N", "c", 1, 16},
+	{'c', "cpus", OPT_DECIMAL, V(cpus), "N", "c", 10, 16000},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "t"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
 	{0, "gpus", OPT_REFUSED, 0, NULL, NULL, .choices = "there are none"},
@@ -138,9 +138,20 @@ static void values_are_checked(void **state)
 		{"-m ''", "--memory wants a size such as 512M or 2G, not ''"},
 		{"-m 64M", "--memory 64M is too small: the least is 128 MiB"},
 		{"-m 99999999999999999999", "--memory wants a size such as 512M or 2G, not '99999999999999999999'"},
-		{"-c 17", "--cpus wants a number from 1 to 16, not '17'"},
-		{"-c 0", "--cpus wants a number from 1 to 16, not '0'"},
-		{"-c 1.5", "--cpus wants a number from 1 to 16, not '1.5'"},
+#define WANTS "--cpus wants a number from 0.01 to 16, with three decimals at most, not "
+		{"-c 17", WANTS "'17'"},
+		{"-c 0", WANTS "'0'"},
+		{"-c 0.009", WANTS "'0.009'"},
+		{"-c 16.001", WANTS "'16.001'"},
+		{"-c 0.1234", WANTS "'0.1234'"},
+		{"-c .", WANTS "'.'"},
+		{"-c ''", WANTS "''"},
+		{"-c -1", WANTS "'-1'"},
+		{"-c 1,5", WANTS "'1,5'"},
+		{"-c 1e0", WANTS "'1e0'"},
+		{"-c 1.5.", WANTS "'1.5.'"},
+		{"-c 99999999999999999999", WANTS "'99999999999999999999'"},
+#undef WANTS
 		{"--timeout 5x", "--timeout wants a time such as 500ms, 30s or 5m, not '5x'"},
 		{"--rm=perhaps", "--rm is true or false, not 'perhaps'"},
 		{"--init=perhaps", "--init is true or false, not 'perhaps'"},
@@ -202,10 +213,17 @@ static void scaled_values(void **state)
 	parse(&p, true, "--timeout 1.5s -c 16 -m 128M");
 	assert_int_equal(p.r, 0);
 	assert_int_equal(p.v.timeout, 1500000000ULL);
-	assert_int_equal(p.v.cpus, 16);
+	assert_int_equal(p.v.cpus, 16000);
 	assert_int_equal(p.v.memory, 128 * MIB);
 	parse(&p, true, "--timeout 90");
 	assert_int_equal(p.v.timeout, 90000000000ULL);
+	parse(&p, true, "-c 0.5");
+	assert_int_equal(p.v.cpus, 500);
+	parse(&p, true, "-c .25 --cpus 1.");
+	assert_int_equal(p.r, 0);
+	assert_int_equal(p.v.cpus, 1000);
+	parse(&p, true, "-c1.125");
+	assert_int_equal(p.v.cpus, 1125);
 }
 
 int main(void)

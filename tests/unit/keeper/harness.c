@@ -33,6 +33,7 @@ static void write_record(struct rig *r, const struct rig_options *o)
 				.keep = o->keep,
 				.memory = 128 * MIB,
 				.cpus = 1,
+				.cpu_limit = o->cpu_limit,
 				.kernel = file,
 				.initramfs = file,
 				.cmdline = (char *)(uintptr_t)o->script,

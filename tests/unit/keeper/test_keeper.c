@@ -277,6 +277,33 @@ static void failures_before_the_command(void **state)
 	}
 }
 
+/* A share of the CPUs is had, or it does not start: by which place this is. */
+static void share_of_the_cpus(void **state)
+{
+	struct cpu_group g = {.fd = -1};
+	bool can = cpu_group_make(&g, "ffffffffffff", 500, false, NULL) == 0;
+	struct vm_exit x;
+	struct rig r;
+
+	assert_true(cpu_group_remove(&g));
+	rig_start(&r, &(struct rig_options){.argv = {"exit", "3"}, .keep = true, .cpu_limit = 500});
+	for (int i = 0; i < 4000 && faccessat(r.dirfd, "exit.json", F_OK, 0) < 0; i++)
+		poll(NULL, 0, 5);
+	x = rig_finish(&r);
+	expect(&x, can ? SM_REASON_EXITED : SM_REASON_START_FAILED, can ? 3 : 125);
+	assert_int_equal(x.unsupported, !can);
+	if (!can && !strstr(x.outcome.message, "a share of 0.5 CPUs needs a cgroup"))
+		fail_msg("\"%s\"", x.outcome.message);
+	if (!can)
+		return;
+	/* One that takes all of a small share is not idle. */
+	rig_start(&r,
+		  &(struct rig_options){.argv = {"spin", "1500"}, .keep = true, .idle_ns = 400 * MS, .cpu_limit = 50});
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_IDLE, 143);
+	assert_true(x.finished_ns - x.started_ns >= (int64_t)(1500 * MS));
+}
+
 /* Asks for a pause or its end; the code of the answer. */
 static int ask_pause(struct rig *r, bool pause)
 {
@@ -1470,6 +1497,7 @@ int main(void)
 		cmocka_unit_test(full_host_disk_is_told),
 		cmocka_unit_test(guest_shutdown_is_told),
 		cmocka_unit_test(failures_before_the_command),
+		cmocka_unit_test(share_of_the_cpus),
 		cmocka_unit_test(missing_monitor),
 		cmocka_unit_test(command_without_exit_status),
 		cmocka_unit_test(stop_in_every_way),

@@ -49,6 +49,7 @@ static void record_survives_a_round_trip(void **state)
 			       .keep = true,
 			       .memory = GIB,
 			       .cpus = 16,
+			       .cpu_limit = 15500,
 			       .kernel = "/k",
 			       .initramfs = "/i",
 			       .cmdline = "quiet",
@@ -97,6 +98,7 @@ static void record_survives_a_round_trip(void **state)
 	assert_true(out.mounts[2].direct && !out.mounts[1].direct);
 	assert_true(out.mounts[2].dax && !out.mounts[1].dax);
 	assert_true(out.dax_size == 512ULL << 20);
+	assert_int_equal(out.cpu_limit, 15500);
 	assert_string_equal(out.share_group, "g1");
 	assert_string_equal(out.audit, "/tmp/audit");
 	assert_true(out.no_command);
@@ -130,6 +132,8 @@ static void bad_records_are_refused(void **state)
 		{"\"memory\":1", "\"memory\":-1"},
 		{"\"memory\":1", "\"memory\":1e99"},
 		{"\"cpus\":1", "\"cpus\":true"},
+		{"\"cpus\":1", "\"cpu_limit\":-500,\"cpus\":1"},
+		{"\"cpus\":1", "\"cpu_limit\":0.5,\"cpus\":1"},
 		{"\"parts\":[]", "\"parts\":{}"},
 		{"\"parts\":[]", "\"parts\":[7]"},
 		{"\"parts\":[]", "\"parts\":[{\"path\":\"p\",\"size\":-4}]"},
@@ -179,6 +183,7 @@ static void exits_survive_a_round_trip(void **state)
 		in.outcome.num_stages = 0;
 		in.restore_failed = reason % 2;
 		in.busy = !in.restore_failed;
+		in.unsupported = reason % 3 == 0;
 		vm_outcome_stage(&in.outcome, "boot", 7);
 		vm_outcome_stage(&in.outcome, "exec", 8);
 		snprintf(in.outcome.message, sizeof(in.outcome.message), "line \xff %d", reason);
@@ -188,6 +193,7 @@ static void exits_survive_a_round_trip(void **state)
 		assert_string_equal(out.outcome.message, in.outcome.message);
 		assert_int_equal(out.restore_failed, in.restore_failed);
 		assert_int_equal(out.busy, in.busy);
+		assert_int_equal(out.unsupported, in.unsupported);
 		assert_int_equal(out.outcome.num_stages, 2);
 		assert_string_equal(out.outcome.stages[1].name, "exec");
 		free(json);
