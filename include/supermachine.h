@@ -511,7 +511,7 @@ struct sm_vm_options {
 		      none yet. */
 	/**
 	 * Instead of an image: go on from this snapshot of a VM (sm_vm_snapshot), its processes included. Of the other
-	 * members only name, hostname, keep, detach, background, labels, progress, ports, mounts, env,
+	 * members only name, hostname, keep, detach, background, labels, progress, ports, mounts, audit, env,
 	 * timeout_ns, ttl_ns, idle_ns, on_idle and start_timeout_ns count then; the rest is the snapshot's, and image
 	 * must be NULL. env is for commands of sm_vm_exec, and for its own when it is started again. Time that was
 	 * limited (timeout_ns, else the snapshot's) is counted anew. Ports of the host stay the first VM's: it has
@@ -1659,6 +1659,9 @@ struct sm_fs_mount_options {
 	bool read_only;	  /**< Changes are refused (EROFS) without asking the backend. */
 	bool allow_other; /**< Other users may enter: always so when root mounts, for others /etc/fuse.conf decides. */
 	bool writeback;	  /**< The kernel may keep written data for a while: only where nobody else writes the tree. */
+	/** As sm_vm_options.audit, for a backend of sm_fs_posix_new: what whoever uses the mount does to files of that
+	 * directory. In place of `vm` a line has `mount`, the mount point. NULL: none. */
+	const char *audit;
 };
 #define SM_FS_MOUNT_OPTIONS_INIT                                                                                       \
 	{                                                                                                              \

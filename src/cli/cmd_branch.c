@@ -14,6 +14,7 @@ static const struct opt options[] = {
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable for commands of exec"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
 	{'v', "volume", OPT_LIST, V(volumes), "SRC:DST[:ro]", RESTORE_VOLUME_HELP},
+	{0, "audit", OPT_TEXT, V(audit), "FILE", CLI_AUDIT_HELP("the new VMs' mounts")},
 	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
 	 "a TCP port of this host that leads to one in the new VM; HOST 0: a free one, which supermachine port shows"},
 	{0, "reverse", OPT_LIST, V(reverse), "GUEST:[ADDR:]HOST",

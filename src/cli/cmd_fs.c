@@ -15,9 +15,10 @@
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/mounts.h"
+#include "cli/restore.h"
 
 struct mount_values {
-	const char *backend, *cache, *symlinks, *ids, *xattrs, *group;
+	const char *backend, *cache, *symlinks, *ids, *xattrs, *group, *audit;
 	bool read_only, allow_other;
 	uint64_t size, threads;
 };
@@ -45,6 +46,7 @@ static const struct opt options[] = {
 	 .choices = "auto|mapped"},
 	{0, "share-group", OPT_TEXT, V(group), "NAME",
 	 "with --backend daemon: share that process with mounts of the same name alone"},
+	{0, "audit", OPT_TEXT, V(audit), "FILE", CLI_AUDIT_HELP("the mount")},
 	{0, "ro", OPT_FLAG, V(read_only), NULL, "read-only"},
 	{0, "allow-other", OPT_FLAG, V(allow_other), NULL, "let other users in (always so as root)"},
 	{0, "size", OPT_SIZE, V(size), "SIZE", "room in memory, with --backend mem (default 1G)", .min = 4096},
@@ -165,6 +167,8 @@ static int check(struct cli *cli, const struct mount_values *v, bool memory, int
 		return cli_usage(cli, usage, "the mount point is missing");
 	if (memory && (v->cache || v->symlinks || v->ids || v->xattrs))
 		return cli_usage(cli, NULL, "--cache, --symlinks, --ids and --xattrs are for directories");
+	if (v->audit && (memory || is_shared(v)))
+		return cli_usage(cli, NULL, "--audit is for directories that this process serves itself");
 	if (!memory && v->size)
 		return cli_usage(cli, NULL, "--size is for --backend mem");
 	return 0;
@@ -189,6 +193,7 @@ static int run(struct cli *cli, const void *values, char **operands, int count)
 	o.read_only = v->read_only;
 	o.allow_other = v->allow_other;
 	o.threads = (unsigned)v->threads;
+	o.audit = v->audit;
 	r = memory ? make_memory(v, &be, &err) : make_posix(cli, v, operands[0], mountpoint, &be, &err);
 	if (r == 0)
 		r = serve(cli, be, mountpoint, &o, &err);

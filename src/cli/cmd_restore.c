@@ -19,6 +19,7 @@ static const struct opt options[] = {
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable for commands of exec"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
 	{'v', "volume", OPT_LIST, V(volumes), "SRC:DST[:ro]", RESTORE_VOLUME_HELP},
+	{0, "audit", OPT_TEXT, V(audit), "FILE", CLI_AUDIT_HELP("its mounts")},
 	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
 	 "a TCP port of this host that leads to one in the VM; HOST 0: a free one, which supermachine port shows"},
 	{0, "reverse", OPT_LIST, V(reverse), "GUEST:[ADDR:]HOST",
@@ -74,6 +75,7 @@ struct sm_vm_options restore_options(const struct restore_values *v, char **env,
 	o.start_timeout_ns = v->start_timeout;
 	o.idle_ns = v->idle;
 	o.on_idle = cli_on_idle(v->on_idle);
+	o.audit = v->audit;
 	return o;
 }
 

@@ -45,8 +45,7 @@ static const struct opt options[] = {
 	 "tmpfs-mode="},
 	{0, "share-group", OPT_TEXT, V(share_group), "NAME",
 	 "have directories of -v served by one process for all VMs of this group: what one changes the others see"},
-	{0, "audit", OPT_TEXT, V(audit), "FILE",
-	 "append a line of JSON for each file of the host that is opened, changed or refused through -v"},
+	{0, "audit", OPT_TEXT, V(audit), "FILE", CLI_AUDIT_HELP("-v")},
 	{0, "dax", OPT_SIZE, V(dax), "SIZE",
 	 "window for the large files of mounts with dax (default 512M); takes 1/64 of it from the memory", 2 * MIB},
 	{'p', "publish", OPT_LIST, V(ports), "[ADDR:]HOST:GUEST",
@@ -355,6 +354,7 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, char **oper
 				   .env_file = v->env_file,
 				   .ports = v->ports,
 				   .volumes = v->volumes,
+				   .audit = v->audit,
 				   .timeout = v->timeout,
 				   .ttl = v->ttl,
 				   .start_timeout = v->start_timeout,
@@ -362,8 +362,8 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, char **oper
 				   .on_idle = v->on_idle};
 
 	if (v->tmpfs_root || v->cold || (!r.command && (v->workdir || v->user)) || v->entrypoint || v->kernel ||
-	    v->stop_signal || v->mounts.n || v->share_group || v->audit || v->secrets.n || v->ulimits.n || v->memory ||
-	    v->cpus || v->disk || v->dax || v->pull)
+	    v->stop_signal || v->mounts.n || v->share_group || v->secrets.n || v->ulimits.n || v->memory || v->cpus ||
+	    v->disk || v->dax || v->pull)
 		return cli_usage(cli, NULL, "--snapshot goes on with the image, command and sizes of the saved VM");
 	if (r.command && v->detach)
 		return cli_usage(cli, "supermachine restore -d, then supermachine exec -d",

@@ -12,7 +12,7 @@ struct restore_values {
 	bool tty;		    /* of the command */
 	char **command;		    /* one more, beside the saved VM's own, which ends with it; NULL: none */
 	const char *workdir, *user; /* of the command */
-	const char *name, *hostname, *outcome, *on_idle;
+	const char *name, *hostname, *outcome, *on_idle, *audit;
 	struct opt_list labels, env, env_file, ports, reverse, volumes;
 	uint64_t timeout, ttl, idle, start_timeout, count; /* count 0: 1 */
 };
@@ -40,6 +40,9 @@ enum sm_on_idle cli_on_idle(const char *text);
 			"what is done with it then (default stop); who wants one that is suspended wakes it",          \
 			.choices = "stop|suspend|kill"                                                                 \
 	}
+/* Of --audit: what is told of, and through what. */
+#define CLI_AUDIT_HELP(through)                                                                                        \
+	"append a line of JSON for each file of the host that is opened, changed or refused through " through
 /* Of -v. */
 #define RESTORE_VOLUME_HELP "in place of what was on DST: a mount of the saved VM's keeps its source unless it is named"
 

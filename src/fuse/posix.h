@@ -84,6 +84,8 @@ void fuse_posix_get_stats(struct sm_fs_backend *be, struct fuse_posix_stats *ret
 
 /* Where a node was last seen, from the root, which is "": "/DIR/NAME". False: it is none, or that is too long. */
 bool fuse_posix_place(struct sm_fs_backend *be, uint64_t nodeid, char *ret, size_t size) MUST_CHECK;
+/* What it serves, as an absolute path of now. False: it is no posix backend, or that cannot be told. */
+bool fuse_posix_source(struct sm_fs_backend *be, char *ret, size_t size) MUST_CHECK;
 
 /* The system calls that the backend makes once it is made, ends with -1: for whoever runs it under a filter. */
 extern const int fuse_posix_syscalls[];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The file that a VM's monitor writes down in what the guest does to files of the host (vmm/share_audit.c). */
+/* The file in which it is written down what is done to files of the host (fuse/auditlog.c): by a VM, in its monitor, or
+ * through a mount on this host. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 #include "base/fileio.h"
 #include "lib/lib.h"
 
-/* Made here, on the host's side, so that what is wrong with it is told at once. */
+/* Made here, on the host's side, so that what is wrong with it is told at once. A descriptor. */
 static int make(const char *path, struct sm_error *err)
 {
 	_fd_ int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
@@ -19,7 +20,7 @@ static int make(const char *path, struct sm_error *err)
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return error_sys(err, errno, "audit file %s", path);
 	return S_ISREG(st.st_mode)
-		       ? 0
+		       ? TAKE_FD(fd)
 		       : error_set(err, SM_ERROR_INVALID, EINVAL, "audit file %s: not a regular file", path);
 }
 
@@ -59,15 +60,31 @@ static int check_mounts(const struct vm_record *r, struct sm_error *err)
 
 int audit_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
 {
-	int e;
+	_fd_ int fd = -1;
 
 	free(r->audit);
 	r->audit = NULL;
 	if (!o->audit)
 		return 0;
-	e = make(o->audit, err);
-	if (e < 0)
-		return e;
+	fd = make(o->audit, err);
+	if (fd < 0)
+		return fd;
 	r->audit = realpath(o->audit, NULL);
 	return r->audit ? check_mounts(r, err) : error_sys(err, errno, "audit file %s", o->audit);
+}
+
+int audit_of_mount(const char *path, const char *source, bool read_only, struct sm_error *err)
+{
+	_fd_ int fd = make(path, err);
+	_free_ char *real = fd < 0 ? NULL : realpath(path, NULL);
+
+	if (fd < 0)
+		return fd;
+	if (!real)
+		return error_sys(err, errno, "audit file %s", path);
+	if (!read_only && is_beneath(real, source))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "audit file %s lies in the directory that the mount lets be written to: %s", real,
+				 source);
+	return TAKE_FD(fd);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* File systems through the public header: the backends that the library brings, and the doors. */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,42 @@ struct sm_fs_backend *sm_fs_posix_free(struct sm_fs_backend *backend)
 	return fuse_posix_free(backend);
 }
 
+static void audit_done(struct sm_fs_server *server)
+{
+	if (server->audit)
+		fd_close(server->audit_fd);
+	server->audit = audit_log_free(server->audit);
+	free(server->audit_source);
+	free(server->audit_mount);
+}
+
+/* Has it written down what is done through the mount. */
+static int audit_begin(struct sm_fs_server *server, struct sm_fs_backend *backend, const char *mountpoint,
+		       const struct sm_fs_mount_options *o, struct sm_error *err)
+{
+	char source[PATH_MAX];
+	_fd_ int fd = -1;
+	struct audit_root root;
+
+	if (!fuse_posix_source(backend, source, sizeof(source)))
+		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
+				 "an audit tells of a directory of the host that this process serves itself");
+	fd = audit_of_mount(o->audit, source, o->read_only, err);
+	if (fd < 0)
+		return fd;
+	server->audit_source = strdup(source);
+	server->audit_mount = realpath(mountpoint, NULL);
+	if (!server->audit_source || !server->audit_mount)
+		return error_sys(err, errno, "mount on %s", mountpoint);
+	root = (struct audit_root){server->audit_source, backend};
+	server->audit = audit_log_new(&(struct audit_options){
+		.fd = fd, .key = "mount", .value = server->audit_mount, .roots = &root, .count = 1});
+	if (!server->audit)
+		return error_sys(err, ENOMEM, "mount on %s", mountpoint);
+	server->audit_fd = TAKE_FD(fd);
+	return 0;
+}
+
 int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint, const struct sm_fs_mount_options *options,
 		struct sm_fs_server **ret, struct sm_error *err)
 {
@@ -88,12 +125,19 @@ int sm_fs_mount(struct sm_fs_backend *backend, const char *mountpoint, const str
 		.allow_other = o.allow_other,
 	};
 	struct sm_fs_server *server = calloc(1, sizeof(*server));
+	struct fuse_audit_port audit;
 	int r;
 
 	if (!server)
 		return error_sys(err, ENOMEM, "mount on %s", mountpoint);
-	r = fuse_dev_mount(backend, mountpoint, &own, &server->dev, err);
+	r = o.audit ? audit_begin(server, backend, mountpoint, &o, err) : 0;
+	if (server->audit) {
+		audit = audit_log_port(server->audit);
+		own.session.audit = &audit;
+	}
+	r = r < 0 ? r : fuse_dev_mount(backend, mountpoint, &own, &server->dev, err);
 	if (r < 0) {
+		audit_done(server);
 		free(server);
 		return r;
 	}
@@ -153,6 +197,7 @@ struct sm_fs_server *sm_fs_stop(struct sm_fs_server *server)
 		fuse_dev_unmount(server->dev);
 		vhost_server_stop(server->vhost);
 		share_server_stop(server->share);
+		audit_done(server);
 	}
 	free(server);
 	return NULL;

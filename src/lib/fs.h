@@ -3,6 +3,7 @@
 #ifndef LIB_FS_H
 #define LIB_FS_H
 
+#include "fuse/auditlog.h"
 #include "fuse/dev_fuse.h"
 #include "fuse/posix.h"
 #include "fuse/share_server.h"
@@ -14,6 +15,10 @@ struct sm_fs_server {
 	struct fuse_dev *dev;
 	struct vhost_server *vhost;
 	struct share_server *share;
+	/* Of a mount, what is done by it is written down; NULL: it is not. */
+	struct audit_log *audit;
+	char *audit_source, *audit_mount;
+	int audit_fd;
 };
 
 #endif

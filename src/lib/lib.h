@@ -281,6 +281,8 @@ void vm_files_done(struct sm_vm *vm);
 
 /* audit.c: once the record's mounts are known. */
 int audit_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
+/* The same for a mount of source on this host: a descriptor. */
+int audit_of_mount(const char *path, const char *source, bool read_only, struct sm_error *err) MUST_CHECK;
 /* idle.c: checks the options alone; sets the record, whose mounts are known. */
 int idle_check(const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
 int idle_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;

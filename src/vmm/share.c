@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "fuse/auditlog.h"
 #include "fuse/daemon.h"
 #include "fuse/mux.h"
 #include "fuse/posix.h"
@@ -27,7 +28,6 @@
 #include "vmm/control.h"
 #include "vmm/dax_window.h"
 #include "vmm/landlock.h"
-#include "vmm/share_audit.h"
 #include "vmm/share_watch.h"
 
 #define SECOND_NS 1000000000ULL
@@ -56,7 +56,7 @@ struct share {
 	char names[VMM_MAX_FS][4];
 	unsigned count;
 	struct fuse_session *session;
-	struct share_audit *audit; /* NULL: none */
+	struct audit_log *audit; /* NULL: none */
 	struct dax_window *window;
 	int protection[VMM_MAX_FS]; /* of mappings through it; 0: none */
 	bool goes_on;		    /* from a snapshot */
@@ -231,6 +231,16 @@ static bool dax_is_lost(void *arg, uint64_t at, uint64_t *ret_left)
 	return dax_window_is_lost(((struct share *)arg)->window, at, ret_left);
 }
 
+static struct audit_log *new_audit(struct share *s, const struct vmm_config *cfg)
+{
+	struct audit_root roots[VMM_MAX_FS];
+
+	for (unsigned i = 0; i < cfg->num_fs; i++)
+		roots[i] = (struct audit_root){cfg->fs[i].source, s->backends[i]};
+	return audit_log_new(&(struct audit_options){
+		.fd = cfg->audit, .key = "vm", .value = cfg->name, .roots = roots, .count = cfg->num_fs, .mux = true});
+}
+
 static int join(struct share *s, const struct vmm_config *cfg, struct sm_error *err)
 {
 	struct fuse_mux_child children[VMM_MAX_FS];
@@ -248,10 +258,10 @@ static int join(struct share *s, const struct vmm_config *cfg, struct sm_error *
 	if (s->window->size)
 		o.dax = &dax;
 	if (cfg->audit >= 0) {
-		s->audit = share_audit_new(cfg, s->backends);
+		s->audit = new_audit(s, cfg);
 		if (!s->audit)
 			return error_sys(err, ENOMEM, "shared directories");
-		audit = share_audit_port(s->audit);
+		audit = audit_log_port(s->audit);
 		o.audit = &audit;
 	}
 
@@ -330,7 +340,7 @@ struct share *share_free(struct share *s)
 		fuse_session_reopen(s->session, NULL);
 	fuse_session_free(s->session);
 	fuse_mux_free(s->mux);
-	share_audit_free(s->audit);
+	audit_log_free(s->audit);
 	for (unsigned i = 0; i < s->count; i++) {
 		if (s->served[i])
 			fuse_daemon_free(s->backends[i]);

@@ -100,6 +100,46 @@ test_links() {
 	has "a link out of the directory" "$err" 'No such file'
 }
 
+test_audit() {
+	# --audit writes down what is done through the mount and what is refused, by the names that the files have in the directory
+	local what
+	mkdir -p src/d
+	echo x >src/d/f
+	ln -s f src/d/l
+	serve --audit log.json --symlinks deny src mnt
+	is "f" "$(cat mnt/d/f)" x
+	echo y >mnt/new
+	mv mnt/new 'mnt/d/a "b'
+	rm mnt/d/f
+	out -1 ln -s x mnt/m
+	kill "$server"
+	ends 0
+	jq -r '[.op, .path, .to // "-", .write, .result] | join(" ")' log.json >lines
+	for what in "open $SM_TMP/src/d/f - false ok" "create $SM_TMP/src/new - true ok" "rename $SM_TMP/src/new $SM_TMP/src/d/a \"b true ok" \
+		"remove $SM_TMP/src/d/f - true ok"; do
+		grep -qxF -- "$what" lines || fail "no line '$what' in: $(cat lines)"
+	done
+	has "refused" "$(cat lines)" "^make link $SM_TMP/src/m - true E(ACCES|PERM)$"
+	jq -es --arg mount "$SM_TMP/mnt" 'all(.time_ns > 1600000000000000000 and .mount == $mount and (has("vm") | not))' log.json >/dev/null || fail "$(cat log.json)"
+	# it is added to, and lies out of reach of those whom it tells of, unless they can write nothing
+	serve --audit log.json src mnt
+	cat mnt/d/a* >/dev/null
+	kill "$server"
+	ends 0
+	[ "$(wc -l <log.json)" -gt "$(wc -l <lines)" ] || fail "not added to"
+	out -125 $sm fs mount --audit src/log src mnt
+	has "within reach" "$err" 'lies in the directory that the mount lets be written to'
+	out -125 $sm fs mount --audit log --backend mem mnt
+	has "nothing to tell of" "$err" 'directories that this process serves itself'
+	out -125 $sm fs mount --audit . src mnt
+	has "no file" "$err" 'audit file'
+	serve --ro --audit src/log src mnt
+	cat mnt/d/a* >/dev/null
+	kill "$server"
+	ends 0
+	has "read-only" "$(cat src/log)" '"op":"open"'
+}
+
 test_killed() {
 	# after kill -9 of the server the mount point is dead; the next fs mount replaces it
 	mkdir src && echo x >src/f

@@ -203,6 +203,43 @@ test_snapshot_mounts() {
 	out $sm snapshot rm withdirs
 }
 
+limit_snapshot_audit=300
+test_snapshot_audit() {
+	# --audit of restore and branch: what each copy does, by the names that the saved VM knew, and not what others do
+	local a=$SM_SHARED/snapau id twig
+	rm -rf "$a"
+	mkdir -p "$a/deep"
+	echo one >"$a/deep/f"
+	vm aud -v "$a:/m" -- sh -c 'cd /m/deep; while :; do [ -e /m/go ] && { cat f; echo x >made; rm -f /m/go; }; sleep 0.3; done'
+	until_true 30 $sm exec aud test -e /m/deep
+	out $sm snapshot aud withaudit
+	out -125 $sm restore -d --audit "$a/log" withaudit
+	has "within reach" "$err" 'the VM may write to'
+	out $sm restore -d --name copy --audit log.json withaudit
+	id=$out
+	out $sm branch --name twig --audit twig.json copy
+	twig=$out
+	out $sm exec aud sh -c 'cat /m/deep/f; echo first >/m/first'
+	out $sm exec copy sh -c 'echo copy >/m/copys'
+	out $sm exec twig sh -c 'cat f; mv /m/copys /m/deep/moved'
+	$sm rm -f aud twig >/dev/null
+	touch "$a/go"
+	until_true 30 test ! -e "$a/go"
+	out $sm rm -f copy
+	jq -r '[.vm, .op, .path, .to // "-", .write, .result] | join(" ")' log.json >lines
+	has "opened where it was" "$(cat lines)" "^$id open $a/deep/f - false ok$"
+	has "made there" "$(cat lines)" "^$id create $a/deep/made - true ok$"
+	has "made" "$(cat lines)" "^$id create $a/copys - true ok$"
+	lacks "another's" "$(cat lines)" "(first|moved|^$twig )"
+	jq -r '[.vm, .op, .path, .to // "-", .write, .result] | join(" ")' twig.json >lines
+	has "renamed by the branch" "$(cat lines)" "^$twig rename $a/copys $a/deep/moved true ok$"
+	lacks "another's" "$(cat lines)" "(first|made|^$id )"
+	# one that is not asked for is not kept; run --snapshot has it too
+	out $sm run --snapshot withaudit --audit run.json cat /m/deep/f
+	has "of run --snapshot" "$(cat run.json)" "\"path\":\"$a/deep/f\""
+	out $sm snapshot rm withaudit
+}
+
 limit_branch=400
 test_branch() {
 	# children of a running VM go on from where it is, each on its own, and so does it

@@ -199,6 +199,61 @@ static void test_a_directory_of_the_host(void **state)
 	rmdir(source);
 }
 
+static void expect_line(const char *log, const char *op, const char *path, const char *rest)
+{
+	char want[256];
+
+	snprintf(want, sizeof(want), "\"op\":\"%s\",\"path\":\"%s\"%s", op, path, rest);
+	if (!strstr(log, want))
+		fail_msg("no %s in: %s", want, log);
+}
+
+static void test_an_audit_names_the_files(void **state)
+{
+	struct sm_fs_mount_options o = SM_FS_MOUNT_OPTIONS_INIT;
+	char source[] = "/tmp/sm-test-fs-src.XXXXXX", log[] = "/tmp/sm-test-fs-log.XXXXXX", path[128], text[4096];
+	struct sm_fs_server *server = NULL;
+	struct sm_fs_backend *be = NULL;
+	struct sm_error err = {0};
+	int fd = mkstemp(log);
+	ssize_t n;
+
+	assert_true(fd >= 0);
+	assert_non_null(mkdtemp(source));
+	assert_int_equal(sm_fs_posix_new(source, NULL, &be, &err), 0);
+	o.audit = log;
+	assert_int_equal(sm_fs_mount(be, *state, &o, &server, &err), 0);
+	put(*state, "f", "hello");
+	snprintf(path, sizeof(path), "%s/f", (char *)*state);
+	assert_int_equal(unlink(path), 0);
+	sm_fs_stop(server);
+	n = read(fd, text, sizeof(text) - 1);
+	assert_true(n > 0);
+	text[n] = '\0';
+	snprintf(path, sizeof(path), "%s/f", source);
+	expect_line(text, "create", path, ",\"write\":true,\"result\":\"ok\"}");
+	expect_line(text, "remove", path, ",\"write\":true,\"result\":\"ok\"}");
+	snprintf(path, sizeof(path), "\"mount\":\"%s\"", (char *)*state);
+	assert_non_null(strstr(text, path));
+	/* out of reach of those whom it tells of */
+	snprintf(path, sizeof(path), "%s/log", source);
+	o.audit = path;
+	assert_int_equal(sm_fs_mount(be, *state, &o, &server, &err), -EINVAL);
+	assert_int_equal(err.kind, SM_ERROR_INVALID);
+	assert_int_equal(unlink(path), 0);
+	sm_fs_posix_free(be);
+	/* of what is no directory there is nothing to tell */
+	assert_int_equal(sm_fs_memory_new(NULL, &be, &err), 0);
+	o.audit = log;
+	assert_int_equal(sm_fs_mount(be, *state, &o, &server, &err), -EOPNOTSUPP);
+	assert_int_equal(err.kind, SM_ERROR_UNSUPPORTED);
+	assert_false(is_mounted(*state));
+	sm_fs_memory_free(be);
+	close(fd);
+	assert_int_equal(unlink(log), 0);
+	assert_int_equal(rmdir(source), 0);
+}
+
 static void test_bad_arguments_are_explained(void **state)
 {
 	struct sm_fs_posix_options o = SM_FS_POSIX_OPTIONS_INIT;
@@ -233,6 +288,7 @@ int main(void)
 		TEST(test_what_a_killed_server_left_is_replaced),
 		TEST(test_read_only_is_refused_by_the_kernel),
 		TEST(test_a_directory_of_the_host),
+		TEST(test_an_audit_names_the_files),
 		TEST(test_bad_arguments_are_explained),
 	};
 
