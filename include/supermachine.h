@@ -821,6 +821,8 @@ struct sm_snapshot_info {
 	bool fits; /**< A VM may still start from it: kernel, programs and host are those that it was made with. Of a
 		      VM's: its files are those that were saved. */
 	const char *image; /**< A VM's: as it was asked for; else "". */
+	/** A diff's: the snapshot that it needs, "base-..." for a base, whose memory it holds itself; else "". */
+	const char *parent;
 };
 /**
  * Saves a running VM under a name ([a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63, not beginning with "base-" or "failed-";
@@ -832,6 +834,21 @@ struct sm_snapshot_info {
  * sm_vm_options.snapshot.
  */
 SM_PUBLIC int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err);
+
+struct sm_snapshot_options {
+	size_t size;
+	/**
+	 * Save of its memory what it does not share with the snapshot that it came from (a base, or one that
+	 * sm_vm_options.snapshot named; a branch's is its parent's), which is most often little. That one cannot be
+	 * removed then as long as this one is there; a base can. Up to 8 lie over each other (-E2BIG). -EOPNOTSUPP for
+	 * a VM that booted or was suspended since, or whose snapshot is gone.
+	 */
+	bool diff;
+};
+#define SM_SNAPSHOT_OPTIONS_INIT ((struct sm_snapshot_options){.size = sizeof(struct sm_snapshot_options)})
+/** sm_vm_snapshot with options, which may be NULL. */
+SM_PUBLIC int sm_vm_snapshot_with(struct sm_vm *vm, const char *name, const struct sm_snapshot_options *options,
+				  uint64_t *ret_pause_ns, struct sm_error *err);
 /**
  * Makes count (1 to 1000) new VMs that go on from where a running VM is now; it goes on too, and all share its memory
  * and disk until one of them writes. options as for sm_vm_start with a snapshot, which is not to be given; of several
@@ -861,7 +878,7 @@ SM_PUBLIC int sm_snapshot_list(struct sm_client *client, struct sm_snapshot_info
 			       struct sm_error *err);
 SM_PUBLIC void sm_snapshot_list_free(struct sm_snapshot_info **list, size_t count);
 /** Removes one by name, or by a unique beginning of its key (4 digits or more). VMs that run from it are not disturbed;
- * a base is made again when it is needed. */
+ * a base is made again when it is needed. -EBUSY (SM_ERROR_STATE) names the diffs of it, which need it. */
 SM_PUBLIC int sm_snapshot_remove(struct sm_client *client, const char *name, struct sm_error *err);
 /** Removes bases that no VM can start from any more; all: every base. The counts may be NULL. */
 SM_PUBLIC int sm_snapshot_prune(struct sm_client *client, bool all, unsigned *ret_count, uint64_t *ret_bytes,

@@ -3,8 +3,19 @@
 #include "base/util.h"
 #include "cli/cli.h"
 
+struct snapshot_values {
+	bool diff;
+};
+
+static const struct opt options[] = {
+	{0, "diff", OPT_FLAG, offsetof(struct snapshot_values, diff), NULL,
+	 "of its memory, only what it does not share with the snapshot that it came from"},
+};
+
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
+	const struct snapshot_values *v = values;
+	struct sm_snapshot_options o = SM_SNAPSHOT_OPTIONS_INIT;
 	struct sm_vm *vm = cli_open_vm(cli, operands[0]);
 	struct sm_error err = {0};
 	uint64_t pause_ns = 0;
@@ -12,7 +23,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 
 	if (!vm)
 		return CLI_FAILED;
-	r = sm_vm_snapshot(vm, operands[1], &pause_ns, &err);
+	o.diff = v->diff;
+	r = sm_vm_snapshot_with(vm, operands[1], &o, &pause_ns, &err);
 	sm_vm_close(vm);
 	if (r < 0)
 		return cli_fail(cli, &err, err.kind == SM_ERROR_EXISTS ? "supermachine snapshot rm removes it" : NULL);
@@ -22,8 +34,13 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	return 0;
 }
 
-static const char *const examples[] = {"snapshot web warm", "web as it is now, under the name warm", "restore -d warm",
-				       "another VM that goes on from there", NULL};
+static const char *const examples[] = {"snapshot web warm",
+				       "web as it is now, under the name warm",
+				       "restore -d warm",
+				       "another VM that goes on from there",
+				       "snapshot --diff web later",
+				       "what has changed in it since its start",
+				       NULL};
 
 const struct verb verb_snapshot = {
 	.name = "snapshot",
@@ -33,7 +50,11 @@ const struct verb verb_snapshot = {
 		"Its processes, memory, open files and disk, under a name from which supermachine restore starts other "
 		"VMs. The image stays in the store as long as the snapshot is there. Directories of the host (-v) are "
 		"no "
-		"part of it. A VM with volumes, or a mount with the option dax, cannot be saved.",
+		"part of it. A VM with volumes, or a mount with the option dax, cannot be saved. --diff is much "
+		"smaller and faster; it needs the snapshot that the VM came from by restore, which cannot be removed "
+		"as long as the diff is there. A diff of a base, from which run starts, holds that memory itself. A "
+		"VM that booted, or was suspended, can only be saved whole.",
+	VERB_OPTS(options, struct snapshot_values),
 	.examples = examples,
 	.min_operands = 2,
 	.max_operands = 2,

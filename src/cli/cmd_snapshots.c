@@ -18,9 +18,9 @@ static const struct opt options[] = {
 #undef V
 
 static const struct table_column columns[] = {
-	{"NAME", TABLE_LEFT, 0},  {"KIND", TABLE_LEFT, 0},  {"MEMORY", TABLE_RIGHT, 0},
-	{"CPUS", TABLE_RIGHT, 0}, {"SIZE", TABLE_RIGHT, 0}, {"CREATED", TABLE_LEFT, 0},
-	{"USED", TABLE_LEFT, 0},  {"FITS", TABLE_LEFT, 0},  {"IMAGE", TABLE_LEFT, 12},
+	{"NAME", TABLE_LEFT, 0},    {"KIND", TABLE_LEFT, 0},	{"MEMORY", TABLE_RIGHT, 0}, {"CPUS", TABLE_RIGHT, 0},
+	{"SIZE", TABLE_RIGHT, 0},   {"CREATED", TABLE_LEFT, 0}, {"USED", TABLE_LEFT, 0},    {"FITS", TABLE_LEFT, 0},
+	{"PARENT", TABLE_LEFT, 12}, {"IMAGE", TABLE_LEFT, 12},
 };
 
 static const char *kind_name(const struct sm_snapshot_info *s)
@@ -45,6 +45,7 @@ static void print_table(struct sm_snapshot_info **list, size_t count)
 		table_add(&t, s->created_ns ? "%s ago" : "%s", text_age(s->created_ns, text_now(), created));
 		table_add(&t, s->used_ns ? "%s ago" : "%s", text_age(s->used_ns, text_now(), used));
 		table_add(&t, "%s", s->fits ? "yes" : "no");
+		table_add(&t, "%s", s->parent[0] ? s->parent : "-");
 		table_add(&t, "%s", s->image[0] ? s->image : "-");
 	}
 	table_print(&t, stdout, cli_width(stdout));
@@ -67,6 +68,7 @@ static int print_json(struct cli *cli, struct sm_snapshot_info **list, size_t co
 		json_time(&j, "used", list[i]->used_ns);
 		json_text(&j, "kernel", list[i]->kernel);
 		json_text(&j, "image", list[i]->image);
+		json_text(&j, "parent", list[i]->parent);
 		json_bool(&j, "fits", list[i]->fits);
 		json_close(&j, '}');
 	}
@@ -104,7 +106,9 @@ const struct verb verb_snapshots = {
 		"A base is a booted guest without an image. The first run with so much memory and so many CPUs makes "
 		"it, "
 		"later ones start from it, whatever their image; one that no longer fits is made anew. At most 8 are "
-		"kept. A vm was saved by supermachine snapshot; restore goes on from it. FITS: a run may still start "
+		"kept. A vm was saved by supermachine snapshot; restore goes on from it. PARENT: the snapshot that a "
+		"diff "
+		"needs. FITS: a run may still start "
 		"from it.",
 	VERB_OPTS(options, struct snapshots_values),
 	.group = GROUP_IMAGES,
@@ -144,9 +148,7 @@ const struct verb verb_snapshot_rm = {
 	.operands = "SNAPSHOT...",
 	.summary = "Remove snapshots",
 	.details = "By name, a base also by the beginning of its key. VMs that run are not disturbed; a base is made "
-		   "again when "
-		   "it is "
-		   "needed.",
+		   "again when it is needed. One with diffs (snapshot --diff) stays until these are removed.",
 	VERB_OPTS(rm_options, struct rm_values),
 	.min_operands = 1,
 	.max_operands = -1,

@@ -2,8 +2,8 @@
 /*
  * What the children of a running VM go on from: two files in memory, where the VMs run, which nothing has to clean up
  * after. The keeper holds them for the client that starts the children, whose keepers open them by way of /proc/PID/fd;
- * then they are there for as long as a child's monitor has them mapped. The memory file has what differs from the one
- * that the parent came from (vmm/overlay.h), which goes to the children too.
+ * then they are there for as long as a child's monitor has them mapped. The memory file has what differs from those
+ * that the parent came from (vmm/overlay.h), which go to the children too.
  *
  * Children are started while the monitor's copy still writes. The lock of the state file (flock) says so: the keeper
  * has it and hands it on with the descriptor, so it is gone when the files are whole, or whoever wrote them is no more.
@@ -68,7 +68,8 @@ int branch_keep(struct keeper *k, struct client *c, uint32_t ch, struct monitor_
 	m->pid = (uint64_t)getpid();
 	m->state = (uint64_t)b->fds[0];
 	m->memory = (uint64_t)b->fds[1];
-	m->base = (uint64_t)MAX(k->memory_base, 0);
+	for (unsigned i = 0; i < k->num_under; i++)
+		m->under[i] = (uint64_t)k->under[i];
 	return 0;
 }
 

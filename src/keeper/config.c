@@ -358,10 +358,10 @@ static int add_kernel(struct keeper *k, struct monitor_files *f, json_t *config,
 	return 0;
 }
 
-/* Of a branch: `files` names them in its parent's /proc/PID/fd, "STATE:MEMORY[:BASE]". */
+/* Of a branch: `files` names them in its parent's /proc/PID/fd, "STATE:MEMORY". */
 static int add_branch(struct keeper *k, struct monitor_files *f, int dir, json_t *o, struct sm_error *err)
 {
-	static const char *const members[] = {"state", "memory", "base"};
+	static const char *const members[] = {"state", "memory"};
 	char names[48], *rest = names, *name;
 	int fd = -1;
 
@@ -376,7 +376,43 @@ static int add_branch(struct keeper *k, struct monitor_files *f, int dir, json_t
 	return rest || !strchr(k->args.files, ':') ? error_sys(err, EINVAL, "files of the branch") : fd;
 }
 
-/* The last is what this VM's own branches lie over, whose memory is an overlay itself if there is a base. */
+/* Keeps one for what lies over it: branches and diffs. */
+static int note_under(struct keeper *k, int fd, struct sm_error *err)
+{
+	int own = k->num_under < ARRAY_SIZE(k->under) ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+
+	if (own < 0)
+		return error_sys(err, k->num_under < ARRAY_SIZE(k->under) ? errno : E2BIG, "files of the memory");
+	k->under[k->num_under++] = own;
+	return 0;
+}
+
+static int add_under(struct keeper *k, struct monitor_files *f, int dir, json_t *o, struct sm_error *err)
+{
+	_free_ char *names = k->args.under ? strdup(k->args.under) : NULL;
+	char *rest = names, *name;
+	json_t *list;
+
+	if (!k->args.under)
+		return 0;
+	list = json_array();
+	json_object_set_new(o, "under", list);
+	if (!names || !list)
+		return error_sys(err, ENOMEM, "files of the memory");
+	while ((name = strsep(&rest, ":"))) {
+		int fd = open_into(f, dir, name, O_RDONLY, err), r;
+
+		if (fd < 0)
+			return fd;
+		json_array_append_new(list, json_integer(fd));
+		r = note_under(k, fd, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The last is what this VM's own branches lie over. */
 static int add_files(struct keeper *k, struct monitor_files *f, int dir, json_t *o, struct sm_error *err)
 {
 	int workingset, state, memory;
@@ -400,20 +436,22 @@ static int add_snapshot(struct keeper *k, struct monitor_files *f, json_t *confi
 {
 	_fd_ int dir = open(k->args.restore, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	json_t *o;
-	int fd;
+	int fd, r;
 
 	k->restore_broken = true; /* unless all goes well */
 	if (dir < 0)
 		return error_sys(err, errno, "open %s", k->args.restore);
 	o = json_object();
 	json_object_set_new(config, "restore", o);
+	r = add_under(k, f, dir, o, err);
+	if (r < 0)
+		return r;
 	fd = k->args.files ? add_branch(k, f, dir, o, err) : add_files(k, f, dir, o, err);
 	if (fd < 0)
 		return fd;
-	if (!k->args.files || json_object_get(o, "base"))
-		k->memory_base = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	k->restore_broken = false;
-	return 0;
+	r = k->args.files ? 0 : note_under(k, fd, err);
+	k->restore_broken = r < 0;
+	return r;
 }
 
 int monitor_config(struct keeper *k, struct monitor_files *f, int control, int agent, int console, char **ret,

@@ -73,7 +73,7 @@ static void act(struct keeper *k)
 		keeper_end(k, SM_REASON_IDLE, SIGKILL, "%s", message);
 		return;
 	case SM_ON_IDLE_SUSPEND:
-		r = snapshot_request(k, NULL);
+		r = snapshot_request(k, NULL, 0);
 		k->saving.idle = r == 0;
 		if (r < 0) {
 			log_warn("keeper", "%s, and it cannot be suspended: %s", message, strerror(-r));

@@ -55,7 +55,8 @@ struct keeper_args {
 	bool owner;
 	bool background;     /* owner: the command does not wait to be attached to; its output goes to the log */
 	const char *restore; /* the directory of a snapshot to start from; NULL: boot */
-	const char *files;   /* restore: of a branch, the names there of state, memory and base (branch.c); else NULL */
+	const char *files;   /* restore: of a branch, the names there of state and memory (branch.c); else NULL */
+	const char *under;   /* restore: names there of the files that the memory lies over, a colon between; or NULL */
 	bool adopt;	     /* restore: a guest with its container and command, which goes on */
 	bool booted;	     /* restore: its devices are those of a VM that has booted, not of a base */
 	bool resume;	     /* the VM itself is suspended: it goes on, and the three above follow from that */
@@ -134,7 +135,9 @@ struct spare {
 /* How the monitor is to save the guest (monitor_snapshot). */
 struct monitor_saving {
 	int fds[3];		   /* state, memory, top; -1: not open */
-	bool stay, over, unsynced; /* over: the memory as what differs from the base */
+	bool stay, over, unsynced; /* over: the memory as what differs from `keep` files */
+	bool lean;		   /* over: and nothing else, whatever it takes */
+	unsigned keep;
 };
 
 /* What children of this VM start from (branch.c). */
@@ -227,7 +230,8 @@ struct keeper {
 	struct pause pause;
 	struct saving saving;
 	struct branch *branches;
-	int memory_base; /* the memory file that the guest's memory lies over; -1: none */
+	int under[KEEPER_UNDER_MAX]; /* the files that the guest's memory came from, but for a branch's own */
+	unsigned num_under;
 	struct idle idle;
 	char *suspended; /* the directory that it goes on from, until it does; NULL: none */
 	struct execs execs;
@@ -330,7 +334,7 @@ void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
 /* snapshot.c */
 /* Saves the VM into files of this directory (NULL: suspends it; "": for a branch); server_snapshot_done follows. 0 or
  * -errno: it is no time for that. */
-int snapshot_request(struct keeper *k, const char *dir) MUST_CHECK;
+int snapshot_request(struct keeper *k, const char *dir, unsigned keep) MUST_CHECK;
 void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
 void snapshot_frozen(struct keeper *k, uint64_t pause_ns);	   /* the guest goes on, in the new top of its disk */
 void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes); /* error NULL: it is in its files */

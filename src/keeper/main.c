@@ -27,7 +27,8 @@
 static int usage(void)
 {
 	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner [--background]] [--prepared NS]\n"
-	      "                           [--restore DIR [--files NAMES] [--adopt [--booted]]|--base|--resume] "
+	      "                           [--restore DIR [--files NAMES] [--under NAMES] [--adopt "
+	      "[--booted]]|--base|--resume] "
 	      "[--window BYTES] "
 	      "[--watched] [--patience NS] [--spare NS]\n"
 	      "                           VMDIR\n"
@@ -41,15 +42,23 @@ static int usage(void)
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'},  {"vmm", required_argument, NULL, 'm'},
-		{"owner", no_argument, NULL, 'o'},	   {"prepared", required_argument, NULL, 'p'},
-		{"restore", required_argument, NULL, 'r'}, {"files", required_argument, NULL, 'f'},
-		{"base", no_argument, NULL, 'b'},	   {"window", required_argument, NULL, 'w'},
-		{"adopt", no_argument, NULL, 'a'},	   {"booted", no_argument, NULL, 'B'},
-		{"resume", no_argument, NULL, 'R'},	   {"background", no_argument, NULL, 'g'},
-		{"watched", no_argument, NULL, 'W'},	   {"patience", required_argument, NULL, 't'},
-		{"spare", required_argument, NULL, 'S'},   {0}};
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"vmm", required_argument, NULL, 'm'},
+						{"owner", no_argument, NULL, 'o'},
+						{"prepared", required_argument, NULL, 'p'},
+						{"restore", required_argument, NULL, 'r'},
+						{"files", required_argument, NULL, 'f'},
+						{"base", no_argument, NULL, 'b'},
+						{"window", required_argument, NULL, 'w'},
+						{"adopt", no_argument, NULL, 'a'},
+						{"booted", no_argument, NULL, 'B'},
+						{"resume", no_argument, NULL, 'R'},
+						{"background", no_argument, NULL, 'g'},
+						{"watched", no_argument, NULL, 'W'},
+						{"patience", required_argument, NULL, 't'},
+						{"spare", required_argument, NULL, 'S'},
+						{"under", required_argument, NULL, 'u'},
+						{0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -63,6 +72,8 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->restore = optarg;
 		else if (c == 'f')
 			a->files = optarg;
+		else if (c == 'u')
+			a->under = optarg;
 		else if (c == 'b')
 			a->base = true;
 		else if (c == 'a')
@@ -83,8 +94,9 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			return false;
 	}
 	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base) ||
-	    (a->resume && (a->restore || a->base)) || ((a->adopt || a->booted || a->files) && !a->restore) ||
-	    (a->background && !a->owner) || (a->spare && (!a->restore || a->adopt || a->owner)))
+	    (a->resume && (a->restore || a->base)) ||
+	    ((a->adopt || a->booted || a->files || a->under) && !a->restore) || (a->background && !a->owner) ||
+	    (a->spare && (!a->restore || a->adopt || a->owner)))
 		return false;
 	a->dir = argv[optind];
 	return true;

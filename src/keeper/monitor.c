@@ -127,10 +127,14 @@ void monitor_saving_close(struct monitor_saving *s)
 
 int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err)
 {
-	char text[96];
-	int n = snprintf(text, sizeof(text), "{\"cmd\":\"snapshot\"%s%s%s}", s->stay ? ",\"stay\":true" : "",
-			 s->over ? ",\"over\":true" : "", s->unsynced ? ",\"unsynced\":true" : "");
-	int r = fd_send(k->mon.control, text, (size_t)n, s->fds, s->fds[2] < 0 ? 2 : 3);
+	char text[128], over[32] = "";
+	int n, r;
+
+	if (s->over)
+		snprintf(over, sizeof(over), ",\"over\":%u", s->keep);
+	n = snprintf(text, sizeof(text), "{\"cmd\":\"snapshot\"%s%s%s%s}", s->stay ? ",\"stay\":true" : "", over,
+		     s->lean ? ",\"lean\":true" : "", s->unsynced ? ",\"unsynced\":true" : "");
+	r = fd_send(k->mon.control, text, (size_t)n, s->fds, s->fds[2] < 0 ? 2 : 3);
 
 	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
 }

@@ -419,6 +419,10 @@ int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err)
 		rj_put_str(o, "base", s->base);
 		rj_put_u64(o, "base_created_ns", (uint64_t)s->base_created_ns);
 	}
+	if (s->origin.name[0]) {
+		rj_put_str(o, "origin", s->origin.name);
+		rj_put_u64(o, "origin_created_ns", (uint64_t)s->origin.created_ns);
+	}
 	rj_put_u64(o, "prepare_ns", s->prepare_ns);
 	return rj_dump(o, ret, err);
 }
@@ -439,6 +443,8 @@ int vm_start_parse(const char *json, size_t len, struct vm_start *ret, struct sm
 	s.in_machine = rj_bool(&j, "in_machine");
 	rj_str_into(&j, "base", s.base, sizeof(s.base));
 	s.base_created_ns = (int64_t)rj_u64(&j, "base_created_ns", 0, INT64_MAX);
+	rj_str_into(&j, "origin", s.origin.name, sizeof(s.origin.name));
+	s.origin.created_ns = (int64_t)rj_u64(&j, "origin_created_ns", 0, INT64_MAX);
 	s.prepare_ns = rj_u64(&j, "prepare_ns", 0, INT64_MAX);
 	e = rj_finish(&j, "start record", err);
 	if (e == 0)

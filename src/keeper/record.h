@@ -121,6 +121,12 @@ bool vm_mounts_saved(const struct vm_record *r);
 /* Whether a program of the user's serves one of its mounts. */
 bool vm_has_served(const struct vm_record *r);
 
+/* A snapshot, and which of that name. */
+struct vm_origin {
+	char name[VM_NAME_MAX + 1]; /* "": none */
+	int64_t created_ns;
+};
+
 struct vm_start {
 	char host_boot_id[40]; /* from /proc/sys/kernel/random/boot_id of the host */
 	char boot_id[40];      /* of where it runs: the same, or the machine's instance (machine/seat.h) */
@@ -129,7 +135,8 @@ struct vm_start {
 	bool in_machine;
 	char base[40]; /* the base snapshot that it started from (lib/base.h), "": none */
 	int64_t base_created_ns;
-	uint64_t prepare_ns; /* what the library spent before it started the keeper */
+	struct vm_origin origin; /* that its memory came from, by way of VMs that it was branched from, too */
+	uint64_t prepare_ns;	 /* what the library spent before it started the keeper */
 };
 int vm_start_format(const struct vm_start *s, char **ret, struct sm_error *err) MUST_CHECK;
 int vm_start_parse(const char *json, size_t len, struct vm_start *ret, struct sm_error *err) MUST_CHECK;

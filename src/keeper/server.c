@@ -194,7 +194,7 @@ static int serve_snapshot(struct client *c, uint32_t ch, struct cursor *request)
 	int r = keeper_snapshot_decode(request, &m);
 
 	if (r == 0)
-		r = snapshot_request(k, m.dir);
+		r = snapshot_request(k, m.dir, (unsigned)m.keep);
 	if (r < 0)
 		return r;
 	k->saving.client = c;
@@ -204,7 +204,7 @@ static int serve_snapshot(struct client *c, uint32_t ch, struct cursor *request)
 
 static int serve_suspend(struct client *c, uint32_t ch, const struct cursor *request)
 {
-	int r = request->left ? -EPROTO : snapshot_request(c->k, NULL);
+	int r = request->left ? -EPROTO : snapshot_request(c->k, NULL, 0);
 
 	if (r < 0)
 		return r;

@@ -97,18 +97,24 @@ static void undo_prepare(struct keeper *k)
 		disk_unfreeze(k->dirfd, k->saving.layers);
 }
 
-int snapshot_request(struct keeper *k, const char *dir)
+int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 {
 	struct saving *s = &k->saving;
 	int r = check(k, !dir);
 
 	if (r < 0)
 		return r;
+	if (keep && keep != k->num_under)
+		return -ESTALE;
 	s->suspend = !dir;
 	s->branch = dir && !*dir;
 	s->idle = false;
-	s->files = (struct monitor_saving){
-		.fds = {-1, -1, -1}, .stay = s->suspend, .over = s->branch, .unsynced = s->branch};
+	s->files = (struct monitor_saving){.fds = {-1, -1, -1},
+					   .stay = s->suspend,
+					   .over = s->branch || keep,
+					   .lean = keep,
+					   .keep = k->num_under,
+					   .unsynced = s->branch};
 	r = prepare(k, dir);
 	if (r == 0) {
 		r = agent_hold(k, true);

@@ -481,7 +481,8 @@ static void done(struct keeper *k)
 	admission_over(k);
 	fd_close(k->saving.dirfd);
 	monitor_saving_close(&k->saving.files);
-	fd_close(k->memory_base);
+	while (k->num_under)
+		fd_close(k->under[--k->num_under]);
 	free(k->suspended);
 	execs_done(k);
 	spare_done(k);
@@ -523,7 +524,6 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 		.args = *args,
 		.dirfd = -1,
 		.listen_fd = -1,
-		.memory_base = -1,
 		.admitted = -1,
 		.cpus = {.fd = -1},
 		.saving = {.dirfd = -1, .files = {.fds = {-1, -1, -1}}},

@@ -9,7 +9,7 @@
 
 #include "base/util.h"
 
-#define MAX_FIELDS 9
+#define MAX_FIELDS (8 + KEEPER_UNDER_MAX)
 
 /* Reads tags 1 .. count, each a number, into v (absent: 0). */
 static int read_numbers(struct cursor *c, uint64_t *v, unsigned count)
@@ -170,6 +170,8 @@ int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret)
 int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m)
 {
 	tlv_put_str(b, 1, m->dir);
+	if (m->keep)
+		tlv_put_u64(b, 2, m->keep);
 	return b->error;
 }
 
@@ -182,31 +184,39 @@ int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret)
 	while ((r = tlv_next(c, &t)) > 0) {
 		if (t.tag & 0x8000)
 			continue;
+		if (t.tag == 2 && tlv_u64(&t, &ret->keep) == 0 && ret->keep <= KEEPER_UNDER_MAX)
+			continue;
 		if (t.tag != 1 || ret->dir[0] || t.len >= sizeof(ret->dir) || (t.len && memchr(t.p, 0, t.len)))
 			return -EPROTO;
 		if (t.len)
 			memcpy(ret->dir, t.p, t.len);
 	}
-	return r < 0 || (ret->dir[0] && ret->dir[0] != '/') ? -EPROTO : 0;
+	return r < 0 || (ret->dir[0] ? ret->dir[0] != '/' : ret->keep) ? -EPROTO : 0;
 }
 
 int keeper_snapshot_reply_encode(struct buf *b, const struct keeper_snapshot_reply *m)
 {
-	uint64_t v[9] = {m->pause_ns, m->memory_bytes, m->window, m->layers, m->booted,
-			 m->pid,      m->state,	       m->memory, m->base};
+	uint64_t v[MAX_FIELDS] = {m->pause_ns, m->memory_bytes, m->window, m->layers,
+				  m->booted,   m->pid,		m->state,  m->memory};
+	unsigned num = 0;
 
-	return write_numbers(b, v, 9);
+	for (; num < KEEPER_UNDER_MAX && m->under[num]; num++)
+		v[8 + num] = m->under[num];
+	return write_numbers(b, v, 8 + num);
 }
 
 int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply *ret)
 {
 	uint64_t v[MAX_FIELDS];
-	int r = read_numbers(c, v, 9);
+	int r = read_numbers(c, v, MAX_FIELDS);
 
 	if (r < 0)
 		return r;
-	if (v[3] > 64 || v[4] > 1 || v[5] > INT32_MAX || v[6] > INT32_MAX || v[7] > INT32_MAX || v[8] > INT32_MAX)
+	if (v[3] > 64 || v[4] > 1)
 		return -EPROTO;
+	for (unsigned i = 5; i < MAX_FIELDS; i++)
+		if (v[i] > INT32_MAX)
+			return -EPROTO;
 	*ret = (struct keeper_snapshot_reply){.pause_ns = v[0],
 					      .memory_bytes = v[1],
 					      .window = v[2],
@@ -214,8 +224,8 @@ int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply 
 					      .booted = v[4],
 					      .pid = v[5],
 					      .state = v[6],
-					      .memory = v[7],
-					      .base = v[8]};
+					      .memory = v[7]};
+	memcpy(ret->under, v + 8, sizeof(ret->under));
 	return 0;
 }
 

@@ -25,8 +25,8 @@
  *
  * PROTO_KEEPER_SNAPSHOT: OPENED with a keeper_snapshot_reply and CLOSE 0 when the VM is in the files `state` and
  * `memory` of the directory, synced, and runs again; its disk as it was then is in the first `layers` layers of the
- * VM's directory. CLOSE -EHOSTDOWN while it is paused, -EOPNOTSUPP for one with directories of the host, else as above,
- * or what failed; the VM goes on.
+ * VM's directory. CLOSE -EHOSTDOWN while it is paused, -EOPNOTSUPP for one with directories of the host, -ESTALE for a
+ * diff over other files than its memory comes from, else as above, or what failed; the VM goes on.
  *
  * The same for a branch (no directory): OPENED as soon as the VM runs again, while its memory is still being copied.
  * The files are memory that the keeper holds until the channel is closed, to be opened by way of /proc/PID/fd; each is
@@ -123,8 +123,13 @@ struct keeper_pause {
 int keeper_pause_encode(struct buf *b, const struct keeper_pause *m);
 int keeper_pause_decode(struct cursor *c, struct keeper_pause *ret);
 
+#define KEEPER_UNDER_MAX 9 /* files that a VM's memory comes from (vmm/overlay.h) */
+
 struct keeper_snapshot {
 	char dir[1024]; /* absolute, empty; "": a branch */
+	/* A diff: of how many files the VM's memory is known to come from; `memory` has what it does not share with
+	 * these. 0: a whole snapshot. */
+	uint64_t keep;
 };
 int keeper_snapshot_encode(struct buf *b, const struct keeper_snapshot *m);
 int keeper_snapshot_decode(struct cursor *c, struct keeper_snapshot *ret);
@@ -133,8 +138,9 @@ struct keeper_snapshot_reply {
 	uint64_t window;		 /* of the image window that the machine has, if it is not as booted */
 	uint64_t layers;		 /* of its disk; 0: it has none */
 	bool booted;			 /* its devices are those of a VM that has booted */
-	/* A branch's: the keeper's process and its descriptors, as seen where it runs; base 0: there is none. */
-	uint64_t pid, state, memory, base;
+	/* A branch's: the keeper's process and its descriptors, as seen where it runs; `under` those of the files that
+	 * the memory lies over, lowest first, as many as are not 0. */
+	uint64_t pid, state, memory, under[KEEPER_UNDER_MAX];
 };
 int keeper_snapshot_reply_encode(struct buf *b, const struct keeper_snapshot_reply *m);
 int keeper_snapshot_reply_decode(struct cursor *c, struct keeper_snapshot_reply *ret);

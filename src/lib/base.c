@@ -221,7 +221,7 @@ int base_metadata_write(int dir, const struct base *b, const struct vm_record *r
 	json_t *o;
 	int r = snapshot_identity(dir, "state", false, state, &allocated);
 
-	r = r < 0 ? r : snapshot_identity(dir, "memory", false, memory, &allocated);
+	r = r < 0 ? r : snapshot_identity(dir, "memory", true, memory, &allocated);
 	if (r < 0)
 		return error_sys(err, -r, "files of the base snapshot");
 	o = json_object();
@@ -248,6 +248,7 @@ int base_metadata_write(int dir, const struct base *b, const struct vm_record *r
 static int parse_metadata(const char *text, size_t len, int dir, struct base_info *i, struct sm_error *err)
 {
 	char now[128], state[128], memory[128];
+	struct stat st;
 	struct rj j;
 	int r = rj_load(&j, text, len, "metadata.json", err);
 
@@ -268,7 +269,9 @@ static int parse_metadata(const char *text, size_t len, int dir, struct base_inf
 	r = rj_finish(&j, "metadata.json", err);
 	if (r == 0)
 		i->whole = snapshot_identity(dir, "state", false, now, &i->allocated) == 0 && streq(now, state) &&
-			   snapshot_identity(dir, "memory", false, now, &i->allocated) == 0 && streq(now, memory);
+			   snapshot_identity(dir, "memory", true, now, &i->allocated) == 0 && streq(now, memory);
+	if (fstatat(dir, "memory", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink > 1)
+		i->shared = (uint64_t)st.st_blocks * 512;
 	return r;
 }
 

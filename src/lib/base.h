@@ -44,6 +44,7 @@ void base_blame(struct sm_client *c, const struct vm_start *start);
 struct base_info {
 	char key[BASE_KEY_DIGITS + 1];
 	uint64_t memory, window, dax, allocated;
+	uint64_t shared; /* of the allocated bytes, what diffs hold too (vmsnap.h) */
 	unsigned cpus;
 	char *kernel, *initramfs, *cmdline;
 	int64_t created_ns, used_ns;

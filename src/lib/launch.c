@@ -120,6 +120,10 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 		argv[n++] = "--files";
 		argv[n++] = l->files;
 	}
+	if (l->under) {
+		argv[n++] = "--under";
+		argv[n++] = l->under;
+	}
 	argv[n++] = l->dir;
 	argv[n] = NULL;
 	return seat_spawn(seat, &(struct seat_command){.argv = argv, .env = env, .log = log}, NULL, err);
@@ -224,7 +228,11 @@ static int start_keeper(struct sm_client *c, int dir, const struct launch *l, st
 	if (l->restore && !l->files) {
 		snprintf(s->base, sizeof(s->base), "%s", strrchr(l->restore, '/') + 1);
 		s->base_created_ns = l->created_ns;
+		snprintf(s->origin.name, sizeof(s->origin.name), "%s", strrchr(l->restore, '/') + 1);
+		s->origin.created_ns = l->created_ns;
 	}
+	if (l->origin)
+		s->origin = *l->origin;
 	r = write_start(dir, s, err);
 	return r < 0 ? r : spawn(c, seat, l, s, err);
 }
@@ -386,6 +394,8 @@ int launch_restored(struct sm_client *c, struct sm_vm *vm, const struct vmsnap_r
 			   .since_ns = since_ns,
 			   .restore = from->dir,
 			   .files = from->files[0] ? from->files : NULL,
+			   .under = from->under,
+			   .origin = from->files[0] ? &from->origin : NULL,
 			   .adopt = true,
 			   .booted = from->meta.booted,
 			   .window = from->meta.window,

@@ -230,6 +230,8 @@ struct launch {
 	bool base;			    /* the VM is there to be saved (keeper.h) */
 	const char *restore;		    /* the directory of the snapshot to start from; NULL: boot */
 	const char *files;		    /* restore: vmsnap_restore.files, NULL: a snapshot on the disk */
+	const char *under;		    /* restore: vmsnap_restore.under */
+	const struct vm_origin *origin;	    /* of a branch, its parent's */
 	bool adopt, booted;		    /* restore: of a VM with its processes (keeper.h) */
 	bool resume;			    /* instead of restore: the VM itself is suspended */
 	int64_t created_ns;		    /* of that snapshot */

@@ -52,6 +52,7 @@ static struct snapshot_info *info_new(struct sm_client *c, int snapshots, const 
 					   .used_ns = b->used_ns,
 					   .kernel = b->kernel ? b->kernel : "",
 					   .image = "",
+					   .parent = "",
 					   .fits = base_fits(c, b)};
 	return s;
 }
@@ -76,11 +77,19 @@ static struct snapshot_info *info_of_vm(int snapshots, const char *name)
 					   .kernel = "",
 					   .image = s->vm.image ? s->vm.image : "",
 					   .fits = dir >= 0 &&
-						   vmsnap_check(dir, name, &s->vm, false, &allocated, NULL) == 0};
+						   vmsnap_check(dir, name, &s->vm, false, &allocated, NULL) == 0 &&
+						   vmsnap_chain(snapshots, name, &s->vm, false, NULL, NULL) == 0,
+					   .parent = s->vm.parent.name};
 	s->pub.allocated_size = allocated;
 	if (fstatat(snapshots, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		s->pub.used_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	return s;
+}
+
+/* What a base's removal does not give back. */
+static uint64_t info_shared(const struct sm_snapshot_info *s)
+{
+	return CONTAINER_OF(s, const struct snapshot_info, pub)->base.shared;
 }
 
 static int used_last_first(const void *a, const void *b)
@@ -176,6 +185,7 @@ int sm_snapshot_remove(struct sm_client *client, const char *name, struct sm_err
 	if (snapshots < 0 || lock < 0)
 		return MIN(snapshots, lock);
 	r = resolve(snapshots, name, &whole, err);
+	r = r < 0 ? r : vmsnap_unneeded(snapshots, whole, err);
 	return r < 0 ? r : base_remove_locked(snapshots, whole, err);
 }
 
@@ -201,7 +211,7 @@ int sm_snapshot_prune(struct sm_client *client, bool all, unsigned *ret_count, u
 			continue;
 		r = base_remove_locked(snapshots, list[i]->name, err);
 		removed += r == 0;
-		bytes += r == 0 ? list[i]->allocated_size : 0;
+		bytes += r == 0 ? list[i]->allocated_size - info_shared(list[i]) : 0;
 	}
 	sm_snapshot_list_free(list, count);
 	if (r == 0 && ret_count)

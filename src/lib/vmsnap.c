@@ -73,28 +73,52 @@ static int verify_file(int dir, const char *file, const char *identity, const ch
 }
 
 /* sum: "" for a snapshot that has none. */
-static int check_summed(int dir, const char *file, const char *want, const char *sum, const char *name, bool verify,
-			uint64_t *allocated, struct sm_error *err)
+static int check_summed(int dir, const char *file, bool links, const char *want, const char *sum, const char *name,
+			bool verify, uint64_t *allocated, struct sm_error *err)
 {
 	uint64_t bytes = 0;
 	char now[128];
-	bool other = sum[0] && snapshot_identity(dir, file, false, now, &bytes) == 0 && !streq(now, want);
+	bool other = sum[0] && snapshot_identity(dir, file, links, now, &bytes) == 0 && !streq(now, want);
 
 	if (other && is_verified(dir, file, now)) {
 		*allocated += bytes;
 		return 0;
 	}
 	return other && verify ? verify_file(dir, file, now, sum, name, err)
-			       : check_file(dir, file, false, want, name, allocated, err);
+			       : check_file(dir, file, links, want, name, allocated, err);
+}
+
+/* The base's own as long as that is there. */
+static int check_base(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
+		      struct sm_error *err)
+{
+	uint64_t bytes = 0;
+	struct stat st;
+	int r;
+
+	if (!m->base_file[0])
+		return 0;
+	r = check_summed(dir, "base", true, m->base_file, m->base_sum, name, verify, &bytes, err);
+	if (r == 0 && fstatat(dir, "base", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink == 1)
+		*allocated += bytes;
+	return r;
+}
+
+int vmsnap_check_memory(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
+			struct sm_error *err)
+{
+	int r = check_summed(dir, "memory", false, m->memory_file, m->memory_sum, name, verify, allocated, err);
+
+	return r < 0 ? r : check_base(dir, name, m, verify, allocated, err);
 }
 
 int vmsnap_check(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
 		 struct sm_error *err)
 {
 	uint64_t sum = 0;
-	int r = check_summed(dir, "state", m->state_file, m->state_sum, name, verify, &sum, err);
+	int r = check_summed(dir, "state", false, m->state_file, m->state_sum, name, verify, &sum, err);
 
-	r = r < 0 ? r : check_summed(dir, "memory", m->memory_file, m->memory_sum, name, verify, &sum, err);
+	r = r < 0 ? r : vmsnap_check_memory(dir, name, m, verify, &sum, err);
 	for (unsigned i = 0; r == 0 && m->layers && m->layers[i]; i++) {
 		char layer[24];
 
@@ -188,6 +212,8 @@ int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_re
 	if (r == 0)
 		r = vmsnap_check(x.dirfd, name, &x.meta, true, NULL, err);
 	if (r == 0)
+		r = vmsnap_chain(snapshots, name, &x.meta, true, &x.under, err);
+	if (r == 0)
 		r = load_record(x.dirfd, name, rec, err);
 	if (r == 0 && (rec->memory != x.meta.memory || rec->cpus != x.meta.cpus || vm_volumes(rec, false)))
 		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "snapshot %s: its two descriptions differ", name);
@@ -204,7 +230,8 @@ void vmsnap_restore_done(struct vmsnap_restore *r)
 {
 	vmsnap_done(&r->meta);
 	free(r->dir);
-	r->dir = NULL;
+	free(r->under);
+	r->dir = r->under = NULL;
 	r->dirfd = fd_close(r->dirfd);
 	r->lock = fd_close(r->lock);
 }
@@ -226,7 +253,9 @@ int sm_snapshot_inspect(struct sm_client *client, const char *name, char **ret_j
 	r = vmsnap_format(&m, &meta, err);
 	o = r < 0 ? NULL : json_loads(meta, 0, NULL);
 	rj_put_str(o, "name", name);
-	rj_put_bool(o, "whole", vmsnap_check(dir, name, &m, false, &allocated, NULL) == 0);
+	rj_put_bool(o, "whole",
+		    vmsnap_check(dir, name, &m, false, &allocated, NULL) == 0 &&
+			    vmsnap_chain(snapshots, name, &m, false, NULL, NULL) == 0);
 	rj_put_u64(o, "size", allocated);
 	if (o && read_file_at(dir, "config.json", VM_RECORD_MAX, &config, NULL) == 0)
 		json_object_set_new(o, "config", json_loads(config, 0, NULL));

@@ -8,18 +8,26 @@
  *		state, memory	vmm/snapshot.h
  *		verified.*	of `state` or `memory`, if it is not quite the file that was saved: which one has been
  *				found to have the same checksum
+ *		base		of a diff of a base: a link to that one's memory
  *		layer.0 ...	its disk above the template, lowest first: hard links to files that nobody changes any
  *more
  *
  * A VM's directory, a snapshot and each VM restored from it have links of their own to the layers that they share, so
  * whichever is removed, the others have theirs. Files are believed as long as they are the very ones that were saved;
  *state and memory are read once if they are not, and believed if their checksums are the saved ones'.
+ *
+ * A diff's memory has what its VM did not share with the snapshot that it came from, its parent (vmm/overlay.h). A
+ *parent that is a diff too has one of its own, up to VMSNAP_MAX_DEPTH of them; each names the next by name, time and
+ *checksum, and is one deeper than that, so they cannot go round. A snapshot with diffs is not removed. A base may be at
+ *any time, and so each of its diffs has a link of its own to that memory.
  */
 #ifndef LIB_VMSNAP_H
 #define LIB_VMSNAP_H
 
 #include "lib/base.h"
 #include "lib/memsum.h"
+
+#define VMSNAP_MAX_DEPTH 8
 
 struct vmsnap {
 	char vm[VM_ID_DIGITS + 1]; /* that it was taken of */
@@ -32,6 +40,11 @@ struct vmsnap {
 	char state_sum[MEMSUM_DIGITS + 1], memory_sum[MEMSUM_DIGITS + 1]; /* their checksums (memsum.h); "": it has none
 									   */
 	char **layers;
+	/* Of a diff; depth 0: it is none. */
+	struct vm_origin parent;
+	char parent_sum[MEMSUM_DIGITS + 1]; /* of its memory */
+	unsigned depth;			    /* how many snapshots its memory lies over */
+	char base_file[128], base_sum[MEMSUM_DIGITS + 1];
 };
 /* JSON text, malloc'ed through *ret. */
 int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err) MUST_CHECK;
@@ -45,6 +58,23 @@ int vmsnap_open(int snapshots, const char *name, struct vmsnap *ret, struct sm_e
 int vmsnap_check(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
 		 struct sm_error *err) MUST_CHECK;
 
+/* vmsnap_chain.c: what diffs lie over. */
+/*
+ * Checks all that its memory lies over, and that it is what it was. *ret (may be NULL): vmsnap_restore.under,
+ * malloc'ed; NULL for one that is no diff.
+ */
+int vmsnap_chain(int snapshots, const char *name, const struct vmsnap *m, bool verify, char **ret,
+		 struct sm_error *err) MUST_CHECK;
+/* Fills in what a diff over this one has of it; dir: its directory, which may get a link. -EOPNOTSUPP: it is of no use
+ * any more. */
+int vmsnap_over(int snapshots, const struct vm_origin *origin, int dir, struct vmsnap *m,
+		struct sm_error *err) MUST_CHECK;
+/* -EBUSY: diffs of it are there, which the message names. */
+int vmsnap_unneeded(int snapshots, const char *name, struct sm_error *err) MUST_CHECK;
+/* As vmsnap_check, of the memory alone. */
+int vmsnap_check_memory(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
+			struct sm_error *err) MUST_CHECK;
+
 /* Names of all; a list to strv_free. NULL: no memory. */
 char **vmsnap_names(int snapshots);
 bool vmsnap_name_valid(const char *name);
@@ -57,6 +87,8 @@ struct vmsnap_restore {
 	char *dir;
 	char files[48]; /* of a branch, the names in dir, which is beside the VMs (keeper/branch.c); "": the usual ones
 			 */
+	char *under;	/* names in dir of what the memory lies over, lowest first, a colon between; NULL: nothing */
+	struct vm_origin origin; /* of a branch */
 	int dirfd, lock;
 };
 int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_restore *ret, struct vm_record *rec,

@@ -9,13 +9,28 @@
 #include "base/util.h"
 #include "keeper/recordjson.h"
 
-#define FORMAT_VERSION 1
+/* Of a diff: programs that know of none refuse it. */
+#define FORMAT_VERSION 2
+
+static void put_parent(json_t *o, const struct vmsnap *m)
+{
+	if (!m->depth)
+		return;
+	rj_put_str(o, "parent", m->parent.name);
+	rj_put_u64(o, "parent_created_ns", (uint64_t)m->parent.created_ns);
+	rj_put_str(o, "parent_crc64", m->parent_sum);
+	rj_put_u64(o, "depth", m->depth);
+	if (m->base_file[0]) {
+		rj_put_str(o, "base_file", m->base_file);
+		rj_put_str(o, "base_crc64", m->base_sum);
+	}
+}
 
 int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err)
 {
 	json_t *o = json_object();
 
-	rj_put_u64(o, "version", FORMAT_VERSION);
+	rj_put_u64(o, "version", m->depth ? FORMAT_VERSION : 1);
 	rj_put_str(o, "kind", "vm");
 	rj_put_str(o, "vm", m->vm);
 	rj_put_str(o, "image", m->image);
@@ -34,6 +49,7 @@ int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err)
 		rj_put_str(o, "memory_crc64", m->memory_sum);
 	}
 	rj_put_strv(o, "layers", m->layers);
+	put_parent(o, m);
 	return rj_dump(o, ret, err);
 }
 
@@ -43,6 +59,24 @@ void vmsnap_done(struct vmsnap *m)
 	free(m->image_id);
 	strv_free(m->layers);
 	*m = (struct vmsnap){0};
+}
+
+static void read_parent(struct rj *j, struct vmsnap *m)
+{
+	bool base;
+
+	rj_str_into(j, "parent", m->parent.name, sizeof(m->parent.name));
+	m->parent.created_ns = (int64_t)rj_u64(j, "parent_created_ns", 0, INT64_MAX);
+	rj_str_into(j, "parent_crc64", m->parent_sum, sizeof(m->parent_sum));
+	m->depth = (unsigned)rj_u64(j, "depth", 0, VMSNAP_MAX_DEPTH);
+	rj_str_into(j, "base_file", m->base_file, sizeof(m->base_file));
+	rj_str_into(j, "base_crc64", m->base_sum, sizeof(m->base_sum));
+	base = str_starts(m->parent.name, "base-");
+	if (!m->parent.name[0] != !m->depth || base != !!m->base_file[0] ||
+	    (base && (m->depth != 1 || !m->base_sum[0])))
+		rj_fail(j, "parent", "does not fit the depth");
+	else if (m->depth && !vm_name_valid(m->parent.name))
+		rj_fail(j, "parent", "is no snapshot's name");
 }
 
 static void read_members(struct rj *j, struct vmsnap *m)
@@ -66,6 +100,7 @@ static void read_members(struct rj *j, struct vmsnap *m)
 	rj_str_into(j, "state_crc64", m->state_sum, sizeof(m->state_sum));
 	rj_str_into(j, "memory_crc64", m->memory_sum, sizeof(m->memory_sum));
 	m->layers = rj_strv(j, "layers", false);
+	read_parent(j, m);
 }
 
 int vmsnap_parse(const char *json, size_t len, struct vmsnap *ret, struct sm_error *err)

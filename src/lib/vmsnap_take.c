@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
@@ -21,6 +22,7 @@ struct taking {
 	int snapshots, vmdir, dir;
 	char temporary[32];
 	struct vm_record rec;
+	struct vmsnap over; /* of a diff, what it has of its parent; depth 0: it is none */
 	struct keeper_snapshot_reply saved;
 };
 
@@ -28,7 +30,7 @@ struct taking {
 static int ask_keeper(struct taking *t, const char *dir, struct conn *conn, struct call *call, struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
-	struct keeper_snapshot m = {0};
+	struct keeper_snapshot m = {.keep = t->over.depth};
 	struct cursor reply;
 	int r;
 
@@ -117,6 +119,15 @@ static int prepare(struct taking *t, struct sm_error *err)
 	return 0;
 }
 
+static int prepare_diff(struct taking *t, struct sm_error *err)
+{
+	struct vm_start start;
+	int r = vmdir_load_start(t->vmdir, &start, err);
+
+	r = r < 0 ? r : vmsnap_over(t->snapshots, &start.origin, t->dir, &t->over, err);
+	return r < 0 ? error_wrap(err, r, "VM %s", t->vm->id) : 0;
+}
+
 static int describe(struct taking *t, struct sm_error *err)
 {
 	struct vmsnap m = {.image = t->rec.image,
@@ -126,7 +137,9 @@ static int describe(struct taking *t, struct sm_error *err)
 			   .window = t->saved.window,
 			   .booted = t->saved.booted,
 			   .pause_ns = t->saved.pause_ns,
-			   .memory_bytes = t->saved.memory_bytes};
+			   .memory_bytes = t->saved.memory_bytes,
+			   .parent = t->over.parent,
+			   .depth = t->over.depth};
 	char ids[VM_MAX_LAYERS + 1][128], *layers[VM_MAX_LAYERS + 2] = {NULL};
 	_free_ char *text = NULL;
 	uint64_t allocated = 0;
@@ -145,6 +158,9 @@ static int describe(struct taking *t, struct sm_error *err)
 	}
 	if (r < 0)
 		return error_sys(err, -r, "files of the snapshot");
+	memcpy(m.parent_sum, t->over.parent_sum, sizeof(m.parent_sum));
+	memcpy(m.base_file, t->over.base_file, sizeof(m.base_file));
+	memcpy(m.base_sum, t->over.base_sum, sizeof(m.base_sum));
 	snprintf(m.vm, sizeof(m.vm), "%s", t->vm->id);
 	m.layers = t->saved.layers ? layers : NULL;
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -218,6 +234,13 @@ static void taking_done(struct taking *t)
 
 int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err)
 {
+	return sm_vm_snapshot_with(vm, name, NULL, ret_pause_ns, err);
+}
+
+int sm_vm_snapshot_with(struct sm_vm *vm, const char *name, const struct sm_snapshot_options *options,
+			uint64_t *ret_pause_ns, struct sm_error *err)
+{
+	struct sm_snapshot_options o = OPTIONS_GET(struct sm_snapshot_options, options);
 	struct taking t = {.vm = vm, .name = name, .vmdir = -1, .dir = -1};
 	_fd_ int lock = -1;
 	int r;
@@ -231,6 +254,7 @@ int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, s
 		return t.snapshots;
 	lock = base_lock(t.snapshots, NULL, err);
 	r = lock < 0 ? lock : prepare(&t, err);
+	r = r < 0 || !o.diff ? r : prepare_diff(&t, err);
 	r = r < 0 ? r : save(&t, err);
 	r = r < 0 ? r : finish(&t, err);
 	if (r == 0 && ret_pause_ns)
@@ -245,12 +269,17 @@ int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, s
 static int describe_branch(struct taking *t, struct vmsnap_restore *from, struct sm_error *err)
 {
 	const struct keeper_snapshot_reply *m = &t->saved;
-	char base[24] = "";
+	_cleanup_(buf_done) struct buf under = {0};
+	struct vm_start start;
 
 	if (!m->pid || !m->state || !m->memory)
 		return error_set(err, SM_ERROR_UNSUPPORTED, EPROTO, "VM %s runs under another version", t->vm->id);
-	if (m->base)
-		snprintf(base, sizeof(base), ":%llu", (unsigned long long)m->base);
+	if (vmdir_load_start(t->vmdir, &start, NULL) == 0)
+		from->origin = start.origin;
+	for (unsigned i = 0; i < ARRAY_SIZE(m->under) && m->under[i]; i++)
+		buf_printf(&under, "%s%llu", i ? ":" : "", (unsigned long long)m->under[i]);
+	if (under.len && (under.error || !(from->under = strndup((const char *)under.data, under.len))))
+		return error_sys(err, ENOMEM, "branch");
 	from->meta = (struct vmsnap){.window = m->window,
 				     .booted = m->booted,
 				     .pause_ns = m->pause_ns,
@@ -262,8 +291,8 @@ static int describe_branch(struct taking *t, struct vmsnap_restore *from, struct
 		from->dir = NULL;
 		return error_sys(err, ENOMEM, "branch");
 	}
-	snprintf(from->files, sizeof(from->files), "%llu:%llu%s", (unsigned long long)m->state,
-		 (unsigned long long)m->memory, base);
+	snprintf(from->files, sizeof(from->files), "%llu:%llu", (unsigned long long)m->state,
+		 (unsigned long long)m->memory);
 	from->dirfd = TAKE_FD(t->vmdir);
 	return 0;
 }

@@ -321,18 +321,31 @@ static int parse_shares(struct members *up, struct vmm_config *cfg)
 	return up->r;
 }
 
+static void parse_under(struct members *m, struct vmm_config *cfg)
+{
+	json_t *array = take_array(m, "under", false, OVERLAY_MAX), *v;
+	size_t i;
+
+	json_array_foreach(array, i, v)
+	{
+		if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT_MAX)
+			fail(m, "under", "not a list of descriptors");
+		cfg->restore_under[cfg->num_under++] = (int)json_integer_value(v);
+	}
+}
+
 static int parse_restore(struct members *up, struct vmm_config *cfg)
 {
 	json_t *v = take(up, "restore", false);
 	struct members m;
 
-	cfg->restore_state = cfg->restore_memory = cfg->restore_base = cfg->restore_workingset = -1;
+	cfg->restore_state = cfg->restore_memory = cfg->restore_workingset = -1;
 	if (!v || up->r)
 		return up->r;
 	m = enter(up, v, "restore");
 	cfg->restore_state = take_fd(&m, "state", true);
 	cfg->restore_memory = take_fd(&m, "memory", true);
-	cfg->restore_base = take_fd(&m, "base", false);
+	parse_under(&m, cfg);
 	cfg->restore_wait = take_bool(&m, "wait", false);
 	cfg->restore_workingset = take_fd(&m, "workingset", false);
 	return up->r = leave(&m);

@@ -16,27 +16,24 @@
  *	  "restore": { "state": 20, "memory": 21, "workingset": 22 },
  *	                                    instead of kernel, initramfs and cmdline: a snapshot's files; memory, cpus,
  *window size and the kinds of disks are those of the machine that it was made of; workingset (optional): what a machine
- *restored from it noted. Of a branch: "base": 23, the memory file that this one is an overlay over (none: over
- *nothing), and "wait": true, the files are whole when the state's lock (flock) can be had
- *	  "control": 3,                     SOCK_SEQPACKET unix socket to the keeper, see below
- *	  "console": 7,                     output of the early serial port and of the virtio console (written, never
- *read) "kvm": 8,                         optional "window": { "size": 1073741824, "parts": [ { "fd": 9, "size":
- *4096000, "offset": 0 }, ... ] }, the image window (virtio-pmem), absent: none. offset: into the window "blk": [ {
- *"layers": [ { "fd": 10, "size": 4096 } ], "top": { "fd": 12, "size": 10737418240 }, "read_only": false, "serial":
- *"upper" } ], up to 8; layers: read-only, lowest first, may be empty; top: writable sparse file, absent when read_only.
- *"idle": true instead of all that: a disk of size 0, on which a restore may put one;
- *"concat": [ { "fd", "size", "offset" } ] instead of layers: the image window's parts laid out as one read-only disk
- *	  "vsock": { "cid": 3, "agent": 13 },
- *	                                    agent: stream socket that the guest's first connection to host port 1024 is
- *joined to "fs": [ { "fd": 14, "read_only": false, "ids": "caller", "symlinks": "opaque", "cache": "auto" } ], up to
- *64: directories or regular files of the host (descriptors, O_PATH will do), shown to the guest by the virtio-fs device
- *with the tag "supermachine" under the names "0", "1", ... ids: caller|same|none|ranges (then "id_ranges":
- *"u:0:1000:1"), symlinks: opaque|deny|follow, cache: auto|none|always, as the public header has them; "dax": true,
- *large files of it are mapped through the DAX window "dax": 536870912,                size of the device's DAX window,
- *a multiple of 2 MiB; absent: none
- *	  "watch": 15,                      optional, stream socket, records of proto/hostwatch.h: where the shared
- *directories' events are not this kernel's, somebody who has them
- *	  "trace": false, stage timestamps as "trace" events "seal": true }
+ *restored from it noted. Of memory that is an overlay: "under": [23, 24], the memory files that it lies over, lowest
+ *first, up to 9 (none: over nothing). Of a branch: "wait": true, the files are whole when the state's lock (flock) can
+ *be had "control": 3,                     SOCK_SEQPACKET unix socket to the keeper, see below "console": 7, output of
+ *the early serial port and of the virtio console (written, never read) "kvm": 8,                         optional
+ *"window": { "size": 1073741824, "parts": [ { "fd": 9, "size": 4096000, "offset": 0 }, ... ] }, the image window
+ *(virtio-pmem), absent: none. offset: into the window "blk": [ { "layers": [ { "fd": 10, "size": 4096 } ], "top": {
+ *"fd": 12, "size": 10737418240 }, "read_only": false, "serial": "upper" } ], up to 8; layers: read-only, lowest first,
+ *may be empty; top: writable sparse file, absent when read_only. "idle": true instead of all that: a disk of size 0, on
+ *which a restore may put one; "concat": [ { "fd", "size", "offset" } ] instead of layers: the image window's parts laid
+ *out as one read-only disk "vsock": { "cid": 3, "agent": 13 }, agent: stream socket that the guest's first connection
+ *to host port 1024 is joined to "fs": [ { "fd": 14, "read_only": false, "ids": "caller", "symlinks": "opaque", "cache":
+ *"auto" } ], up to 64: directories or regular files of the host (descriptors, O_PATH will do), shown to the guest by
+ *the virtio-fs device with the tag "supermachine" under the names "0", "1", ... ids: caller|same|none|ranges (then
+ *"id_ranges": "u:0:1000:1"), symlinks: opaque|deny|follow, cache: auto|none|always, as the public header has them;
+ *"dax": true, large files of it are mapped through the DAX window "dax": 536870912,                size of the device's
+ *DAX window, a multiple of 2 MiB; absent: none "watch": 15,                      optional, stream socket, records of
+ *proto/hostwatch.h: where the shared directories' events are not this kernel's, somebody who has them "trace": false,
+ *stage timestamps as "trace" events "seal": true }
  *
  * An fs with "server": true is a tree that another process serves: the descriptor is a socket that is connected to it.
  *
@@ -58,7 +55,8 @@
  *answered by {"event":"frozen","pause_ns":N} as soon as the machine goes on (with "stay":true it stands still, as if
  *paused), then, when the files hold what it was and (but for "unsynced":true) are synced, by
  *{"event":"snapshot","memory_bytes":N}; at any point by {"event":"snapshot","error":"..."} instead: without a "frozen"
- *before, nothing has changed
+ *before, nothing has changed. "over":N: the memory as what it does not share with the first N files that it came from,
+ *"lean":true: nor what is the same there
  *			 {"cmd":"share","share":N} with a socket that is connected to the server of that fs, or without:
  *there is none to be had
  *			 {"cmd":"workingset"} with an empty file, of a restored machine: notes in it what the guest has
@@ -74,6 +72,7 @@
 
 #include "base/error.h"
 #include "supermachine.h"
+#include "vmm/ram.h"
 
 #define VMM_MAX_BLK 8
 #define VMM_MAX_PARTS 256
@@ -116,9 +115,10 @@ struct vmm_config {
 	unsigned cpus;
 	int kernel, initramfs, control, console, kvm; /* kernel -1: restores */
 	int restore_state, restore_memory;	      /* -1: boots */
-	int restore_base;			      /* that the memory lies over; -1: none */
-	bool restore_wait;			      /* somebody holds a lock of the state until both are whole */
-	int restore_workingset;			      /* -1: none */
+	int restore_under[OVERLAY_MAX];		      /* that the memory lies over, lowest first */
+	unsigned num_under;
+	bool restore_wait;	/* somebody holds a lock of the state until both are whole */
+	int restore_workingset; /* -1: none */
 	char *cmdline;
 	uint64_t window_size;
 	struct vmm_file *window;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,8 +174,12 @@ static void serve_balloon(struct vm *vm, json_t *packet)
 
 static void serve_snapshot(struct vm *vm, json_t *packet, int fds[3])
 {
+	json_t *over = json_object_get(packet, "over");
+	json_int_t keep = json_integer_value(over);
 	struct saver_options o = {.stay = json_is_true(json_object_get(packet, "stay")),
-				  .over = json_is_true(json_object_get(packet, "over")),
+				  .memory = {.over = !!over,
+					     .lean = json_is_true(json_object_get(packet, "lean")),
+					     .keep = keep < 0 || keep > UINT_MAX ? UINT_MAX : (unsigned)keep},
 				  .unsynced = json_is_true(json_object_get(packet, "unsynced"))};
 
 	saver_start(vm, fds, &o);

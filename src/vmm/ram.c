@@ -54,7 +54,7 @@ uint8_t *ram_reserve(uint64_t size, int prot)
 
 int ram_map(struct ram *ram, uint64_t size, struct sm_error *err)
 {
-	*ram = (struct ram){.size = size, .pagemap = -1};
+	*ram = (struct ram){.size = size, .pagemap = -1, .files = {-1}};
 	ram->host = ram_reserve(size, PROT_READ | PROT_WRITE);
 	if (!ram->host)
 		return error_sys(err, errno, "guest memory of %llu MiB", (unsigned long long)(size >> 20));
@@ -71,8 +71,9 @@ void ram_unmap(struct ram *ram)
 	ram->host = NULL;
 	free(ram->chunks);
 	free(ram->based);
-	free(ram->over);
-	ram->chunks = ram->based = ram->over = NULL;
+	ram->chunks = ram->based = NULL;
+	while (ram->num_over)
+		free(ram->over[--ram->num_over]);
 	ram->pagemap = fd_close(ram->pagemap);
 }
 
@@ -221,6 +222,7 @@ int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err)
 	if (!ram->chunks)
 		return error_sys(err, ENOMEM, "memory file");
 	memcpy(ram->chunks, bitmap, ram_bitmap_size(ram));
+	ram->files[0] = fd;
 	for (uint64_t i = 0, end; i < num && r == 0; i = end + 1) {
 		for (end = i; end < num && ram_bit(bitmap, end);)
 			end++;

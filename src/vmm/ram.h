@@ -20,6 +20,8 @@
 #define RAM_CHUNK (2ULL << 20)
 #define RAM_PAGE 4096ULL
 #define RAM_CHUNK_PAGES (RAM_CHUNK / RAM_PAGE)
+/* So many files can lie over one, and this one's memory is the last of them (overlay.h). */
+#define OVERLAY_MAX 9u
 /* Of a page's entry in a pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 #define RAM_PAGE_TOUCHED (1ULL << 63 | 1ULL << 62) /* present, swapped */
 #define RAM_PAGE_FILE (1ULL << 61)		   /* the file's own, no copy of it */
@@ -28,9 +30,11 @@ struct ram {
 	uint8_t *host; /* RAM_CHUNK-aligned */
 	uint64_t size;
 	uint8_t *chunks; /* a bit a chunk: it came from a file; NULL: none did */
-	uint8_t *based;	 /* of memory in two files (overlay.h): a bit a chunk, it lies over the base; else NULL */
-	uint8_t *over;	 /* and a bit a page: it came from the overlay */
-	int pagemap;	 /* /proc/self/pagemap, which a sealed process could not open; -1: everything is looked at */
+	uint8_t *based;	 /* of memory in several files (overlay.h): a bit a chunk, it lies over the first; else NULL */
+	uint8_t *over[OVERLAY_MAX]; /* and a bit a page for each of the others: it came from there */
+	unsigned num_over;
+	int files[OVERLAY_MAX + 1]; /* all of them, the first -1 if there is none; not its own */
+	int pagemap; /* /proc/self/pagemap, which a sealed process could not open; -1: everything is looked at */
 };
 
 static inline bool ram_bit(const uint8_t *bitmap, uint64_t i)

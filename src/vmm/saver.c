@@ -18,6 +18,7 @@
 #include "base/util.h"
 #include "virtio/fs.h"
 #include "vmm/control.h"
+#include "vmm/overlay.h"
 #include "vmm/vm.h"
 
 #define SHARE_LIMIT_NS 5000000000ULL
@@ -58,12 +59,18 @@ static int write_files(const struct work *w, uint64_t *ret_bytes, struct sm_erro
 /* In the copy. It ends with the monitor; one that ended before it could say so has closed the socket's other end. */
 static _Noreturn void write_and_leave(const struct work *w, int report)
 {
-	int keep[] = {w->fds[0], w->fds[1], report};
+	int keep[3 + OVERLAY_MAX + 1] = {w->fds[0], w->fds[1], report};
+	const struct ram *ram = &w->vm->ram;
 	struct report rep = {0};
 	struct sm_error err = {0};
 	struct pollfd p = {.fd = report};
+	size_t num = 3;
 
-	process_close_others(keep, ARRAY_SIZE(keep));
+	/* What it came from is looked at to find out what differs. */
+	for (unsigned i = 0; i <= ram->num_over; i++)
+		if (ram->files[i] >= 0)
+			keep[num++] = ram->files[i];
+	process_close_others(keep, num);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (poll(&p, 1, 0) > 0 && (p.revents & POLLHUP))
 		_exit(1);
@@ -118,8 +125,11 @@ static int start_copy(struct vm *vm, const struct work *w)
 
 /* ---------------------------------------------------------------------------------------- the pause */
 
-static int check(const struct vm *vm, const int fds[3], struct sm_error *err)
+static int check(const struct vm *vm, const int fds[3], const struct saver_options *o, struct sm_error *err)
 {
+	if (o->memory.over && !overlay_possible(&vm->ram, o->memory.keep))
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "its memory did not come from %u files",
+				 o->memory.keep);
 	if (fds[0] < 0 || fds[1] < 0)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a snapshot needs two files");
 	if (vm->saver.busy)
@@ -163,13 +173,17 @@ static void release_share(struct vm *vm)
 		virtio_fs_release(virtio_pci_device(vm->devices.functions[SLOT_FS]->pci));
 }
 
-static bool is_little(const struct vm *vm, const struct snapshot_image *img)
+/* A sync is for nobody to wait for, nor is the reading that finds out what is lean. */
+static bool is_little(const struct vm *vm, const struct snapshot_image *img, const struct saver_options *o)
 {
 	unsigned pages = 0;
 
+	if (!o->memory.over || !o->unsynced || o->memory.lean)
+		return false;
+
 	for (uint64_t i = 0; i < vm->ram.size / RAM_PAGE / 8 && pages <= PAGES_AT_ONCE; i++)
 		pages += (unsigned)__builtin_popcount(img->touched[i]);
-	return img->over && pages <= PAGES_AT_ONCE;
+	return pages <= PAGES_AT_ONCE;
 }
 
 /* *written: there was no need or no room for a copy, so the files were written meanwhile. */
@@ -184,9 +198,9 @@ static int freeze(struct vm *vm, int fds[3], const struct saver_options *o, bool
 	if (vm->paused)
 		arch_clock_release(vm);
 	r = hold_share(vm, err);
-	r = r < 0 ? r : snapshot_take(vm, o->over, &img, err);
+	r = r < 0 ? r : snapshot_take(vm, &o->memory, &img, err);
 	r = r < 0 ? r : push_top(vm, &fds[2], err);
-	if (r == 0 && (is_little(vm, &img) || start_copy(vm, &w) < 0)) {
+	if (r == 0 && (is_little(vm, &img, o) || start_copy(vm, &w) < 0)) {
 		struct sm_error own = {0};
 
 		*written = true;
@@ -204,7 +218,7 @@ void saver_start(struct vm *vm, int fds[3], const struct saver_options *o)
 	struct report rep = {0};
 	bool written = false;
 	uint64_t start = time_now_ns();
-	int r = check(vm, fds, &err);
+	int r = check(vm, fds, o, &err);
 
 	r = r < 0 ? r : freeze(vm, fds, o, &written, &rep, &err);
 	if (r < 0) {

@@ -2,8 +2,8 @@
 /*
  * Saving a running machine with a short pause. Guest memory is private to this process, so a copy of the process
  * (fork) has it as it was at that moment, for as long as it likes: the machine stands still for its state alone, and
- * the copy, which has this process's filter and no vCPUs, writes the files while the machine goes on. What differs from
- * a base is written in the pause if it is little.
+ * the copy, which has this process's filter and no vCPUs, writes the files while the machine goes on. What of a branch
+ * differs from a base is written in the pause if it is little.
  */
 #ifndef VMM_SAVER_H
 #define VMM_SAVER_H
@@ -11,12 +11,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct vm;
+#include "vmm/snapshot.h"
+
 struct loop_source;
 
 struct saver_options {
-	bool stay;     /* the machine stands still afterwards, too, as one that was paused */
-	bool over;     /* the memory file is an overlay over the one that this machine came from (overlay.h) */
+	bool stay; /* the machine stands still afterwards, too, as one that was paused */
+	struct snapshot_memory memory;
 	bool unsynced; /* the files need not be on the disk of the host: nobody is to find them after a power cut */
 };
 

@@ -54,16 +54,16 @@ static int save_devices(struct vm *vm, struct buf *out, struct sm_error *err)
 }
 
 /* The devices first: they may finish what they are at, which changes RAM. */
-int snapshot_take(struct vm *vm, bool over, struct snapshot_image *ret, struct sm_error *err)
+int snapshot_take(struct vm *vm, const struct snapshot_memory *memory, struct snapshot_image *ret, struct sm_error *err)
 {
 	int r;
 
-	*ret = (struct snapshot_image){.over = over};
+	*ret = (struct snapshot_image){.memory = *memory};
 	r = save_devices(vm, &ret->devices, err);
 	r = r < 0 ? r : arch_state_save(vm, &ret->arch, err);
 	if (r < 0)
 		return r;
-	ret->touched = over ? overlay_changed(&vm->ram) : ram_touched(&vm->ram);
+	ret->touched = memory->over ? overlay_changed(&vm->ram, memory->keep) : ram_touched(&vm->ram);
 	if (!ret->touched || ret->devices.error || ret->arch.error)
 		return error_sys(err, ENOMEM, "state of the machine");
 	return 0;
@@ -81,15 +81,16 @@ int snapshot_write(const struct vm *vm, const struct snapshot_image *img, int st
 		   struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf out = {0}, ram = {0};
-	int r = img->over ? overlay_save(&vm->ram, img->touched, memory, &ram, ret_bytes, err)
-			  : ram_save(&vm->ram, img->touched, memory, &ram, ret_bytes, err);
+	const struct overlay_options o = {.keep = img->memory.keep, .lean = img->memory.lean};
+	int r = img->memory.over ? overlay_save(&vm->ram, img->touched, &o, memory, &ram, ret_bytes, err)
+				 : ram_save(&vm->ram, img->touched, memory, &ram, ret_bytes, err);
 
 	if (r < 0)
 		return r;
 	buf_put(&out, snapshot_magic, sizeof(snapshot_magic));
 	buf_put_u32(&out, SNAPSHOT_VERSION);
 	save_vm(vm, &out);
-	put_section(&out, img->over ? SNAPSHOT_OVER : SNAPSHOT_RAM, &ram);
+	put_section(&out, img->memory.over ? SNAPSHOT_CHAIN : SNAPSHOT_RAM, &ram);
 	put_section(&out, SNAPSHOT_ARCH, &img->arch);
 	buf_put(&out, img->devices.data, img->devices.len);
 	buf_put_u32(&out, SNAPSHOT_END);

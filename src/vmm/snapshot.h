@@ -6,7 +6,7 @@
  *	sections {u32 tag, u32 length, bytes}, in this order:
  *		VM	u64 memory, u32 cpus, u64 window size, u64 window address
  *		RAM	which chunks the memory file has (ram.h)
- *		OVER	instead of that: the memory file has what differs from another one (overlay.h)
+ *		CHAIN	instead of that: the memory file has what differs from others (overlay.h)
  *		ARCH	CPU identity, clock, platform, vCPUs (x86_64/arch_state.c)
  *		DEV	u32 slot, the function's record (virtio/pci_state.c); one a device, by rising slot
  *	u32 0, u32 CRC-32C of everything before
@@ -38,27 +38,33 @@ enum snapshot_tag {
 	SNAPSHOT_RAM = 2,
 	SNAPSHOT_ARCH = 3,
 	SNAPSHOT_DEV = 4,
-	SNAPSHOT_OVER = 5,
+	SNAPSHOT_CHAIN = 6,
 };
 
 struct snapshot {
 	uint8_t *data;
 	uint64_t window_gpa;
-	bool over; /* its memory is an overlay over another machine's (overlay.h) */
+	bool over; /* its memory is an overlay (overlay.h) */
 	struct cursor ram, arch;
 	struct cursor devices; /* all DEV sections, their heads included */
+};
+
+/* How its memory is saved: whole, or as an overlay over the first `keep` files that it came from (overlay.h). */
+struct snapshot_memory {
+	bool over, lean;
+	unsigned keep;
 };
 
 /* What of a machine can be had only while it stands still; its memory is not in it. */
 struct snapshot_image {
 	struct buf arch, devices;
 	uint8_t *touched; /* ram_touched, or overlay_changed */
-	bool over;
+	struct snapshot_memory memory;
 };
 
-/* Of a machine that stands still, with the lock held. over: its memory as an overlay. snapshot_image_done also after a
- * failure. */
-int snapshot_take(struct vm *vm, bool over, struct snapshot_image *ret, struct sm_error *err) MUST_CHECK;
+/* Of a machine that stands still, with the lock held. snapshot_image_done also after a failure. */
+int snapshot_take(struct vm *vm, const struct snapshot_memory *memory, struct snapshot_image *ret,
+		  struct sm_error *err) MUST_CHECK;
 /*
  * Writes two empty files. The memory must be as it was then: in a machine that stands still since, or in a copy of the
  * process that was made then (fork). *ret_bytes: what the memory file holds.

@@ -69,8 +69,8 @@ static bool take_memory(struct snapshot *s, struct cursor *c)
 {
 	struct cursor again = *c;
 
-	s->over = cursor_u32(&again) == SNAPSHOT_OVER;
-	return snapshot_section(c, s->over ? SNAPSHOT_OVER : SNAPSHOT_RAM, &s->ram);
+	s->over = cursor_u32(&again) == SNAPSHOT_CHAIN;
+	return snapshot_section(c, s->over ? SNAPSHOT_CHAIN : SNAPSHOT_RAM, &s->ram);
 }
 
 static int check_shape(struct snapshot *s, struct cursor *c, const struct vmm_config *cfg, struct sm_error *err)

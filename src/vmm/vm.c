@@ -116,8 +116,12 @@ static int load_ram(struct vm *vm, struct sm_error *err)
 	int r, n;
 
 	if (vm->snapshot->over)
-		return overlay_load(&vm->ram, cfg->restore_base, cfg->restore_memory, &vm->snapshot->ram, err);
-	r = ram_load(&vm->ram, cfg->restore_memory, &vm->snapshot->ram, err);
+		r = overlay_load(&vm->ram, cfg->restore_under, cfg->num_under, cfg->restore_memory, &vm->snapshot->ram,
+				 err);
+	else if (cfg->num_under)
+		r = error_set(err, SM_ERROR_CORRUPT, EINVAL, "its memory lies over no other, and others are given");
+	else
+		r = ram_load(&vm->ram, cfg->restore_memory, &vm->snapshot->ram, err);
 	if (r < 0 || cfg->restore_workingset < 0)
 		return r;
 	n = workingset_apply(&vm->ram, cfg->restore_workingset);

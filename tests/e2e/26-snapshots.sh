@@ -113,6 +113,102 @@ test_snapshot() {
 	out $sm rmi saved
 }
 
+size_of() {
+	$sm snapshots --format json | jq -r --arg n "$1" '.[] | select(.name == $n) | .size'
+}
+
+limit_diff=900
+test_diff() {
+	# a diff has only what changed since the snapshot that its VM came from: a chain of them has all that each saw, and what is needed stays
+	local d=$SUPERMACHINE_HOME/data/snapshots i pid k
+	vm one -- sh -c 'exec 3>/ticks; n=0; while :; do n=$((n+1)); echo $n >&3; sleep 0.2; done'
+	out $sm exec one sh -c 'echo one >/file; mkdir -p /dev/shm/x; head -c 1000000 /dev/urandom >/dev/shm/x/random; md5sum /dev/shm/x/random >/sum'
+	out $sm snapshot one full
+	out $sm snapshot --diff one d1 # of the base
+	is "prints" "$out" d1
+	[ "$(size_of d1)" -lt $(($(size_of full) / 2)) ] || fail "d1 has $(size_of d1) bytes, and all of it $(size_of full)"
+	has "its parent" "$($sm snapshots)" '^d1 .* base-[0-9a-f~]+ '
+	out $sm rm -f one
+	out $sm snapshot prune -a # the diff holds the base's memory itself
+	lacks "bases" "$($sm snapshots -q)" '^base-'
+	out $sm restore -d --name two d1
+	out $sm exec two sh -c 'cat /file; md5sum -c /sum; cp /ticks /seen; [ $(wc -l </seen) -eq $(tail -n 1 /seen) ] && echo two >>/file; echo 2 >/dev/shm/x/two'
+	is "files and memory" "$out" $'one\n/dev/shm/x/random: OK'
+	out $sm snapshot --diff two d2
+	out $sm branch --name twig two
+	out $sm rm -f two
+	out $sm exec twig sh -c 'echo twig >>/file; echo 3 >/dev/shm/x/twig'
+	out $sm snapshot --diff twig d3 # of d1, by way of its parent
+	is "parent of a branch's" "$($sm inspect d3 | jq -r '.[0] | "\(.parent) \(.depth) \(.whole)"')" "d1 2 true"
+	out $sm rm -f twig
+	out $sm restore -d --name three d2
+	out $sm exec three sh -c 'echo three >>/file; rm /dev/shm/x/two'
+	out $sm snapshot --diff three d4
+	out $sm snapshot three whole # of one that came from three files
+	out $sm rm -f three
+	out -125 $sm snapshot rm d1
+	has "what needs it" "$err" 'snapshot d1 has diffs, which need it: d2, d3'
+	out $sm snapshot prune -a
+	is "all are there" "$($sm snapshots -q | sort | xargs)" "d1 d2 d3 d4 full whole"
+	for i in d3:'one two twig':'random twig two' d4:'one two three':random whole:'one two three':random; do
+		out $sm restore -d --name again "${i%%:*}"
+		out $sm exec again sh -c 'xargs </file; ls /dev/shm/x | xargs; md5sum -c /sum >/dev/null && sleep 1 && cp /ticks /seen && [ $(wc -l </seen) -eq $(tail -n 1 /seen) ]'
+		is "${i%%:*}" "$out" "$(cut -d: -f2- <<<"$i" | tr : '\n')"
+		out $sm rm -f again
+	done
+	# one of the files is another, or gone; or the snapshot of that name is another
+	chmod 600 "$d/d2/memory" "$d/d1/base"
+	mv "$d/d2/memory" "$d/saved"
+	out -125 $sm restore -d d4
+	has "missing" "$err" 'snapshot d4 is a diff of d2: snapshot d2: its file memory is missing'
+	cp "$d/saved" "$d/d2/memory"
+	printf x | dd of="$d/d2/memory" bs=1 seek=5000 conv=notrunc 2>/dev/null
+	out -125 $sm restore -d d4
+	has "damaged" "$err" 'snapshot d4 is a diff of d2: snapshot d2: its file memory is damaged'
+	rm "$d/d2/memory"
+	mv "$d/saved" "$d/d2/memory"
+	printf x | dd of="$d/d1/base" bs=1 seek=5000 conv=notrunc 2>/dev/null
+	out -125 $sm restore -d d4
+	has "the base's" "$err" 'snapshot d2 is a diff of d1: snapshot d1: its file base is damaged'
+	out $sm snapshot rm d3 d4 d2 d1 # each frees the next
+	out -125 $sm snapshot rm d1
+	# what cannot be a diff
+	vm cold --cold
+	out -125 $sm snapshot --diff cold no
+	has "it booted" "$err" 'it booted'
+	out $sm suspend cold
+	out $sm resume cold
+	out -125 $sm snapshot --diff cold no
+	out $sm rm -f cold
+	out $sm restore -d --name last whole
+	out $sm snapshot rm whole
+	out -125 $sm snapshot --diff last no
+	has "its parent is gone" "$err" 'snapshot whole that it started from is not there any more'
+	out $sm rm -f last
+	# killed at any moment: it is there and whole, or it is not there
+	vm victim
+	for i in client monitor keeper; do
+		k=$(field victim ".${i}_pid")
+		$sm snapshot --diff victim killed >/dev/null 2>&1 &
+		pid=$!
+		sleep "0.$((RANDOM % 9))"
+		if [ $i = client ]; then kill -9 $pid || true; else beside kill -9 "$k" || true; fi
+		wait $pid || true
+		if $sm snapshots -q | grep -q '^killed$'; then
+			out $sm restore -d --name risen killed
+			out $sm exec risen true
+			out $sm rm -f risen
+			out $sm snapshot rm killed
+		fi
+		[ $i = client ] || until_true 20 bash -c "[ \"\$($sm ps -q)\" = '' ]"
+		[ "$(state victim)" = running ] || out $sm start victim
+	done
+	until_true 60 $sm snapshot --diff victim after
+	lacks "leftovers" "$(ls -A "$d")" '^\.(new|old)-'
+	out $sm rm -f victim
+	out $sm snapshot rm after full
+}
+
 limit_snapshot_shapes=700
 test_snapshot_shapes() {
 	# two CPUs, a disk in memory, a VM that booted; what cannot be saved says so; a snapshot that is killed on the way leaves nothing

@@ -49,9 +49,9 @@ int pause_request(struct keeper *k, bool pause)
 	return k->main_open ? 0 : -EAGAIN;
 }
 
-int snapshot_request(struct keeper *k, const char *dir)
+int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 {
-	if (dir && dir[0] && dir[0] != '/')
+	if (keep > KEEPER_UNDER_MAX || (dir && dir[0] && dir[0] != '/'))
 		abort();
 	return k->main_open ? 0 : -EAGAIN;
 }

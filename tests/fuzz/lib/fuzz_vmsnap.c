@@ -20,6 +20,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (vmsnap_format(&m, &text, NULL) < 0 || vmsnap_parse(text, strlen(text), &again, NULL) < 0 ||
 	    strcmp(m.image_id, again.image_id) != 0 || m.window != again.window)
 		abort();
+	if (m.depth > VMSNAP_MAX_DEPTH || !m.depth != !m.parent.name[0] || strchr(m.parent.name, '/') ||
+	    m.depth != again.depth || strcmp(m.parent.name, again.parent.name) != 0 ||
+	    strcmp(m.base_file, again.base_file) != 0)
+		abort();
 	free(text);
 	vmsnap_done(&m);
 	vmsnap_done(&again);

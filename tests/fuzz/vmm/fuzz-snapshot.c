@@ -2,7 +2,8 @@
 /*
  * A snapshot's state file, as far as it is read without KVM: any bytes give sections that lie inside the file and
  * memory that can be touched, or an error with a message. The closing sum is put right, so that what is behind it is
- * reached. (Devices' records: virtio/fuzz_pci.)
+ * reached. Memory that was loaded is written to, and saved as a diff over what it came from: loaded again it is the
+ * same. (Devices' records: virtio/fuzz_pci.)
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -30,18 +31,59 @@ static void check_inside(const struct snapshot *s, struct cursor c, size_t size)
 	check(!c.left || (c.p >= s->data && c.p + c.left <= s->data + size));
 }
 
+static void touch(uint8_t *p, unsigned round)
+{
+	for (size_t i = round * RAM_PAGE; i < MEMORY; i += RAM_CHUNK / 2)
+		p[i]++;
+	memset(p + RAM_CHUNK, 0, 4 * RAM_PAGE);
+}
+
+/* files: that ram came from, as many as are not -1, with room for one more. Diffs of diffs, as long as there may be
+ * more. */
+static void check_diff(struct ram *ram, int *files, unsigned num, unsigned rounds)
+{
+	struct overlay_options o = {.keep = num, .lean = true};
+	struct buf record = {0};
+	struct sm_error err = {0};
+	uint8_t *changed;
+	struct cursor c;
+	struct ram again;
+	uint64_t bytes;
+
+	touch(ram->host, rounds);
+	if (!rounds || !overlay_possible(ram, num))
+		return;
+	files[num] = memfd_create("diff", 0);
+	changed = overlay_changed(ram, num);
+	check(files[num] >= 0 && changed && overlay_save(ram, changed, &o, files[num], &record, &bytes, &err) == 0);
+	c = cursor_of(record.data, record.len);
+	check(ram_map(&again, MEMORY, &err) == 0 && overlay_load(&again, files, num, files[num], &c, &err) == 0);
+	check(memcmp(again.host, ram->host, MEMORY) == 0);
+	check_diff(&again, files, num + 1, rounds - 1);
+	ram_unmap(&again);
+	buf_done(&record);
+	free(changed);
+	close(files[num]);
+}
+
+/* All files are the same one, holes; as many as the record says, up to what a chain may have. */
 static void check_memory(const struct snapshot *s, int memory)
 {
 	struct cursor record = s->ram;
+	int files[OVERLAY_MAX + 2], r;
 	struct sm_error err = {0};
+	uint32_t num = 0;
 	struct ram ram;
-	int r;
 
+	for (unsigned i = 0; i < OVERLAY_MAX + 2; i++)
+		files[i] = memory;
+	if (s->over && record.left >= 12)
+		memcpy(&num, record.p + 8, sizeof(num));
+	num = s->over && num <= OVERLAY_MAX ? num : 0;
 	check(ram_map(&ram, MEMORY, &err) == 0);
-	r = s->over ? overlay_load(&ram, memory, memory, &record, &err) : ram_load(&ram, memory, &record, &err);
+	r = s->over ? overlay_load(&ram, files, num, memory, &record, &err) : ram_load(&ram, memory, &record, &err);
 	if (r == 0)
-		for (size_t i = 0; i < MEMORY; i += RAM_CHUNK / 2)
-			ram.host[i]++;
+		check_diff(&ram, files, num + 1, 2);
 	else
 		check(err.message[0] != '\0');
 	ram_unmap(&ram);

@@ -322,9 +322,15 @@ static void messages_round_trip(void **state)
 	struct keeper_stop stop = {.mode = KEEPER_STOP_GRACE, .signal = 9, .grace_ns = UINT64_MAX}, stop2;
 	struct keeper_attach attach = {.stdin_open = true, .rows = 50, .cols = 65535}, attach2;
 	struct keeper_pause pause = {.pause = true}, pause2;
-	struct keeper_snapshot snapshot = {.dir = "/some/where"}, snapshot2;
-	struct keeper_snapshot_reply reply = {
-		.pause_ns = 1, .window = 4, .layers = 3, .booted = true, .pid = 5, .state = 6, .memory = 7, .base = 8};
+	struct keeper_snapshot snapshot = {.dir = "/some/where", .keep = KEEPER_UNDER_MAX}, snapshot2;
+	struct keeper_snapshot_reply reply = {.pause_ns = 1,
+					      .window = 4,
+					      .layers = 3,
+					      .booted = true,
+					      .pid = 5,
+					      .state = 6,
+					      .memory = 7,
+					      .under = {8, 9}};
 	struct keeper_snapshot_reply reply2;
 	struct keeper_balloon balloon = {.target = UINT64_MAX - 1}, balloon2;
 	struct keeper_news news = {.kind = KEEPER_ENDED, .record = (const uint8_t *)"{}", .record_len = 2}, news2;
@@ -374,6 +380,16 @@ static void messages_round_trip(void **state)
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), 0);
 	assert_string_equal(snapshot2.dir, "/some/where");
+	assert_int_equal(snapshot2.keep, KEEPER_UNDER_MAX);
+	tlv_put_u64(&b, 2, KEEPER_UNDER_MAX + 1);
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), -EPROTO);
+	b.len = 0;
+	assert_int_equal(keeper_snapshot_encode(&b, &(struct keeper_snapshot){.keep = 1}), 0); /* a branch */
+	c = cursor_of(b.data, b.len);
+	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), -EPROTO);
+	b.len = 0;
+	assert_int_equal(keeper_snapshot_encode(&b, &snapshot), 0);
 	tlv_put_str(&b, 1, "/twice");
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_decode(&c, &snapshot2), -EPROTO);
@@ -386,7 +402,8 @@ static void messages_round_trip(void **state)
 	c = cursor_of(b.data, b.len);
 	assert_int_equal(keeper_snapshot_reply_decode(&c, &reply2), 0);
 	assert_true(reply2.layers == 3 && reply2.booted && reply2.pause_ns == 1 && reply2.window == 4);
-	assert_true(reply2.pid == 5 && reply2.state == 6 && reply2.memory == 7 && reply2.base == 8);
+	assert_true(reply2.pid == 5 && reply2.state == 6 && reply2.memory == 7);
+	assert_true(reply2.under[0] == 8 && reply2.under[1] == 9 && !reply2.under[2]);
 	reply.layers = 65;
 	b.len = 0;
 	assert_int_equal(keeper_snapshot_reply_encode(&b, &reply), 0);

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
 #include "lib/vmsnap.h"
@@ -51,6 +52,24 @@ static void description_round_trip(void **state)
 	assert_string_equal(got.memory_sum, m.memory_sum);
 	assert_string_equal(got.layers[1], "two");
 	assert_null(got.layers[2]);
+	assert_int_equal(got.depth, 0);
+	assert_non_null(strstr(text, "\"version\": 1"));
+	vmsnap_done(&got);
+	free(text);
+	m.depth = 1;
+	strcpy(m.parent.name, "base-0");
+	m.parent.created_ns = 8;
+	strcpy(m.parent_sum, "p");
+	strcpy(m.base_file, "f");
+	strcpy(m.base_sum, "p");
+	assert_int_equal(vmsnap_format(&m, &text, NULL), 0);
+	assert_non_null(strstr(text, "\"version\": 2"));
+	assert_int_equal(vmsnap_parse(text, strlen(text), &got, NULL), 0);
+	assert_string_equal(got.parent.name, "base-0");
+	assert_true(got.depth == 1 && got.parent.created_ns == 8);
+	assert_string_equal(got.parent_sum, "p");
+	assert_string_equal(got.base_file, "f");
+	assert_string_equal(got.base_sum, "p");
 	vmsnap_done(&got);
 	/* Cut anywhere it is no description. */
 	for (size_t len = 0; len + 2 < strlen(text); len++)
@@ -63,12 +82,20 @@ static void bad_descriptions(void **state)
 	static const char *const good = "{\"version\":1,\"kind\":\"vm\",\"vm\":\"0123456789ab\",\"image\":\"box\","
 					"\"image_id\":\"abc\",\"memory\":256,\"cpus\":2}";
 	static const char *const cases[][2] = {
-		{"\"version\":1", "\"version\":2"},
+		{"\"version\":1", "\"version\":3"},
 		{"\"kind\":\"vm\"", "\"kind\":\"base\""},
 		{"\"vm\":\"0123456789ab\"", "\"vm\":\"../x\""},
 		{"\"cpus\":2", "\"cpus\":0"},
 		{"\"memory\":256", "\"memory\":-1"},
 		{"\"image_id\":\"abc\"", "\"image_id\":3"},
+		/* a diff's: one without the other, too deep, no name, a base without its memory, or below another */
+		{"\"cpus\":2", "\"cpus\":2,\"depth\":1"},
+		{"\"cpus\":2", "\"cpus\":2,\"parent\":\"warm\""},
+		{"\"cpus\":2", "\"cpus\":2,\"parent\":\"warm\",\"depth\":9"},
+		{"\"cpus\":2", "\"cpus\":2,\"parent\":\"../x\",\"depth\":1"},
+		{"\"cpus\":2", "\"cpus\":2,\"parent\":\"base-0123456789abcdef\",\"depth\":1"},
+		{"\"cpus\":2", "\"cpus\":2,\"parent\":\"warm\",\"depth\":1,\"base_file\":\"x\",\"base_crc64\":\"x\""},
+		{"\"cpus\":2", "\"cpus\":2,\"parent\":\"base-0\",\"depth\":2,\"base_file\":\"x\",\"base_crc64\":\"x\""},
 	};
 	struct vmsnap got;
 	char bad[1024];
@@ -235,6 +262,149 @@ static void other_files_are_verified(void **state)
 	remove_tree_at(AT_FDCWD, home);
 }
 
+/* ------------------------------------------------------------------------------------------ diffs */
+
+struct home {
+	char path[64];
+	int snapshots;
+};
+
+static void set_up(struct home *h)
+{
+	strcpy(h->path, "/tmp/test-vmsnap.XXXXXX");
+	assert_non_null(mkdtemp(h->path));
+	h->snapshots = open(h->path, O_RDONLY | O_DIRECTORY);
+	assert_true(h->snapshots >= 0);
+}
+
+static void tear_down(struct home *h)
+{
+	close(h->snapshots);
+	assert_int_equal(remove_tree_at(AT_FDCWD, h->path), 0);
+}
+
+/* A snapshot with a memory of its own; *m: what its diffs lie over, at first what it lies over itself. */
+static void add(struct home *h, const char *name, struct vmsnap *m, int64_t created_ns)
+{
+	_free_ char *text = NULL;
+	uint64_t size = 0;
+	char memory[64];
+	int dir;
+
+	assert_int_equal(mkdirat(h->snapshots, name, 0700), 0);
+	dir = openat(h->snapshots, name, O_RDONLY | O_DIRECTORY);
+	snprintf(memory, sizeof(memory), "memory of %s at %lld", name, (long long)created_ns);
+	put(dir, "state", "state");
+	put(dir, "memory", memory);
+	m->created_ns = created_ns;
+	assert_int_equal(snapshot_identity(dir, "state", false, m->state_file, &size), 0);
+	assert_int_equal(snapshot_identity(dir, "memory", false, m->memory_file, &size), 0);
+	assert_int_equal(memsum_file(dir, "state", m->state_sum), 0);
+	assert_int_equal(memsum_file(dir, "memory", m->memory_sum), 0);
+	assert_int_equal(vmsnap_format(m, &text, NULL), 0);
+	put(dir, "metadata.json", text);
+	close(dir);
+}
+
+/* Snapshots d0 .. d(count-1), each a diff of the one before; *m is the last one's. */
+static void add_chain(struct home *h, unsigned count, struct vmsnap *m)
+{
+	char name[8];
+
+	*m = sample(NULL);
+	for (unsigned i = 0; i < count; i++) {
+		struct vm_origin origin = {.created_ns = i};
+
+		if (i) {
+			snprintf(origin.name, sizeof(origin.name), "d%u", i - 1);
+			assert_int_equal(vmsnap_over(h->snapshots, &origin, h->snapshots, m, NULL), 0);
+			assert_int_equal(m->depth, i);
+		}
+		snprintf(name, sizeof(name), "d%u", i);
+		add(h, name, m, i + 1);
+	}
+}
+
+static void refused(struct home *h, const char *name, const struct vmsnap *m, const char *message)
+{
+	struct sm_error err = {0};
+	char *under = NULL;
+
+	assert_true(vmsnap_chain(h->snapshots, name, m, true, &under, &err) < 0);
+	assert_string_equal(err.message, message);
+	assert_null(under);
+}
+
+static void chains_are_followed(void **state)
+{
+	struct sm_error err = {0};
+	struct vm_origin origin = {.name = "d8", .created_ns = 9};
+	char *under = NULL;
+	struct vmsnap m, more = sample(NULL);
+	struct home h;
+
+	set_up(&h);
+	add_chain(&h, VMSNAP_MAX_DEPTH + 1, &m);
+	assert_int_equal(vmsnap_chain(h.snapshots, "d8", &m, true, &under, NULL), 0);
+	assert_string_equal(under, "../d0/memory:../d1/memory:../d2/memory:../d3/memory:../d4/memory:../d5/memory:"
+				   "../d6/memory:../d7/memory");
+	free(under);
+	/* Not one more; not over another of that name, one that is gone, or nothing. */
+	assert_int_equal(vmsnap_over(h.snapshots, &origin, h.snapshots, &more, &err), -E2BIG);
+	assert_non_null(strstr(err.message, "save it whole"));
+	origin.created_ns = 8;
+	assert_int_equal(vmsnap_over(h.snapshots, &origin, h.snapshots, &more, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.message, "snapshot d8 that it started from is not there any more"));
+	strcpy(origin.name, "base-0123456789abcdef");
+	assert_int_equal(vmsnap_over(h.snapshots, &origin, h.snapshots, &more, &err), -EOPNOTSUPP);
+	origin.name[0] = '\0';
+	assert_int_equal(vmsnap_over(h.snapshots, &origin, h.snapshots, &more, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.message, "it booted"));
+	tear_down(&h);
+}
+
+static void broken_chains_are_refused(void **state)
+{
+	struct sm_error err = {0};
+	struct vmsnap m, other;
+	struct home h;
+	int d1;
+
+	set_up(&h);
+	add_chain(&h, 3, &m);
+	assert_int_equal(vmsnap_unneeded(h.snapshots, "d2", NULL), 0);
+	assert_int_equal(vmsnap_unneeded(h.snapshots, "d1", &err), -EBUSY);
+	assert_string_equal(err.message, "snapshot d1 has diffs, which need it: d2");
+	/* Its parent damaged, its parent's missing, another in its place, not of the same shape. */
+	d1 = openat(h.snapshots, "d1", O_RDONLY | O_DIRECTORY);
+	put(d1, "memory", "MEMORY");
+	assert_true(vmsnap_chain(h.snapshots, "d2", &m, true, NULL, &err) < 0);
+	assert_non_null(strstr(err.message, "snapshot d2 is a diff of d1: snapshot d1: its file memory is damaged"));
+	put(d1, "memory", "memory of d1 at 2");
+	close(d1);
+	assert_int_equal(vmsnap_chain(h.snapshots, "d2", &m, true, NULL, NULL), 0);
+	assert_int_equal(remove_tree_at(h.snapshots, "d0"), 0);
+	refused(&h, "d2", &m, "snapshot d1 is a diff of d0: no such snapshot: d0");
+	other = sample(NULL);
+	add(&h, "d0", &other, 77);
+	refused(&h, "d2", &m, "snapshot d1 is a diff of d0, and what has this name now is another one");
+	other = m;
+	other.memory *= 2;
+	refused(&h, "d2", &other, "snapshot d2 is a diff of d1, and their descriptions do not fit together");
+	/* Round and round: one that is its own parent is not one deeper than that. */
+	assert_int_equal(remove_tree_at(h.snapshots, "d0"), 0);
+	other = sample(NULL);
+	other.depth = 5;
+	strcpy(other.parent.name, "d0");
+	other.parent.created_ns = 77;
+	add(&h, "d0", &other, 77);
+	memcpy(other.parent_sum, other.memory_sum, sizeof(other.parent_sum));
+	assert_int_equal(remove_tree_at(h.snapshots, "d0"), 0);
+	add(&h, "d0", &other, 77);
+	refused(&h, "d0", &other, "snapshot d0 is a diff of d0, and their descriptions do not fit together");
+	tear_down(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -244,6 +414,8 @@ int main(void)
 		cmocka_unit_test(files_are_checked),
 		cmocka_unit_test(sums),
 		cmocka_unit_test(other_files_are_verified),
+		cmocka_unit_test(chains_are_followed),
+		cmocka_unit_test(broken_chains_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -161,26 +162,41 @@ static void test_ram_of_a_moment(void **state)
 
 /* ------------------------------------------------------------------------------------------ overlays */
 
-static int save_over(const struct ram *ram, struct buf *record, uint64_t *ret_bytes)
+static int save_with(const struct ram *ram, const struct overlay_options *o, struct buf *record, uint64_t *ret_bytes)
 {
-	uint8_t *changed = overlay_changed(ram);
+	uint8_t *changed = overlay_changed(ram, o->keep);
 	struct sm_error err = {0};
 	int fd = new_file();
 
+	assert_true(overlay_possible(ram, o->keep));
 	assert_non_null(changed);
-	assert_int_equal(overlay_save(ram, changed, fd, record, ret_bytes, &err), 0);
+	assert_int_equal(overlay_save(ram, changed, o, fd, record, ret_bytes, &err), 0);
 	free(changed);
 	return fd;
 }
 
-static void load_over(struct ram *ram, int base, int fd, const struct buf *record)
+/* As a branch: over the first file alone, if there is one. */
+static int save_over(const struct ram *ram, struct buf *record, uint64_t *ret_bytes)
+{
+	return save_with(ram, &(struct overlay_options){.keep = ram->files[0] >= 0}, record, ret_bytes);
+}
+
+/* files: the last one's record it is. */
+static void load_files(struct ram *ram, const int *files, unsigned num, const struct buf *record)
 {
 	struct cursor c = cursor_of(record->data, record->len);
 	struct sm_error err = {0};
 
 	assert_int_equal(ram_map(ram, SIZE, &err), 0);
-	assert_int_equal(overlay_load(ram, base, fd, &c, &err), 0);
+	assert_int_equal(overlay_load(ram, files, num - 1, files[num - 1], &c, &err), 0);
 	assert_int_equal(c.left, 0);
+}
+
+static void load_over(struct ram *ram, int base, int fd, const struct buf *record)
+{
+	const int files[] = {base, fd};
+
+	load_files(ram, base < 0 ? files + 1 : files, base < 0 ? 1 : 2, record);
 }
 
 /* Bytes here and there: in a chunk of the base's, in another, in one that was nothing, and zeros where there was
@@ -256,13 +272,229 @@ static void test_overlay(void **state)
 	buf_done(&third);
 }
 
+static void not_loaded(const int *under, unsigned num, int fd, const struct buf *record, const char *word)
+{
+	struct cursor c = cursor_of(record->data, record->len);
+	struct sm_error err = {0};
+	struct ram ram;
+
+	assert_int_equal(ram_map(&ram, SIZE, &err), 0);
+	assert_true(overlay_load(&ram, under, num, fd, &c, &err) < 0);
+	assert_int_equal(err.kind, SM_ERROR_CORRUPT);
+	assert_non_null(strstr(err.message, word));
+	ram_unmap(&ram);
+}
+
+/* A chain: each generation changes something, and is restored from all files before it. */
+struct chain {
+	int files[OVERLAY_MAX + 1];
+	struct buf record;
+	struct ram ram;
+	unsigned num;
+};
+
+static void chain_begin(struct chain *c)
+{
+	uint64_t bytes;
+
+	*c = (struct chain){.num = 1};
+	c->files[0] = save_ram(fill_some, &c->record, &bytes);
+	load_ram(&c->ram, c->files[0], &c->record);
+}
+
+/* Saves what there is, and goes on from that. The bytes it took. */
+static uint64_t chain_save(struct chain *c)
+{
+	uint64_t bytes;
+
+	c->record.len = 0;
+	c->files[c->num] =
+		save_with(&c->ram, &(struct overlay_options){.keep = c->num, .lean = true}, &c->record, &bytes);
+	c->num++;
+	ram_unmap(&c->ram);
+	load_files(&c->ram, c->files, c->num, &c->record);
+	return bytes;
+}
+
+static void chain_done(struct chain *c)
+{
+	ram_unmap(&c->ram);
+	buf_done(&c->record);
+	while (c->num)
+		close(c->files[--c->num]);
+}
+
+static void test_chain(void **state)
+{
+	struct buf record = {0};
+	struct ram as_one;
+	struct chain c;
+	uint64_t bytes;
+	int fd;
+
+	chain_begin(&c);
+	assert_false(overlay_possible(&c.ram, 0));
+	assert_false(overlay_possible(&c.ram, 2));
+	assert_int_equal(chain_save(&c), 0); /* nothing has changed */
+	/* A long run, which is mapped; a short one, which is copied; one in a chunk that was nothing. */
+	memset(c.ram.host + 6 * RAM_CHUNK + 20 * 4096, 21, 20 * 4096);
+	c.ram.host[6 * RAM_CHUNK + 100 * 4096] = 22;
+	c.ram.host[10 * RAM_CHUNK] = 23;
+	assert_int_equal(chain_save(&c), 22 * 4096);
+	/* What was copied in, and what is written with what it was, is not written to a file again. */
+	c.ram.host[6 * RAM_CHUNK + 21 * 4096] = 21;
+	assert_int_equal(chain_save(&c), 0);
+	/* Over pages of another diff; zeros where one had something, in a chunk of which the first file has nothing;
+	 * and a page there beside it. */
+	c.ram.host[6 * RAM_CHUNK + 25 * 4096] = 41;
+	c.ram.host[10 * RAM_CHUNK] = 0;
+	c.ram.host[10 * RAM_CHUNK + 5 * 4096] = 42;
+	assert_int_equal(chain_save(&c), 3 * 4096);
+	c.ram.host[0] = 51;
+	assert_int_equal(chain_save(&c), 4096);
+	assert_int_equal(c.ram.host[0], 51);
+	assert_int_equal(c.ram.host[5 * RAM_CHUNK - 1], 2);
+	assert_int_equal(c.ram.host[6 * RAM_CHUNK], 3);
+	assert_int_equal(c.ram.host[6 * RAM_CHUNK + 24 * 4096 + 7], 21);
+	assert_int_equal(c.ram.host[6 * RAM_CHUNK + 25 * 4096], 41);
+	assert_int_equal(c.ram.host[6 * RAM_CHUNK + 25 * 4096 + 1], 21);
+	assert_int_equal(c.ram.host[6 * RAM_CHUNK + 100 * 4096], 22);
+	assert_int_equal(c.ram.host[6 * RAM_CHUNK + 100 * 4096 + 1], 3);
+	assert_int_equal(c.ram.host[10 * RAM_CHUNK], 0);
+	assert_int_equal(c.ram.host[10 * RAM_CHUNK + 5 * 4096], 42);
+	assert_int_equal(c.ram.host[11 * RAM_CHUNK], 0);
+	assert_int_equal(c.ram.host[SIZE - 1], 4);
+	/* Whole, and as a branch over four of its six files. */
+	fd = new_file();
+	save(&c.ram, fd, &record, &bytes);
+	load_ram(&as_one, fd, &record);
+	assert_memory_equal(as_one.host, c.ram.host, SIZE);
+	ram_unmap(&as_one);
+	close(fd);
+	record.len = 0;
+	fd = save_with(&c.ram, &(struct overlay_options){.keep = 4, .lean = true}, &record, &bytes);
+	assert_int_equal(bytes, 4 * 4096);
+	load_files(&as_one, (const int[]){c.files[0], c.files[1], c.files[2], c.files[3], fd}, 5, &record);
+	assert_memory_equal(as_one.host, c.ram.host, SIZE);
+	ram_unmap(&as_one);
+	close(fd);
+	while (c.num <= OVERLAY_MAX) {
+		c.ram.host[c.num * 4096] = (uint8_t)c.num;
+		assert_int_equal(chain_save(&c), 4096);
+	}
+	assert_false(overlay_possible(&c.ram, c.num));
+	assert_int_equal(c.ram.host[9 * 4096], 9);
+	buf_done(&record);
+	chain_done(&c);
+}
+
+/* Without a pagemap all is looked at, and the same is found. */
+static void test_chain_without_pagemap(void **state)
+{
+	struct chain c;
+
+	chain_begin(&c);
+	close(c.ram.pagemap);
+	c.ram.pagemap = -1;
+	c.ram.host[0] = 51;
+	c.ram.host[9 * RAM_CHUNK] = 52;
+	assert_int_equal(chain_save(&c), 2 * 4096);
+	assert_int_equal(c.ram.host[0], 51);
+	assert_int_equal(c.ram.host[9 * RAM_CHUNK], 52);
+	assert_int_equal(c.ram.host[6 * RAM_CHUNK], 3);
+	chain_done(&c);
+}
+
+#define HEAD 14 /* of a record: size, count, 16 chunks */
+#define MAP (SIZE / 4096 / 8)
+
+/* Records and files that do not belong together. */
+static void test_chain_refused(void **state)
+{
+	int short_file = new_file();
+	struct chain c;
+	uint8_t *over;
+
+	chain_begin(&c);
+	c.ram.host[4096] = 1;
+	chain_save(&c);
+	c.ram.host[8192] = 1;
+	chain_save(&c);
+	assert_int_equal(c.record.len, HEAD + 2 * MAP);
+	over = c.record.data + HEAD;
+	assert_true(over[0] == 2 && over[MAP] == 4);
+	not_loaded(c.files, 1, c.files[2], &c.record, "in 2 files over another, not in 1");
+	not_loaded(NULL, 0, c.files[2], &c.record, "in 2 files over another, not in 1");
+	not_loaded((const int[]){c.files[0], short_file}, 2, c.files[2], &c.record, "the memory file has 0 bytes");
+	not_loaded(c.files, 2, short_file, &c.record, "the memory file has 0 bytes");
+	buf_put(&c.record, "", 1);
+	not_loaded(c.files, 2, c.files[2], &c.record, "not as long");
+	for (c.record.len--; c.record.len-- > 12;)
+		not_loaded(c.files, 2, c.files[2], &c.record, "not as long");
+	c.record.len = HEAD + 2 * MAP;
+	c.record.data[8] = OVERLAY_MAX + 1;
+	not_loaded(c.files, 2, c.files[2], &c.record, "in 10 files");
+	c.record.data[11] = 0xff;
+	not_loaded(c.files, 2, c.files[2], &c.record, "files over another");
+	chain_done(&c);
+	close(short_file);
+}
+
+static unsigned mappings(const struct ram *ram)
+{
+	unsigned long from, to;
+	unsigned found = 0;
+	char line[512];
+	FILE *f = fopen("/proc/self/maps", "re");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx", &from, &to) == 2)
+			found += from >= (uintptr_t)ram->host && to <= (uintptr_t)ram->host + ram->size;
+	fclose(f);
+	return found;
+}
+
+/* However much has changed here and there, there are not more mappings than a process may have. The files are holes. */
+static void test_chain_of_many_runs(void **state)
+{
+	const uint64_t size = 128 * RAM_CHUNK;
+	static uint8_t based[128 / 8], over[128 * 512 / 8];
+	int files[2] = {new_file(), new_file()};
+	struct sm_error err = {0};
+	struct buf record = {0};
+	struct cursor c;
+	struct ram ram;
+
+	memset(based, 0xff, sizeof(based));
+	for (uint64_t page = 0; page < size / 4096; page++) /* 5376 runs, of which 4096 could be mapped */
+		if (page % 512 % 12 < 9)
+			ram_set_bit(over, page);
+	assert_true(ftruncate(files[0], (off_t)size) == 0 && ftruncate(files[1], (off_t)size) == 0);
+	assert_int_equal(pwrite(files[0], "ab", 2, 9 * 4096 - 1), 2);
+	assert_int_equal(pwrite(files[1], "cd", 2, 9 * 4096 - 1), 2);
+	buf_put_u64(&record, size);
+	buf_put_u32(&record, 1);
+	buf_put(&record, based, sizeof(based));
+	buf_put(&record, over, sizeof(over));
+	assert_int_equal(ram_map(&ram, size, &err), 0);
+	c = cursor_of(record.data, record.len);
+	assert_int_equal(overlay_load(&ram, files, 1, files[1], &c, &err), 0);
+	assert_true(mappings(&ram) < 2 * 4096);
+	assert_int_equal(ram.host[9 * 4096 - 1], 'c');
+	assert_int_equal(ram.host[9 * 4096], 'b');
+	ram_unmap(&ram);
+	buf_done(&record);
+	close(files[0]);
+	close(files[1]);
+}
+
 /* Of a machine that booted there is no base. */
 static void test_overlay_alone(void **state)
 {
 	struct sm_error err = {0};
 	struct buf over = {0};
 	struct ram ram, child;
-	struct cursor c;
 	uint64_t bytes;
 	int fd;
 
@@ -274,17 +506,13 @@ static void test_overlay_alone(void **state)
 	assert_memory_equal(child.host, ram.host, SIZE);
 	ram_unmap(&child);
 	/* A record that wants one, is cut short, or of another size. */
-	over.data[8] |= 1;
-	c = cursor_of(over.data, over.len);
-	assert_int_equal(ram_map(&child, SIZE, &err), 0);
-	assert_true(overlay_load(&child, -1, fd, &c, &err) < 0);
-	assert_int_equal(err.kind, SM_ERROR_CORRUPT);
-	c = cursor_of(over.data, over.len - 1);
-	assert_true(overlay_load(&child, fd, fd, &c, &err) < 0);
+	over.data[12] |= 1;
+	not_loaded(NULL, 0, fd, &over, "not there");
+	over.len--;
+	not_loaded(&fd, 1, fd, &over, "not as long");
+	over.len++;
 	over.data[3] ^= 1;
-	c = cursor_of(over.data, over.len);
-	assert_true(overlay_load(&child, fd, fd, &c, &err) < 0);
-	ram_unmap(&child);
+	not_loaded(&fd, 1, fd, &over, "does not fit");
 	ram_unmap(&ram);
 	close(fd);
 	buf_done(&over);
@@ -451,10 +679,12 @@ static void test_state_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ram_again),   cmocka_unit_test(test_ram_of_a_moment),
-		cmocka_unit_test(test_overlay),	    cmocka_unit_test(test_overlay_alone),
-		cmocka_unit_test(test_ram_empty),   cmocka_unit_test(test_ram_refused),
-		cmocka_unit_test(test_state_whole), cmocka_unit_test(test_state_refused),
+		cmocka_unit_test(test_ram_again),     cmocka_unit_test(test_ram_of_a_moment),
+		cmocka_unit_test(test_overlay),	      cmocka_unit_test(test_overlay_alone),
+		cmocka_unit_test(test_chain),	      cmocka_unit_test(test_chain_without_pagemap),
+		cmocka_unit_test(test_chain_refused), cmocka_unit_test(test_chain_of_many_runs),
+		cmocka_unit_test(test_ram_empty),     cmocka_unit_test(test_ram_refused),
+		cmocka_unit_test(test_state_whole),   cmocka_unit_test(test_state_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
