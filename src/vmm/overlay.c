@@ -69,7 +69,8 @@ static bool came_from_rest(const struct ram *ram, unsigned keep, uint64_t page)
 
 /*
  * A private mapping's page that is there and not the file's is a copy: it was written. Short runs and the working set
- * are copies, too, without having been written (lean).
+ * are copies, too, without having been written (lean). Without a pagemap all pages may have been; to compare them all
+ * would do without it, but a look at a page that the guest never had brings it into being, and all have to be read.
  */
 static void note_changed(const struct ram *ram, unsigned keep, uint64_t chunk, uint8_t *bits)
 {
