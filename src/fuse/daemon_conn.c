@@ -16,6 +16,8 @@
 #include "base/util.h"
 
 #define RETRY_NS 100000000u
+#define DYING_TRIES 50 /* at a server that takes connections and drops them */
+#define DYING_MS 20
 #define HELLO_MS 30000 /* others may carry it, in a machine that is busy */
 
 /* ------------------------------------------------------------------------------------------ connections */
@@ -171,16 +173,29 @@ static void give_up_locked(struct daemon *d, struct daemon_conn *c)
 	pthread_cond_broadcast(&d->free);
 }
 
+/* A process that is being killed can be connected to for a moment longer. */
+static int connect_anew(struct daemon *d, struct daemon_conn **ret)
+{
+	for (int i = 0;; i++) {
+		int sock = d->connect(d->arg, NULL), r;
+
+		if (sock < 0)
+			return sock;
+		r = daemon_conn_open(d, sock, ret, NULL);
+		if ((r != -ECONNRESET && r != -ECONNREFUSED && r != -EPIPE) || i == DYING_TRIES)
+			return r;
+		poll(NULL, 0, DYING_MS);
+	}
+}
+
 /* Tries for a server in place of the one that is gone. The lock is held meanwhile: nobody else can do anything. */
 static int reconnect_locked(struct daemon *d)
 {
 	struct daemon_conn *fresh;
-	int sock;
 
 	if (!d->connect || time_now_ns() < d->retry_at)
 		return -ENOTCONN;
-	sock = d->connect(d->arg, NULL);
-	if (sock < 0 || daemon_conn_open(d, sock, &fresh, NULL) < 0) {
+	if (connect_anew(d, &fresh) < 0) {
 		d->retry_at = time_now_ns() + RETRY_NS;
 		return -ENOTCONN;
 	}
@@ -245,6 +260,13 @@ int daemon_call_node(struct daemon_call *call, uint64_t nodeid, uint64_t *ret)
 	return 0;
 }
 
+/* Requests that name nothing but a node and change nothing. */
+static bool is_harmless(enum share_op op)
+{
+	return op == SHARE_LOOKUP || op == SHARE_GETATTR || op == SHARE_READLINK || op == SHARE_OPENDIR ||
+	       op == SHARE_STATFS || op == SHARE_GETXATTR || op == SHARE_LISTXATTR;
+}
+
 int daemon_call_begin(struct daemon_call *call, struct sm_fs_backend *be, enum share_op op,
 		      const struct sm_fs_caller *who, uint64_t nodeid, uint64_t fh, uint32_t bulk)
 {
@@ -256,6 +278,7 @@ int daemon_call_begin(struct daemon_call *call, struct sm_fs_backend *be, enum s
 	call->out = (struct buf){0};
 	call->out_bulk = bulk;
 	call->fd = -1;
+	call->harmless = is_harmless(op);
 	if (who)
 		rq.who = *who;
 	pthread_mutex_lock(&d->lock);
@@ -309,7 +332,7 @@ int64_t daemon_call_run(struct daemon_call *call)
 		return -ENAMETOOLONG;
 	r = inlined ? daemon_inline_exchange(call) : exchange(call);
 	if (r < 0)
-		return r;
+		return call->harmless ? -ESTALE : r;
 	result = (int64_t)cursor_u64(&call->in);
 	bulk = cursor_u32(&call->in);
 	if (call->in.bad || bulk > SHARE_BULK || (inlined && bulk != call->bulk) || result < -4095)

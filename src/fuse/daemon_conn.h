@@ -64,6 +64,7 @@ struct daemon_call {
 	struct cursor in; /* the answer's values */
 	uint32_t bulk;	  /* of the answer, at most SHARE_BULK, in lane->mem: to be copied before it is looked at */
 	int fd;		  /* that came with it, -1: none; the caller's */
+	bool harmless;	  /* it may be asked again of another server */
 	bool answered;	  /* inline; under the connection's lock */
 };
 
@@ -82,7 +83,10 @@ int daemon_call_begin(struct daemon_call *call, struct sm_fs_backend *be, enum s
 		      const struct sm_fs_caller *who, uint64_t nodeid, uint64_t fh, uint32_t bulk) MUST_CHECK;
 /* A node id of the peer's as the server knows it, for an argument: 0 or -ESTALE. */
 int daemon_call_node(struct daemon_call *call, uint64_t nodeid, uint64_t *ret) MUST_CHECK;
-/* Sends it and waits for the answer: its result, or -EIO when the connection ended over it. */
+/*
+ * Sends it and waits for the answer: its result; when the connection ended over it, -ESTALE if it is harmless, on which
+ * the kernel looks the path up anew, else -EIO.
+ */
 int64_t daemon_call_run(struct daemon_call *call) MUST_CHECK;
 void daemon_call_end(struct daemon_call *call);
 /* The server broke the protocol: its connection is given up. Returns -EIO. */

@@ -33,6 +33,7 @@ int daemon_file_begin(struct daemon_call *call, struct sm_fs_backend *be, enum s
 {
 	int r = daemon_call_begin(call, be, op, who, nodeid, file_of(fh)->handle, bulk);
 
+	call->harmless = false;					 /* no other server has the handle */
 	if (r == 0 && call->conn->epoch != file_of(fh)->epoch) { /* the root is known to every server, its handle not */
 		daemon_call_end(call);
 		r = -ESTALE;
@@ -81,6 +82,7 @@ int daemon_open(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64
 	r = daemon_call_begin(&call, be, SHARE_OPEN, who, nodeid, 0, 0);
 	if (r < 0)
 		return (int)r;
+	call.harmless = !changes;
 	buf_put_u32(&call.out, flags);
 	r = daemon_call_run(&call);
 	if (r >= 0)

@@ -291,9 +291,9 @@ test_shared_daemon() {
 	all_gone() { [ -z "$(daemons)" ]; }
 	until_true 60 all_gone
 	# also when its home was removed meanwhile
-	SUPERMACHINE_HOME=$PWD/other $sm fs mount --backend daemon src a >a.log 2>&1 &
+	SUPERMACHINE_HOME=$PWD/other $sm fs mount --backend daemon src a >c.log 2>&1 &
 	first=$!
-	until_true 20 grep -q "is mounted on" a.log
+	until_true 20 grep -q "is mounted on" c.log
 	rm -r other
 	kill "$first"
 	wait "$first"

@@ -489,7 +489,10 @@ test_idle() {
 	echoes "$port" again || fail "its port does not answer"
 	# whoever waits is killed: it is as suspended as before, and its port opened when it is wanted
 	$sm suspend lazy >/dev/null
-	pkill -9 -f "supermachine-keeper --forward [0-9]+ [^ ]*/$id "
+	waiters() { pgrep -f "supermachine-keeper --forward [0-9]+ [^ ]*/$id "; }
+	kill -9 $(waiters)
+	nobody_waits() { ! waiters; }
+	until_true 20 nobody_waits
 	has "ps -a" "$($sm ps -a)" 'lazy .*suspended'
 	is "its ports" "$($sm port lazy)" ""
 	out -1 echoes "$port" nobody

@@ -746,6 +746,30 @@ static void test_a_server_that_lies_is_given_up(void **state)
 	}
 }
 
+/* What changes nothing is to be asked again, of the next server: the kernel does that on ESTALE. All else has failed.
+ */
+static void test_a_server_that_ends_over_a_request(void **state)
+{
+	for (int changes = 0; changes < 2; changes++) {
+		struct liar l = {-1, "", 0}; /* an empty packet is the end */
+		struct sm_fs_backend *be;
+		struct sm_fs_entry e;
+		struct sm_fs_open open;
+		pthread_t thread;
+		int sock[2], r;
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock), 0);
+		l.sock = sock[0];
+		assert_int_equal(pthread_create(&thread, NULL, lie, &l), 0);
+		assert_int_equal(fuse_daemon_new_fd(sock[1], NULL, &be, NULL), 0);
+		r = changes ? be->ops->mkdir(be, &who, SM_FS_ROOT, "dir", 0755, &e)
+			    : be->ops->open(be, &who, SM_FS_ROOT, O_RDONLY, &open);
+		assert_int_equal(r, changes ? -EIO : -ESTALE);
+		fuse_daemon_free(be);
+		pthread_join(thread, NULL);
+	}
+}
+
 static void test_read_only_is_held(void **state)
 {
 	struct fuse_posix_options o = {.ids = FUSE_POSIX_NONE};
@@ -937,6 +961,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_server_that_stops_with_clients, setup_posix, teardown_posix),
 		cmocka_unit_test(test_a_killed_server_and_the_next),
 		cmocka_unit_test(test_a_server_that_lies_is_given_up),
+		cmocka_unit_test(test_a_server_that_ends_over_a_request),
 		cmocka_unit_test(test_read_only_is_held),
 		cmocka_unit_test(test_locks_go_with_their_client),
 	};
