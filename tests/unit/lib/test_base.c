@@ -15,6 +15,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "lib/base_make.h"
+#include "lib/vmsnap.h"
 
 struct fixture {
 	char home[64];
@@ -110,6 +111,45 @@ static void changed_files_are_noticed(void **state)
 		base_info_done(&i);
 		tear_down(&f);
 	}
+}
+
+/* It is whole with another name for its memory, which is still there when the base is not. */
+static void diffs_hold_the_memory(void **state)
+{
+	struct vm_origin origin = {.name = "base-0123456789abcdef", .created_ns = 1000};
+	struct sm_error err = {0};
+	struct vmsnap m = {0};
+	unsigned removed = 0;
+	struct base_info i;
+	uint64_t freed = 0;
+	struct fixture f;
+	char sum[MEMSUM_DIGITS + 1];
+	int dir;
+
+	set_up(&f);
+	add(&f, "0123456789abcdef", 1);
+	assert_int_equal(mkdirat(f.snapshots, "diff", 0700), 0);
+	dir = openat(f.snapshots, "diff", O_RDONLY | O_DIRECTORY);
+	assert_int_equal(vmsnap_over(f.snapshots, &origin, dir, &m, &err), 0);
+	assert_true(m.depth == 1 && m.base_file[0] && streq(m.parent.name, origin.name));
+	assert_int_equal(base_info_load(f.snapshots, origin.name, &i, NULL), 0);
+	assert_true(i.whole);
+	assert_true(i.shared > 0 && i.shared < i.allocated);
+	freed = i.allocated - i.shared;
+	base_info_done(&i);
+	assert_int_equal(sm_snapshot_prune(f.client, true, &removed, &i.allocated, &err), 0);
+	assert_int_equal(removed, 1);
+	assert_int_equal(i.allocated, freed);
+	assert_int_equal(memsum_file(dir, "base", sum), 0);
+	assert_string_equal(sum, m.base_sum);
+	/* One that was made anew under the same name is another. */
+	assert_int_equal(unlinkat(dir, "base", 0), 0);
+	add(&f, "0123456789abcdef", 1);
+	origin.created_ns++;
+	assert_int_equal(vmsnap_over(f.snapshots, &origin, dir, &m, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.message, "not there any more"));
+	close(dir);
+	tear_down(&f);
 }
 
 static void listed_and_removed(void **state)
@@ -214,6 +254,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(files_are_known_again),
 		cmocka_unit_test(changed_files_are_noticed),
+		cmocka_unit_test(diffs_hold_the_memory),
 		cmocka_unit_test(listed_and_removed),
 		cmocka_unit_test(pruned),
 		cmocka_unit_test(blamed),
