@@ -553,13 +553,14 @@ static void test_a_server_that_lies_is_given_up(void **state)
 		struct sm_fs_backend *be;
 		struct sm_fs_entry e;
 		pthread_t thread;
-		int sock[2];
+		int sock[2], r;
 
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock), 0);
 		l.sock = sock[0];
 		assert_int_equal(pthread_create(&thread, NULL, lie, &l), 0);
 		assert_int_equal(fuse_daemon_new_fd(sock[1], NULL, &be, NULL), 0);
-		assert_int_equal(be->ops->lookup(be, &who, SM_FS_ROOT, "file", &e), -EIO);
+		r = be->ops->lookup(be, &who, SM_FS_ROOT, "file", &e);
+		assert_true(r == -EIO || r == -ESTALE); /* a frame that is none is as the stream's end */
 		assert_int_equal(be->ops->lookup(be, &who, SM_FS_ROOT, "file", &e), -ENOTCONN);
 		fuse_daemon_free(be);
 		pthread_join(thread, NULL);
