@@ -147,7 +147,7 @@ struct sm_image_info {
 	unsigned layers;
 };
 
-/** Limits against hostile images; 0: the default. See docs/SECURITY. */
+/** Limits against hostile images; 0: the default. See SECURITY.md. */
 struct sm_image_limits {
 	uint64_t max_entries, max_layer_bytes, max_image_bytes;
 	unsigned max_layers, max_depth, max_path;

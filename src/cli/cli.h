@@ -117,7 +117,8 @@ int cli_prune(struct cli *cli,
 /* The VM or image that `ref` means; NULL after having said that there is none, with the nearest name. */
 struct sm_vm *cli_open_vm(struct cli *cli, const char *ref);
 int cli_no_vm(struct cli *cli, const char *ref, const struct sm_error *err);
-int cli_no_image(struct cli *cli, const char *ref, const struct sm_error *err);
+/* get: it could be got from elsewhere. */
+int cli_no_image(struct cli *cli, const char *ref, bool get, const struct sm_error *err);
 /* Calls fn for each operand, goes on after a failure, prints each that went well; returns 0 or the last failure. */
 int cli_each_vm(struct cli *cli, char **operands, int (*fn)(struct cli *, struct sm_vm *, const void *),
 		const void *arg);

@@ -20,7 +20,9 @@ static const struct opt options[] = {
 	 "what the image is to have otherwise, as in a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, "
 	 "USER, VOLUME or WORKDIR"},
 	{'p', "pause", OPT_FLAG, V(no_pause), NULL,
-	 "its processes stand still meanwhile: so unless --pause=false, when what they write then may be in it or not",
+	 "have its processes stand still while their files are read (so by default); with --pause=false they go on, "
+	 "and "
+	 "what they write meanwhile may be in the image or not",
 	 1},
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "no progress"},
 };

@@ -71,10 +71,7 @@ static int copy(struct cli *cli, const struct cp_values *v, const char *ref, con
 	sm_vm_close(vm);
 	if (r >= 0)
 		return 0;
-	return cli_fail(cli, &err,
-			err.kind == SM_ERROR_STATE ? "only a VM that runs can be copied from or to: "
-						     "supermachine start VM"
-						   : NULL);
+	return cli_fail(cli, &err, NULL);
 }
 
 static int verb(struct cli *cli, const void *values, char **operands, int count)

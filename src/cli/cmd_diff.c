@@ -161,7 +161,8 @@ static int apply_verb(struct cli *cli, const void *values, char **operands, int 
 	if (r < 0)
 		return cli_fail(cli, &err, r == -ESRCH ? "supermachine start lets it run again" : NULL);
 	if (operands[1] && !p.count && !p.refused) {
-		cli_say(cli, "nothing has changed there");
+		cli_say(cli, "%s has changed nothing of %s%s", operands[0], operands[1],
+			operands[2] ? " or the others" : "");
 		return CLI_FAILED;
 	}
 	return p.refused ? CLI_FAILED : 0;

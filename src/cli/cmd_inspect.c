@@ -61,7 +61,10 @@ static char *look(struct cli *cli, const char *type, const char *ref)
 		return text;
 	err = (struct sm_error){0};
 	if (sm_image_inspect(cli->client, ref, &text, &err) < 0) {
-		cli_no_image(cli, ref, &err);
+		if (!type && err.kind == SM_ERROR_NOT_FOUND)
+			snprintf(err.message, sizeof(err.message), "no such VM, image, snapshot or volume: %.256s",
+				 ref);
+		cli_no_image(cli, ref, false, &err);
 		return NULL;
 	}
 	return text;
@@ -72,7 +75,7 @@ static int export_erofs(struct cli *cli, const char *ref, const char *path)
 	struct sm_error err = {0};
 
 	if (sm_image_export_erofs(cli->client, ref, path, &err) < 0)
-		return cli_no_image(cli, ref, &err);
+		return cli_no_image(cli, ref, false, &err);
 	return 0;
 }
 
@@ -118,9 +121,10 @@ static const char *const examples[] = {"inspect web", "a VM, as a JSON array of 
 
 const struct verb verb_inspect = {
 	.name = "inspect",
-	.operands = "VM|IMAGE|SNAPSHOT...",
-	.summary = "Print all about VMs, images or snapshots as JSON",
-	.details = "Fields of a template, of VMs alone, by docker's names: .Id .Name .Image .Created .Config.Image "
+	.operands = "VM|IMAGE|SNAPSHOT|VOLUME...",
+	.summary = "Print all about VMs, images, snapshots or volumes as JSON",
+	.details = "A name that several of them have is the first one's, in that order; see --type. Fields of a "
+		   "template, of VMs alone, by docker's names: .Id .Name .Image .Created .Config.Image "
 		   ".Config.Tty .HostConfig.Memory .State.Status .State.Running .State.Paused .State.OOMKilled "
 		   ".State.ExitCode .State.Error .State.Pid .State.StartedAt .State.FinishedAt.",
 	.examples = examples,

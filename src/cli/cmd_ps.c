@@ -304,8 +304,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	struct sm_vm_info **list = NULL;
 	struct sm_error err = {0};
 	size_t n = 0;
-	int status =
-		filters_check(cli, filters, ARRAY_SIZE(filters), &v->filters, "label=, name=, id=, status=, ancestor=");
+	int status = filters_check(cli, filters, ARRAY_SIZE(filters), &v->filters,
+				   "label=, name=, id=, status=, ancestor=, volume=");
 
 	if (status)
 		return status;

@@ -30,7 +30,7 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 		else if (r == -EBUSY)
 			status = cli_fail(cli, &err, "remove the VM (supermachine ps -a), or use rmi -f");
 		else if (!v->force || err.kind != SM_ERROR_NOT_FOUND)
-			status = cli_no_image(cli, *operands, &err);
+			status = cli_no_image(cli, *operands, false, &err);
 	}
 	return status;
 }

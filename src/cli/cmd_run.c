@@ -272,7 +272,7 @@ static int failed(struct run *run, const struct sm_error *err, bool starting)
 	report(run);
 	if (starting &&
 	    (err->kind == SM_ERROR_NOT_FOUND || err->kind == SM_ERROR_DENIED || err->kind == SM_ERROR_NETWORK))
-		return cli_no_image(run->cli, run->image, err);
+		return cli_no_image(run->cli, run->image, true, err);
 	if (starting && err->kind == SM_ERROR_EXISTS && run->v->name)
 		return cli_fail(run->cli, err, "remove it with supermachine rm, or choose another name");
 	return cli_fail(run->cli, err, NULL);
@@ -410,7 +410,8 @@ const struct verb verb_run = {
 	.summary = "Run a command in a new VM of an image",
 	.details =
 		"IMAGE is NAME[:TAG][@DIGEST], from the store (supermachine images) or else its registry, or where to "
-		"load it from: oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE. Without COMMAND the image's own "
+		"load it from: oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:PATH. Without COMMAND the "
+		"image's own "
 		"runs.\n"
 		"-v: SRC may be relative; a directory that is missing is made if its parent is there. ro: the host "
 		"refuses changes. cow: changes stay in the VM. Files that the VM makes are yours on the host, whoever "

@@ -10,7 +10,7 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	if (!cli_client(cli))
 		return CLI_FAILED;
 	if (sm_image_tag(cli->client, operands[0], operands[1], &err) < 0)
-		return cli_no_image(cli, operands[0], &err);
+		return cli_no_image(cli, operands[0], false, &err);
 	return 0;
 }
 

@@ -75,14 +75,18 @@ static void nearest_image(struct sm_image **images, size_t count, const char *re
 	}
 }
 
-int cli_no_image(struct cli *cli, const char *ref, const struct sm_error *err)
+int cli_no_image(struct cli *cli, const char *ref, bool get, const struct sm_error *err)
 {
-	char hint[300] = "get it first: supermachine pull NAME, or load oci:DIR, oci-archive:FILE, docker-archive:FILE";
+	char hint[300] = "supermachine images lists them";
 	/* A registry's word: it says itself what to do, unless the name was meant for one in the store. */
 	bool registry = err->kind == SM_ERROR_DENIED || err->kind == SM_ERROR_NETWORK;
 	struct sm_image **images = NULL;
 	size_t count = 0;
 
+	if (get)
+		snprintf(
+			hint, sizeof(hint),
+			"get it first: supermachine pull NAME, or load oci:DIR, oci-archive:FILE, docker-archive:FILE");
 	if (registry)
 		hint[0] = '\0';
 	else if (err->kind != SM_ERROR_NOT_FOUND || !strstr(err->message, "image") || strstr(ref, ":/") ||

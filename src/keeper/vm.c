@@ -174,8 +174,10 @@ void keeper_main_done(struct keeper *k, int code, const char *text)
 	loop_timer_at(k->time_limit, 0);
 	loop_timer_at(k->grace, 0);
 	if (!k->main_has_exit) {
-		keeper_end(k, k->main_open ? SM_REASON_GUEST_PANIC : SM_REASON_START_FAILED, 0,
-			   "the guest's agent gave no exit status: %s", *text ? text : strerror(-code));
+		/* Before it ran: why it does not. */
+		keeper_end(k, k->main_open ? SM_REASON_GUEST_PANIC : SM_REASON_START_FAILED, 0, "%s%s",
+			   k->main_open || !*text ? "the guest's agent gave no exit status: " : "",
+			   *text ? text : strerror(-code));
 		return;
 	}
 	keeper_stage(k, "command");

@@ -327,7 +327,8 @@ static int check_paths(const struct vm_record *rec, const char *const *paths, st
 	for (unsigned i = 0; i < rec->num_mounts; i++)
 		cows += rec->mounts[i].cow;
 	if (!cows)
-		return error_set(err, SM_ERROR_STATE, EINVAL, "VM %s has no directory of the host with cow", rec->id);
+		return error_set(err, SM_ERROR_STATE, EINVAL,
+				 "VM %s has no directory of the host with cow (run -v DIR:PATH:cow)", rec->id);
 	for (const char *const *p = paths; p && *p; p++) {
 		const char *const one[] = {*p, NULL};
 		bool found = false;
@@ -336,7 +337,7 @@ static int check_paths(const struct vm_record *rec, const char *const *paths, st
 			found |= rec->mounts[i].cow && concerns(one, rec->mounts[i].target);
 		if (!found)
 			return error_set(err, SM_ERROR_INVALID, EINVAL,
-					 "%s is in no directory of the host with cow of VM %s", *p, rec->id);
+					 "VM %s has %s in no directory of the host with cow", rec->id, *p);
 	}
 	return 0;
 }

@@ -394,10 +394,12 @@ static int outcome_of_vm(struct sm_exec *x, struct sm_outcome *o, struct sm_erro
 
 static int wait_for(struct sm_exec *x, struct sm_outcome *o, struct sm_error *err)
 {
-	const char *what = x->id[0] ? "command" : "command in the machine";
+	char what[64] = "command in the machine";
 	struct vm_exit last;
 	int r;
 
+	if (x->id[0])
+		snprintf(what, sizeof(what), "command in VM %s", x->id);
 	if (x->waited)
 		return error_set(err, SM_ERROR_STATE, EALREADY, "this command was waited for already");
 	x->waited = true;

@@ -119,7 +119,7 @@ int secrets_deliver(struct sm_vm *vm, struct sm_error *err)
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < vm->secrets.num; i++)
-		r = vm_request(vm, PROTO_KEEPER_SECRET, &vm->secrets.v[i], "give it a secret", err);
+		r = vm_request(vm, PROTO_KEEPER_SECRET, &vm->secrets.v[i], "give a secret to", err);
 	secrets_done(&vm->secrets);
 	return r;
 }

@@ -427,6 +427,7 @@ int sm_vm_wait_started(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome 
 
 int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what, struct sm_error *err)
 {
+	char whom[64];
 	struct conn conn;
 	struct call call;
 	int r = vm_connect(vm->client, vm->id, &conn, err);
@@ -438,7 +439,8 @@ int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const ch
 		conn_done(&conn);
 		return error_sys(err, -r, "VM %s", vm->id);
 	}
-	r = conn_await_open(&conn, &call, what, err);
+	snprintf(whom, sizeof(whom), "%s VM %s", what, vm->id);
+	r = conn_await_open(&conn, &call, whom, err);
 	conn_done(&conn);
 	call_done(&call);
 	return r;
@@ -461,18 +463,21 @@ int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *err)
 	int r = keeper_balloon_encode(&b, &m);
 
 	return r < 0 ? error_sys(err, -r, "VM %s", vm->id)
-		     : vm_request(vm, PROTO_KEEPER_BALLOON, &b, "change its memory", err);
+		     : vm_request(vm, PROTO_KEEPER_BALLOON, &b, "change the memory of", err);
 }
 
 static int request_pause(struct sm_vm *vm, bool pause, struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	struct keeper_pause m = {.pause = pause};
-	char what[64];
 	int r = keeper_pause_encode(&b, &m);
 
-	snprintf(what, sizeof(what), "%s VM %s", pause ? "pause" : "unpause", vm->id);
-	return r < 0 ? error_sys(err, -r, "VM %s", vm->id) : vm_request(vm, PROTO_KEEPER_PAUSE, &b, what, err);
+	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id)
+		  : vm_request(vm, PROTO_KEEPER_PAUSE, &b, pause ? "pause" : "unpause", err);
+	if (r == -EALREADY)
+		error_set(err, SM_ERROR_STATE, EALREADY, "VM %s is %s", vm->id,
+			  pause ? "paused already" : "not paused");
+	return r;
 }
 
 int sm_vm_pause(struct sm_vm *vm, struct sm_error *err)

@@ -32,6 +32,7 @@ static int ask_keeper(struct taking *t, const char *dir, struct conn *conn, stru
 	_cleanup_(buf_done) struct buf b = {0};
 	struct keeper_snapshot m = {.keep = t->over.depth};
 	struct cursor reply;
+	char whom[64];
 	int r;
 
 	if (strlen(dir) >= sizeof(m.dir))
@@ -46,7 +47,8 @@ static int ask_keeper(struct taking *t, const char *dir, struct conn *conn, stru
 		conn_done(conn);
 		return error_sys(err, -r, "VM %s", t->vm->id);
 	}
-	r = conn_await_open(conn, call, "snapshot", err);
+	snprintf(whom, sizeof(whom), "save VM %s", t->vm->id);
+	r = conn_await_open(conn, call, whom, err);
 	if (r == 0) {
 		reply = cursor_of(call->reply.data, call->reply.len);
 		r = keeper_snapshot_reply_decode(&reply, &t->saved);

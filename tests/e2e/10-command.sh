@@ -53,6 +53,12 @@ test_unknown_image() {
 		is "lines of $verb" "$(wc -l <"$SM_TMP/.err")" 2
 	done
 	out $sm rm -f nosuchvm
+	out -125 $sm rmi bix:2
+	has "rmi" "$err" 'did you mean box\?|supermachine images'
+	out -125 $sm rmi quite-another
+	has "rmi" "$err" '^  supermachine images lists them$'
+	out -125 $sm inspect quite-another
+	has "inspect" "$err" 'no such VM, image, snapshot or volume: quite-another'
 }
 
 test_doctor() {

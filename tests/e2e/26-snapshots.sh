@@ -7,7 +7,7 @@ test_pause() {
 	vm still --timeout 40s -- sh -c 'while :; do cut -d" " -f1 /proc/uptime; sleep 0.2; done'
 	until_true 30 bash -c "[ \$($sm logs still | wc -l) -ge 3 ]"
 	out -125 $sm unpause still
-	has "not paused" "$err" 'already'
+	has "not paused" "$err" '^supermachine: unpause: VM [0-9a-f]{12} is not paused$'
 	out $sm pause still
 	is "pause prints" "$out" still
 	is "state" "$(state still)" paused
@@ -15,8 +15,14 @@ test_pause() {
 	local before after
 	before=$($sm logs still | wc -l)
 	out -125 $sm exec still true
-	has "exec" "$err" 'paused'
+	has "exec" "$err" '^supermachine: exec: command in VM [0-9a-f]{12}: the VM is paused'
 	out -125 $sm pause still
+	has "twice" "$err" 'VM [0-9a-f]{12} is paused already'
+	out -125 $sm suspend still
+	has "suspend" "$err" '^supermachine: suspend: suspend VM [0-9a-f]{12}: the VM is paused'
+	out -125 $sm cp still:/etc/hosts .
+	has "cp" "$err" 'the VM is paused; supermachine unpause lets it go on'
+	is "lines of cp" "$(wc -l <"$SM_TMP/.err")" 1
 	sleep 3
 	is "lines while it was paused" "$($sm logs still | wc -l)" "$before"
 	out $sm unpause still

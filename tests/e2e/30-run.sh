@@ -23,6 +23,8 @@ test_exit_status() {
 	out -126 run_box box /srv/data
 	has "not executable" "$err" '/srv/data'
 	out -126 run_box box /srv
+	out -125 run_box -u nobodyhere box true
+	has "no user" "$err" "^supermachine: run: no user 'nobodyhere'"
 	out -143 run_box box sh -c 'sh -c "kill -TERM \$\$"; exit $?'
 	out -137 run_box box sh -c 'sh -c "kill -KILL \$\$"; exit $?'
 }

@@ -75,8 +75,10 @@ test_diff() {
 src/more/one -rwxr-xr-x $(id -un)
 /etc/passwd"
 	[ ! -e src/more/dev ] || fail "a device was made"
+	out -125 $sm apply df /src/never
+	has "nothing there" "$err" 'df has changed nothing of /src/never$'
 	out -125 $sm apply df /etc/new
-	has "not of this host" "$err" '/etc/new is in no directory of the host with cow'
+	has "not of this host" "$err" 'has /etc/new in no directory of the host with cow'
 	out -125 $sm apply df src
 	has "no path" "$err" 'begin with /'
 
