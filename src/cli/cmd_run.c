@@ -353,6 +353,7 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, char **oper
 				   .env = v->env,
 				   .env_file = v->env_file,
 				   .ports = v->ports,
+				   .reverse = v->reverse,
 				   .volumes = v->volumes,
 				   .audit = v->audit,
 				   .timeout = v->timeout,
@@ -363,8 +364,10 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, char **oper
 
 	if (v->tmpfs_root || v->cold || (!r.command && (v->workdir || v->user)) || v->entrypoint || v->kernel ||
 	    v->stop_signal || v->mounts.n || v->share_group || v->secrets.n || v->ulimits.n || v->memory || v->cpus ||
-	    v->disk || v->dax || v->pull)
+	    v->disk || v->dax || v->pull || v->hosts.n || v->tmpfs.n || v->read_only)
 		return cli_usage(cli, NULL, "--snapshot goes on with the image, command and sizes of the saved VM");
+	if (v->cidfile || v->trace)
+		return cli_usage(cli, NULL, "--snapshot and --%s exclude each other", v->trace ? "trace" : "cidfile");
 	if (r.command && v->detach)
 		return cli_usage(cli, "supermachine restore -d, then supermachine exec -d",
 				 "with --snapshot a command runs here, not detached");

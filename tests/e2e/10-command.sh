@@ -30,6 +30,14 @@ test_typos() {
 	has "size" "$err" "size such as 512M"
 	out -125 $sm run -m 64M img
 	has "memory" "$err" "least is 128"
+	for option in "--cidfile f" --trace; do
+		out -125 $sm run --snapshot warm $option true
+		has "what is not said to a snapshot" "$err" "exclude each other"
+	done
+	for option in "--add-host a:1.2.3.4" "--tmpfs /x" --read-only; do
+		out -125 $sm run --snapshot warm $option true
+		has "what a snapshot has of its own" "$err" 'goes on with the image'
+	done
 	out -125 $sm run
 	has "operand" "$err" 'usage: supermachine run IMAGE'
 	is "stdout" "$out" ""
