@@ -112,10 +112,12 @@ static int detached(struct restore *r)
 static int ended(struct restore *r, uint64_t memory, uint64_t disk)
 {
 	struct sm_error err = {0};
+	int status, unwritten = 0;
 
 	if (r->v->outcome && cli_outcome_write(r->v->outcome, r->snapshot, sm_vm_id(r->vm), &r->outcome, &err) < 0)
-		cli_fail(r->cli, &err, "");
-	return cli_outcome(r->cli, &r->outcome, memory, disk);
+		unwritten = cli_fail(r->cli, &err, "");
+	status = cli_outcome(r->cli, &r->outcome, memory, disk);
+	return status ? status : unwritten;
 }
 
 /* A command beside the one that the VM was saved with; the VM is gone when it has ended. */
@@ -212,7 +214,9 @@ int restore_vm(struct cli *cli, const struct restore_values *v, const char *snap
 		return cli_usage(cli, "later: supermachine inspect VM", "--outcome needs a run that waits, not -d");
 	if (v->count > 1 && !v->detach)
 		return cli_usage(cli, NULL, "several VMs run in the background: -n goes with -d");
-	status = cli_ports_parse(cli, &v->ports, &v->reverse, &r.ports);
+	status = cli_outcome_check(cli, v->outcome);
+	if (status == 0)
+		status = cli_ports_parse(cli, &v->ports, &v->reverse, &r.ports);
 	if (status == 0)
 		status = restore_check_count(cli, v, &r.ports);
 	if (status == 0)

@@ -159,7 +159,7 @@ static int check(struct cli *cli, const struct run_values *v)
 	for (size_t i = 0; i < v->labels.n; i++)
 		if (v->labels.v[i][0] == '=' || !v->labels.v[i][0])
 			return cli_usage(cli, NULL, "a label is NAME=VALUE, not '%s'", v->labels.v[i]);
-	return 0;
+	return cli_outcome_check(cli, v->outcome);
 }
 
 static enum sm_pull cli_pull(const char *text)
@@ -251,15 +251,18 @@ static int detached(struct run *run)
 	return 0;
 }
 
-static void report(struct run *run)
+/* 0, or the exit status of what was wanted and could not be written. */
+static int report(struct run *run)
 {
 	struct sm_error err = {0};
+	int status = 0;
 
 	if (run->v->outcome &&
 	    cli_outcome_write(run->v->outcome, run->image, run->vm ? sm_vm_id(run->vm) : NULL, &run->outcome, &err) < 0)
-		cli_fail(run->cli, &err, "");
+		status = cli_fail(run->cli, &err, "");
 	if (run->v->trace)
 		cli_outcome_trace(&run->outcome);
+	return status;
 }
 
 /* Our own failure, as an outcome. */
@@ -282,6 +285,7 @@ static int foreground(struct run *run, struct sm_exec_options *streams)
 {
 	const struct run_values *v = run->v;
 	struct sm_error err = {0};
+	int status, unwritten;
 
 	if (sm_vm_attach(run->vm, streams, &run->exec, &err) < 0)
 		return failed(run, &err, false);
@@ -290,11 +294,12 @@ static int foreground(struct run *run, struct sm_exec_options *streams)
 		session_started(&run->session, run->exec);
 	if (session_wait(&run->session, run->exec, &run->outcome, &err) < 0)
 		return failed(run, &err, false);
-	report(run);
-	return cli_outcome(run->cli, &run->outcome, v->memory ? v->memory : GIB,
-			   v->tmpfs_root ? 0
-			   : v->disk	 ? v->disk
-					 : 10 * GIB);
+	unwritten = report(run);
+	status = cli_outcome(run->cli, &run->outcome, v->memory ? v->memory : GIB,
+			     v->tmpfs_root ? 0
+			     : v->disk	   ? v->disk
+					   : 10 * GIB);
+	return status ? status : unwritten;
 }
 
 /* The file is there before the VM, so that nobody else's is overwritten, and gone again if there is no VM. */

@@ -2,9 +2,14 @@
 /* How a command ended: the line for people, the JSON for programs. */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
 
@@ -67,6 +72,20 @@ void cli_outcome_json(struct json *j, const struct sm_outcome *o)
 	for (unsigned i = 0; i < o->num_stages && i < SM_MAX_STAGES; i++)
 		json_unsigned(j, o->stages[i].name, o->stages[i].ns);
 	json_close(j, '}');
+}
+
+int cli_outcome_check(struct cli *cli, const char *path)
+{
+	struct sm_error err = {0};
+	_free_ char *dir = NULL;
+
+	if (!path)
+		return 0;
+	dir = strdup(path);
+	if (dir && faccessat(AT_FDCWD, dirname(dir), W_OK | X_OK, AT_EACCESS) == 0)
+		return 0;
+	error_sys(&err, dir ? errno : ENOMEM, "--outcome %s", path);
+	return cli_fail(cli, &err, NULL);
 }
 
 int cli_outcome_write(const char *path, const char *image, const char *vm, const struct sm_outcome *o,

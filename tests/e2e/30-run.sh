@@ -154,7 +154,10 @@ test_timeout() {
 }
 
 test_outcome() {
-	# --outcome writes status, signal, reason and stages, whatever happened
+	# --outcome writes status, signal, reason and stages, whatever happened; where it cannot be written nothing runs
+	out -125 run_box --outcome nowhere/o.json box echo ran
+	is "nothing ran" "$out" ""
+	has "where" "$err" '^supermachine: run: --outcome nowhere/o.json: No such file or directory'
 	out -7 run_box --outcome o.json box sh -c 'exit 7'
 	jq -e '.status == 7 and .signal == 0 and .reason == "exited" and .image == "box" and .duration_ns > 0 and (.stages_ns | length > 1)' o.json >/dev/null || fail "$(cat o.json)"
 	$sm run -m 256M --outcome o.json box sh -c 'echo ready; exec sleep 1000' >ready &
