@@ -17,7 +17,7 @@
 struct run_values {
 	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only, trace;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal, *cidfile, *pull,
-		*network, *snapshot, *share_group, *on_idle, *audit;
+		*network, *restart, *snapshot, *share_group, *on_idle, *audit;
 	struct opt_list env, env_file, labels, volumes, mounts, ports, reverse, hosts, tmpfs, secrets, secret_env,
 		ulimits;
 	uint64_t memory, cpus, disk, dax, timeout, ttl, idle, start_timeout;
@@ -25,6 +25,12 @@ struct run_values {
 
 #define SHARES_NOTHING "a VM shares no namespaces with the host or another VM"
 #define ALL_CAPABILITIES "the VM is the boundary, and root in it has all capabilities"
+#define NO_DEVICES "a VM has no devices of the host"
+#define NO_NETWORK "a VM has no network card; -p and --reverse carry ports"
+#define OWN_MEMORY "a VM's memory is its own: -m says how much"
+#define OWN_CPUS "a VM's CPUs are its own: -c says how many"
+#define EVERY_VM "there is one way to run, as a VM"
+#define NO_HEALTH "nobody asks a VM how it is; supermachine exec can"
 
 #define V(m) offsetof(struct run_values, m)
 static const struct opt options[] = {
@@ -89,18 +95,57 @@ static const struct opt options[] = {
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
 	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
 	{0, "network", OPT_TEXT, V(network), "none", NULL, .choices = "none"},
-	{0, "gpus", OPT_REFUSED, 0, NULL, NULL, .choices = "a VM has no devices of the host"},
-	{0, "device", OPT_REFUSED, 0, NULL, NULL, .choices = "a VM has no devices of the host"},
+	{0, "net", OPT_TEXT, V(network), "none", NULL, .choices = "none"},
+	{0, "no-healthcheck", OPT_IGNORED, 0, NULL, NULL},
+	{0, "restart", OPT_TEXT, V(restart), "no", NULL},
+	{0, "gpus", OPT_REFUSED, 0, NULL, NULL, .choices = NO_DEVICES},
+	{0, "device", OPT_REFUSED, 0, NULL, NULL, .choices = NO_DEVICES},
+	{0, "device-cgroup-rule", OPT_REFUSED, 0, NULL, NULL, .choices = NO_DEVICES},
+	{0, "blkio-weight", OPT_REFUSED, 0, NULL, NULL, .choices = NO_DEVICES},
 	{0, "pid", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
 	{0, "ipc", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
 	{0, "uts", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
 	{0, "userns", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
 	{0, "cgroupns", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
+	{0, "cgroup-parent", OPT_REFUSED, 0, NULL, NULL, .choices = SHARES_NOTHING},
 	{0, "cap-add", OPT_REFUSED, 0, NULL, NULL, .choices = ALL_CAPABILITIES},
 	{0, "cap-drop", OPT_REFUSED, 0, NULL, NULL, .choices = ALL_CAPABILITIES},
 	{0, "security-opt", OPT_REFUSED, 0, NULL, NULL, .choices = ALL_CAPABILITIES},
-	{0, "restart", OPT_REFUSED, 0, NULL, NULL, .choices = "there is no daemon that would start it again"},
 	{0, "link", OPT_REFUSED, 0, NULL, NULL, .choices = "VMs see no other VMs; -p leads to their ports"},
+	{0, "dns", OPT_REFUSED, 0, NULL, NULL, .choices = NO_NETWORK},
+	{0, "dns-search", OPT_REFUSED, 0, NULL, NULL, .choices = NO_NETWORK},
+	{0, "ip", OPT_REFUSED, 0, NULL, NULL, .choices = NO_NETWORK},
+	{0, "mac-address", OPT_REFUSED, 0, NULL, NULL, .choices = NO_NETWORK},
+	{0, "network-alias", OPT_REFUSED, 0, NULL, NULL, .choices = NO_NETWORK},
+	{0, "expose", OPT_REFUSED, 0, NULL, NULL, .choices = NO_NETWORK},
+	{'P', "publish-all", OPT_REFUSED, 0, NULL, NULL, .choices = NO_NETWORK},
+	{0, "memory-swap", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_MEMORY},
+	{0, "memory-swappiness", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_MEMORY},
+	{0, "memory-reservation", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_MEMORY},
+	{0, "oom-kill-disable", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_MEMORY},
+	{0, "oom-score-adj", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_MEMORY},
+	{0, "shm-size", OPT_REFUSED, 0, NULL, NULL,
+	 .choices = "/dev/shm may take half of the VM's memory: -m gives it more"},
+	{0, "cpu-shares", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_CPUS},
+	{0, "cpu-period", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_CPUS},
+	{0, "cpu-quota", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_CPUS},
+	{0, "cpuset-cpus", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_CPUS},
+	{0, "cpuset-mems", OPT_REFUSED, 0, NULL, NULL, .choices = OWN_CPUS},
+	{0, "pids-limit", OPT_REFUSED, 0, NULL, NULL, .choices = "--ulimit nproc=N limits a user's processes"},
+	{0, "sysctl", OPT_REFUSED, 0, NULL, NULL,
+	 .choices = "the kernel is the VM's own: its root sets that by itself"},
+	{0, "runtime", OPT_REFUSED, 0, NULL, NULL, .choices = EVERY_VM},
+	{0, "isolation", OPT_REFUSED, 0, NULL, NULL, .choices = EVERY_VM},
+	{0, "log-driver", OPT_REFUSED, 0, NULL, NULL, .choices = "supermachine logs has what it prints"},
+	{0, "log-opt", OPT_REFUSED, 0, NULL, NULL, .choices = "supermachine logs has what it prints"},
+	{0, "health-cmd", OPT_REFUSED, 0, NULL, NULL, .choices = NO_HEALTH},
+	{0, "health-interval", OPT_REFUSED, 0, NULL, NULL, .choices = NO_HEALTH},
+	{0, "storage-opt", OPT_REFUSED, 0, NULL, NULL, .choices = "--disk says how much it may write"},
+	{0, "volumes-from", OPT_REFUSED, 0, NULL, NULL, .choices = "name each of them: -v NAME:DST"},
+	{0, "group-add", OPT_REFUSED, 0, NULL, NULL,
+	 .choices = "-u USER:GROUP, or the groups that the image's /etc/group gives the user"},
+	{0, "platform", OPT_REFUSED, 0, NULL, NULL,
+	 .choices = "VMs run on this host's CPU; supermachine pull --platform fetches another image"},
 };
 #undef V
 
@@ -152,6 +197,9 @@ static int check(struct cli *cli, const struct run_values *v)
 				 "idle");
 	if (v->on_idle && !v->idle)
 		return cli_usage(cli, NULL, "--on-idle goes with --idle TIME");
+	if (v->restart && !streq(v->restart, "no"))
+		return cli_usage(cli, NULL,
+				 "--restart makes no sense here: there is no daemon that would start it again");
 	if (v->rm && v->keep)
 		return cli_usage(cli, NULL, "--rm and --keep exclude each other");
 	if (v->tmpfs_root && v->disk)

@@ -27,6 +27,39 @@ static int half_verb(struct cli *cli, const char *word)
 	return cli_usage(cli, hint, "%s: what of it?", word);
 }
 
+/* What docker has and this has not, with what does it here. */
+static const char *instead_of(const char *typed)
+{
+	static const char *const words[][2] = {
+		{"build", "there is no builder: supermachine commit, or load what another tool has built"},
+		{"builder", "there is no builder: supermachine commit, or load what another tool has built"},
+		{"buildx", "there is no builder: supermachine commit, or load what another tool has built"},
+		{"compose", "VMs are started one by one: supermachine run -d"},
+		{"container prune", "supermachine rm $(supermachine ps -aq -f status=exited)"},
+		{"context", "there is no daemon: --home DIR keeps images and VMs elsewhere"},
+		{"create", "supermachine run -d makes a VM and starts it"},
+		{"export", "supermachine cp VM:/ - writes its files as a tar stream"},
+		{"history", "supermachine inspect IMAGE"},
+		{"image history", "supermachine inspect IMAGE"},
+		{"import", "supermachine load takes layouts and archives"},
+		{"info", "supermachine doctor, and supermachine machine status"},
+		{"network", "VMs have no network: run -p and run --reverse carry ports"},
+		{"push", "images are pulled and loaded, not pushed"},
+		{"rename", "a VM's name is for good: run --name"},
+		{"save", "the store's images cannot be written as archives: inspect --export-erofs writes the files"},
+		{"search", "the registry's own page does"},
+		{"system df", "supermachine images, snapshots and volume ls tell sizes"},
+		{"system info", "supermachine doctor, and supermachine machine status"},
+		{"top", "supermachine exec VM ps"},
+		{"update", "a VM's sizes are those of its start: run -m and -c"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (streq(words[i][0], typed))
+			return words[i][1];
+	return NULL;
+}
+
 static int unknown_verb(struct cli *cli, char **argv, int argc)
 {
 	const char *words[64], *best;
@@ -35,10 +68,15 @@ static int unknown_verb(struct cli *cli, char **argv, int argc)
 
 	if (cli_family(argv[0]) && (argc < 2 || argv[1][0] == '-'))
 		return half_verb(cli, argv[0]);
-	if (cli_family(argv[0]))
+	if (argc > 1)
 		snprintf(typed, sizeof(typed), "%s %s", argv[0], argv[1]);
-	else
+	best = argc > 1 ? instead_of(typed) : NULL;
+	if (!best && !cli_family(argv[0])) {
 		snprintf(typed, sizeof(typed), "%s", argv[0]);
+		best = instead_of(typed);
+	}
+	if (best)
+		return cli_usage(cli, best, "no such verb: %s", typed);
 	for (const struct verb *const *v = cli_verbs(); *v; v++)
 		if ((*v)->group != GROUP_HIDDEN)
 			words[n++] = (*v)->name;

@@ -196,13 +196,18 @@ static int unknown(struct parser *p, const char *name, size_t len)
 
 	snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), name);
 	for (size_t i = 0; names && i < p->count; i++)
-		names[i] = p->opts[i].name;
+		names[i] = p->opts[i].help ? p->opts[i].name : NULL; /* not what would be refused or ignored */
 	if (names)
 		best = suggest(word, names, p->count);
 	free(names);
 	if (best)
 		snprintf(p->error->hint, sizeof(p->error->hint), "did you mean --%s?", best);
 	return wrong(p, "unknown option --%s", word);
+}
+
+static int refused(struct parser *p, const struct opt *o)
+{
+	return wrong(p, "--%s makes no sense here: %s", o->name, o->choices);
 }
 
 /* argv[*at] is "--name[=value]". */
@@ -217,7 +222,7 @@ static int parse_long(struct parser *p, int argc, char **argv, int *at)
 	if (!o)
 		return unknown(p, name, len);
 	if (o->type == OPT_REFUSED)
-		return wrong(p, "--%s makes no sense here: %s", o->name, o->choices);
+		return refused(p, o);
 	if (eq || !takes_value(o))
 		return set_value(p, o, eq ? eq + 1 : NULL);
 	if (*at + 1 >= argc)
@@ -236,6 +241,8 @@ static int parse_short(struct parser *p, int argc, char **argv, int *at)
 			return 1;
 		if (!o)
 			return wrong(p, "unknown option -%c", *s);
+		if (o->type == OPT_REFUSED)
+			return refused(p, o);
 		if (takes_value(o)) {
 			if (s[1])
 				return set_value(p, o, s[1] == '=' ? s + 2 : s + 1);

@@ -80,6 +80,19 @@ test_habits() {
 	has "a flag that makes no sense" "$err" '--gpus makes no sense here: a VM has no devices'
 	out -125 $sm run --restart=always box true
 	has "a flag that makes no sense" "$err" 'no daemon'
+	out -125 $sm run -P box true
+	has "a letter that makes no sense" "$err" '--publish-all makes no sense here: a VM has no network card'
+	out -125 $sm run --memory-swap 1g box true
+	has "a value that makes no sense" "$err" '--memory-swap makes no sense here'
+	out $sm run --rm --restart no --net none --no-healthcheck -m 256M box true
+	out -125 $sm run --ipd x box true
+	lacks "what would be refused is not suggested" "$err" 'did you mean'
+	out -125 $sm top h
+	has "a verb of docker's alone" "$err" '^  supermachine exec VM ps$'
+	out -125 $sm container prune
+	has "two words of docker's alone" "$err" 'no such verb: container prune'
+	out -125 $sm network ls
+	has "a family of docker's alone" "$err" 'VMs have no network'
 	out -125 $sm run --pull always localhost:1/box true
 	has "pull" "$err" 'cannot connect'
 	out -125 $sm run --add-host db box true
