@@ -12,16 +12,26 @@
 static const char bash_script[] =
 	"# bash completion for supermachine: source <(supermachine completion bash)\n"
 	"_supermachine() {\n"
-	"\tlocal cur=${COMP_WORDS[COMP_CWORD]} line\n"
+	"\tlocal line=${COMP_LINE:0:COMP_POINT} words=(\"${COMP_WORDS[@]:0:COMP_CWORD+1}\") "
+	"breaks=${COMP_WORDBREAKS//[^:=]/} keep=\n"
+	"\t# bash takes \"box:1\" and \"--pull=never\" apart, and replaces the last part: a line without quotes is "
+	"split again\n"
+	"\tif [[ $line != *[\\'\\\"\\\\]* ]]; then\n"
+	"\t\tread -ra words <<<\"$line\"\n"
+	"\t\t[[ $line == *[[:blank:]] ]] && words+=('')\n"
+	"\tfi\n"
+	"\t[ -n \"$breaks\" ] && keep=${words[-1]%\"${words[-1]##*[$breaks]}\"}\n"
 	"\tCOMPREPLY=()\n"
 	"\twhile IFS= read -r line; do\n"
 	"\t\tif [ \"$line\" = :file ]; then\n"
-	"\t\t\tcompopt -o filenames 2>/dev/null\n"
-	"\t\t\tmapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- \"$cur\")\n"
+	"\t\t\t((${#COMPREPLY[@]})) || compopt -o filenames 2>/dev/null\n"
+	"\t\t\tmapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- \"${words[-1]#\"$keep\"}\")\n"
 	"\t\telse\n"
-	"\t\t\tCOMPREPLY+=(\"${line%%$'\\t'*}\")\n"
+	"\t\t\tline=${line%%$'\\t'*}\n"
+	"\t\t\t[[ $line == *: ]] && compopt -o nospace 2>/dev/null\n"
+	"\t\t\tCOMPREPLY+=(\"${line#\"$keep\"}\")\n"
 	"\t\tfi\n"
-	"\tdone < <(\"${COMP_WORDS[0]}\" __complete -- \"${COMP_WORDS[@]:1:COMP_CWORD}\" 2>/dev/null)\n"
+	"\tdone < <(\"${words[0]}\" __complete -- \"${words[@]:1}\" 2>/dev/null)\n"
 	"}\n"
 	"complete -F _supermachine supermachine\n";
 
@@ -191,7 +201,8 @@ static void offer_images(const struct typed *t)
 	sm_image_list_free(list, n);
 }
 
-static void offer_snapshots(const struct typed *t)
+/* vms: those of VMs alone, which restore goes on from. */
+static void offer_snapshots(const struct typed *t, bool vms)
 {
 	struct sm_snapshot_info **list = NULL;
 	size_t n = 0;
@@ -199,7 +210,8 @@ static void offer_snapshots(const struct typed *t)
 	if (!cli_client(t->cli) || sm_snapshot_list(t->cli->client, &list, &n, NULL) < 0)
 		return;
 	for (size_t i = 0; i < n; i++)
-		offer(t, list[i]->name, NULL);
+		if (!vms || list[i]->kind == SM_SNAPSHOT_VM)
+			offer(t, list[i]->name, NULL);
 	sm_snapshot_list_free(list, n);
 }
 
@@ -235,12 +247,12 @@ static void offer_operands(const struct typed *t, enum operand_kind kind)
 	if (kind == OPERAND_IMAGE || kind == OPERAND_ANY)
 		offer_images(t);
 	if (kind == OPERAND_SNAPSHOT)
-		offer_snapshots(t);
+		offer_snapshots(t, false);
 	if (kind == OPERAND_VOLUME)
 		offer_volumes(t);
 	if (kind == OPERAND_COPY)
 		offer_vm_paths(t);
-	if (kind == OPERAND_FILE || kind == OPERAND_COPY)
+	if (kind == OPERAND_FILE || (kind == OPERAND_COPY && !strchr(t->word, ':')))
 		puts(":file");
 	if (kind == OPERAND_VERB)
 		offer_verbs(t, NULL);
@@ -258,6 +270,47 @@ static const struct opt *wants_value(const struct verb *v, const char *before)
 		if (v->opts[i].letter == before[len - 1])
 			o = &v->opts[i];
 	return o && o->type != OPT_FLAG && o->type != OPT_IGNORED ? o : NULL;
+}
+
+static void offer_signals(const struct typed *t)
+{
+	static const char *const names[] = {"HUP",  "INT",  "QUIT", "KILL", "USR1",
+					    "USR2", "TERM", "CONT", "STOP", "WINCH"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		offer(t, names[i], NULL);
+}
+
+static void offer_values(const struct typed *t, const struct opt *o)
+{
+	if (o->choices && o->type == OPT_TEXT)
+		offer_choices(t, o->choices);
+	else if (streq(o->name, "snapshot"))
+		offer_snapshots(t, true);
+	else if (streq(o->name, "signal") || streq(o->name, "stop-signal"))
+		offer_signals(t);
+	else
+		puts(":file");
+}
+
+/* "--option=VALUE": the candidates are whole words. */
+static void offer_joined(const struct typed *t, const struct verb *v)
+{
+	size_t len = strcspn(t->word, "=");
+	const struct opt *o = opts_find(v->opts, v->num_opts, t->word + 2, len - 2);
+	char word[128];
+
+	if (!o || o->type != OPT_TEXT || !o->choices) {
+		puts(":file");
+		return;
+	}
+	for (const char *c = o->choices; *c;) {
+		size_t n = strcspn(c, "|");
+
+		snprintf(word, sizeof(word), "%.*s=%.*s", (int)len, t->word, (int)n, c);
+		offer(t, word, NULL);
+		c += n + (c[n] == '|');
+	}
 }
 
 /* The first operand that stands between the verb and the cursor already; NULL: none. */
@@ -279,14 +332,16 @@ static void complete_verb(const struct typed *t, const struct verb *v, char **wo
 
 	if (operand && v->command)
 		puts(":file"); /* the command's own arguments */
-	else if (o && o->choices && o->type == OPT_TEXT)
-		offer_choices(t, o->choices);
 	else if (o)
-		puts(":file");
+		offer_values(t, o);
+	else if (str_starts(t->word, "--") && strchr(t->word, '='))
+		offer_joined(t, v);
 	else if (t->word[0] == '-')
 		offer_options(t, v->opts, v->num_opts);
 	else if (v == &verb_completion)
 		offer_choices(t, v->operands);
+	else if (!operand && v == &verb_restore)
+		offer_snapshots(t, true);
 	else if (operand && v->completes == OPERAND_EXEC)
 		offer_execs(t, operand);
 	else if (!operand || v->max_operands < 0 || v->completes == OPERAND_COPY)

@@ -91,25 +91,42 @@ test_version() {
 }
 
 test_completion() {
-	# bash completes verbs, options and names of images
+	# shells on a terminal complete verbs, options, their values and names of images, colons included
 	box
 	out $sm completion bash
 	bash -n "$SM_TMP/.out"
-	cat >complete.sh <<-'S'
+	cat >rc <<-'S'
+		PS1='ready> '
+		bind 'set bell-style none' 'set show-all-if-ambiguous on' 2>/dev/null
 		source <(supermachine completion bash)
-		try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _supermachine; echo "${COMPREPLY[*]}"; }
-		try supermachine im
-		try supermachine machine st
-		try supermachine run --entry
-		try supermachine run b
-		try supermachine ps --format j
 	S
-	out bash complete.sh
-	is "candidates" "$out" "images
-start stop status
---entrypoint
-box:latest
-json"
+	: >some-file
+	# try LINE EXPECTED: what a bash on a terminal makes of LINE and the tab key, at its end
+	try() {
+		out python3 "$(dirname "${BASH_SOURCE[0]}")/person.py" 'expect:ready> ' "send:$1\t" "expect:$2" 'send:\x15exit\r' -- \
+			bash --noprofile --rcfile rc -i
+	}
+	try 'supermachine ima' 'images '
+	try 'supermachine machine stat' 'status '
+	try 'supermachine run --entry' 'entrypoint '
+	try 'supermachine run b' 'box:latest '
+	try 'supermachine rmi box:la' 'box:latest '
+	try 'supermachine ps --format j' 'json '
+	try 'supermachine run --pull=n' '=never '
+	try 'supermachine load oci:some' 'oci:some-file '
+	try 'supermachine kill -s WI' 'WINCH '
+	is "values" "$($sm __complete ps --format=)" $'--format=table\n--format=json'
+	is "a path in a VM is no file of the host" "$($sm __complete cp x:/e)" ""
+	if command -v fish >/dev/null; then
+		$sm completion fish >fish
+		is "fish" "$(fish -c "source fish; complete -C 'supermachine rmi box:la'; complete -C 'supermachine run --pull=n'; complete -C 'supermachine ima'")" \
+			$'box:latest\n--pull=never\nimages\tList images'
+	fi
+	if command -v zsh >/dev/null; then
+		printf '%s\n' "PS1='ready> '" 'autoload -U compinit; compinit -u -D' 'source <(supermachine completion zsh)' >.zshrc
+		out python3 "$(dirname "${BASH_SOURCE[0]}")/person.py" 'expect:ready> ' 'send:supermachine rmi box:la\t' 'expect:box:latest' \
+			'send:\x15exit\r' -- env ZDOTDIR="$PWD" zsh -i
+	fi
 	out $sm completion zsh
 	out $sm completion fish
 	out -125 $sm completion tcsh
