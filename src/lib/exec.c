@@ -392,6 +392,12 @@ static int outcome_of_vm(struct sm_exec *x, struct sm_outcome *o, struct sm_erro
 	return r;
 }
 
+/* Without a word of its end: its keeper went, or the keeper's connection to the guest. */
+static bool was_cut(const struct sm_exec *x)
+{
+	return x->conn.error || (x->call.closed && x->call.code == -ECONNRESET);
+}
+
 static int wait_for(struct sm_exec *x, struct sm_outcome *o, struct sm_error *err)
 {
 	char what[64] = "command in the machine";
@@ -410,11 +416,12 @@ static int wait_for(struct sm_exec *x, struct sm_outcome *o, struct sm_error *er
 		r = outcome_of_vm(x, o, err);
 	} else if (x->call.has_exit) {
 		outcome_of_command(x, o);
-	} else if (x->id[0] && x->conn.error && vm_last_word(x->client, x->id, &last, NULL) == 0) {
-		/* The VM ended under it. */
+	} else if (x->id[0] && was_cut(x) && vm_last_word(x->client, x->id, &last, NULL) == 0) {
+		/* The VM ended under it: killed with it, but where a part of ours failed. */
 		*o = last.outcome;
 		o->num_stages = 0;
-		o->status = o->signal ? o->status : 137;
+		if (o->status != 125 || o->reason == SM_REASON_EXITED)
+			o->status = o->signal ? o->status : 137;
 	} else {
 		r = call_error(&x->conn, &x->call, what, err);
 	}

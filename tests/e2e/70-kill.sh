@@ -103,6 +103,22 @@ test_sealed_monitor() {
 	out $sm rm -f sealed
 }
 
+test_monitor_killed_under_exec() {
+	# a command of exec whose VM loses its monitor, or its keeper, ends with 125 and a line that tells
+	local who rc cli
+	for who in monitor keeper; do
+		vm under
+		$sm exec under sh -c 'echo ready; sleep 1000' >o 2>e &
+		cli=$! rc=0
+		until_true 60 grep -q ready o
+		beside kill -SEGV "$(field under .${who}_pid)"
+		wait $cli || rc=$?
+		is "status" "$rc" 125
+		has "line" "$(cat e)" "^supermachine: exec: .*$who was (ended by signal 11|killed)"
+		out $sm rm -f under
+	done
+}
+
 test_keeper_killed_session() {
 	# a session whose keeper is killed ends with 125 and a line that tells
 	box
