@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -348,7 +350,8 @@ void daemon_begin_stop(struct daemon *d)
 	d->listen_src = loop_remove(d->listen_src);
 	d->listen = fd_close(d->listen);
 	snprintf(path, sizeof(path), "%s/" MACHINE_SOCKET, d->runtime_dir);
-	unlink(path);
+	if (daemon_owns(d))
+		unlink(path);
 	loop_timer_at(d->idle_timer, 0);
 	if (!agent || proto_stop_encode(&b, &stop) < 0 || mux_open(agent, PROTO_POWEROFF, &b, NULL, &ch) < 0) {
 		loop_stop(d->loop, 0);
@@ -366,6 +369,42 @@ static void on_accept(struct loop *loop, struct loop_source *src, uint32_t event
 
 	if (fd >= 0 && session_accept(d, fd) < 0)
 		log_warn("machine", "a client was turned away");
+}
+
+bool daemon_owns(const struct daemon *d)
+{
+	struct stat st;
+
+	return fstat(d->lock, &st) == 0 && st.st_nlink > 0;
+}
+
+/* Somebody removed the lock, most likely all of the home: no client can find us any more, and nobody else would end us.
+ */
+static void on_lock(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	char drop[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+	struct daemon *d = arg;
+
+	while (read(d->watch, drop, sizeof(drop)) > 0)
+		;
+	if (daemon_owns(d))
+		return;
+	log_warn("machine", "its directory was removed: stopping");
+	d->watch_src = loop_remove(d->watch_src);
+	daemon_begin_stop(d);
+}
+
+static int watch_lock(struct daemon *d)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", d->lock);
+	d->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (d->watch < 0 || inotify_add_watch(d->watch, path, IN_ATTRIB) < 0) {
+		log_warn("machine", "its directory is not watched: %s", strerror(errno));
+		return 0;
+	}
+	return loop_add(d->loop, d->watch, EPOLLIN, on_lock, d, &d->watch_src);
 }
 
 static void on_signal(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
@@ -390,6 +429,8 @@ int daemon_run(struct daemon *d, int signal_fd, struct sm_error *err)
 		r = loop_add(d->loop, d->listen, EPOLLIN, on_accept, d, &d->listen_src);
 	if (r == 0)
 		r = loop_add(d->loop, signal_fd, EPOLLIN, on_signal, d, &d->signal_src);
+	if (r == 0)
+		r = watch_lock(d);
 	if (r == 0) {
 		rearm_idle(d);
 		r = loop_run(d->loop);

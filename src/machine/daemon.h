@@ -28,6 +28,7 @@ struct daemon {
 	const char *runtime_dir, *data_dir, *libexec_dir;
 	char *dir;	  /* runtime_dir/machine */
 	int lock, listen; /* -1: none */
+	int watch;	  /* of the lock, that it is still there; -1: none */
 	uint64_t memory, idle_ns, up_since_ns;
 	unsigned cpus;
 	char boot_id[33];
@@ -42,7 +43,8 @@ struct daemon {
 	 */
 	uint64_t fresh_at_ns;
 	struct loop_source *fresh_timer;
-	struct loop_source *listen_src, *emu_src, *files_src, *signal_src, *idle_timer, *boot_timer, *stop_timer;
+	struct loop_source *listen_src, *watch_src, *emu_src, *files_src, *signal_src, *idle_timer, *boot_timer,
+		*stop_timer;
 };
 
 /* daemon.c */
@@ -54,6 +56,8 @@ void daemon_busy(struct daemon *d, int change);
 /* Boots it if it is down. A failure is told to the waiting sessions, as any later one. */
 void daemon_want_up(struct daemon *d);
 void daemon_begin_stop(struct daemon *d);
+/* The lock is still where others look for it: what is in the directory is ours. */
+bool daemon_owns(const struct daemon *d);
 void daemon_status(const struct daemon *d, struct seat_machine_status *ret);
 /* The mux to the agent, NULL unless UP. */
 struct mux *daemon_agent(struct daemon *d);

@@ -159,8 +159,10 @@ static void clean_up(struct daemon *d, const char *lock_path)
 {
 	if (d->lock < 0)
 		return;
-	remove_tree_at(AT_FDCWD, d->dir);
-	unlink(lock_path);
+	if (daemon_owns(d)) {
+		remove_tree_at(AT_FDCWD, d->dir);
+		unlink(lock_path);
+	}
 	d->lock = fd_close(d->lock);
 }
 
@@ -185,7 +187,8 @@ static int serve(struct daemon *d, const char *lock_path, struct sm_error *err)
 
 int main(int argc, char **argv)
 {
-	struct daemon d = {.lock = -1, .listen = -1, .emu = {.pidfd = -1, .files_pidfd = -1, .agent_fd = -1}};
+	struct daemon d = {
+		.lock = -1, .listen = -1, .watch = -1, .emu = {.pidfd = -1, .files_pidfd = -1, .agent_fd = -1}};
 	_free_ char *lock_path = NULL;
 	struct sm_error err = {0};
 	int r;

@@ -368,6 +368,26 @@ static void test_leavings_of_a_killed_daemon(void **state)
 	assert_nothing_left(w);
 }
 
+static void test_a_daemon_whose_home_is_removed_ends(void **state)
+{
+	struct world *w = *state;
+	char line[256], command[256];
+	pid_t first = start_program(w, line), second;
+	int status;
+
+	assert_string_equal(line, "ok\n");
+	snprintf(command, sizeof(command), "rm -rf %s/*", w->runtime);
+	assert_int_equal(system(command), 0);
+	/* Another one at the same place has nothing to fear from it. */
+	second = start_program(w, line);
+	assert_string_equal(line, "ok\n");
+	assert_int_equal(process_wait(first, &status), 0);
+	assert_int_equal(status, 0);
+	assert_int_equal(access(w->socket, F_OK), 0);
+	end_program(second, SIGTERM);
+	assert_nothing_left(w);
+}
+
 static void test_status_and_stop_of_a_daemon_without_machine(void **state)
 {
 	struct world *w = *state;
@@ -634,6 +654,7 @@ int main(void)
 		TEST(test_a_stale_socket_is_told_from_a_first_start),
 		TEST(test_one_daemon_holds_the_lock),
 		TEST(test_leavings_of_a_killed_daemon),
+		TEST(test_a_daemon_whose_home_is_removed_ends),
 		TEST(test_status_and_stop_of_a_daemon_without_machine),
 		TEST(test_a_machine_that_cannot_boot_says_why),
 		TEST(test_hostile_requests),
