@@ -138,6 +138,8 @@ char *cli_command_line(const char *const *argv);
 /* help.c */
 void cli_help(FILE *f, const struct verb *v);
 void cli_help_all(FILE *f);
+/* The verbs of two words that begin with this one. */
+void cli_help_family(FILE *f, const char *word);
 /* Text from column `indent` on, broken at spaces to stay within width; the cursor stands at column `at`. */
 void cli_put_wrapped(FILE *f, const char *text, size_t indent, size_t at, size_t width);
 

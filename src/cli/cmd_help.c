@@ -13,6 +13,10 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 		return 0;
 	}
 	v = cli_match_verb(operands, count, &words);
+	if (!v && count == 1 && cli_family(operands[0])) {
+		cli_help_family(stdout, operands[0]);
+		return 0;
+	}
 	if (!v)
 		return cli_usage(cli, "all verbs: supermachine help", "no such verb: %s", operands[0]);
 	cli_help(stdout, v);

@@ -74,6 +74,15 @@ void cli_help(FILE *f, const struct verb *v)
 		fprintf(f, "  # %s\n  supermachine %s\n", e[1], e[0]);
 }
 
+void cli_help_family(FILE *f, const char *word)
+{
+	fprintf(f, "Usage: supermachine %s VERB ...\n\nVerbs for %s:\n", word, cli_family(word));
+	for (const struct verb *const *v = cli_verbs(); *v; v++)
+		if (str_starts((*v)->name, word) && (*v)->name[strlen(word)] == ' ')
+			fprintf(f, "  %-16s %s\n", (*v)->name, (*v)->summary);
+	fprintf(f, "\nMore about one: supermachine %s VERB --help\n", word);
+}
+
 void cli_help_all(FILE *f)
 {
 	static const struct {

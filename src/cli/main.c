@@ -66,6 +66,10 @@ static int unknown_verb(struct cli *cli, char **argv, int argc)
 	char hint[96] = "", typed[64];
 	size_t n = 0;
 
+	if (cli_family(argv[0]) && argc > 1 && (streq(argv[1], "--help") || streq(argv[1], "-h"))) {
+		cli_help_family(stdout, argv[0]);
+		return 0;
+	}
 	if (cli_family(argv[0]) && (argc < 2 || argv[1][0] == '-'))
 		return half_verb(cli, argv[0]);
 	if (argc > 1)

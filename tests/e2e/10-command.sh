@@ -12,6 +12,12 @@ test_help() {
 		is "stderr of $verb --help" "$err" ""
 		is "longest line of $verb --help over 80" "$(awk 'length > 80' "$SM_TMP/.out")" ""
 	done
+	for verb in machine volume fs; do
+		out $sm $verb --help
+		is "the verbs of $verb" "$out" "$($sm help $verb)"
+		has "the verbs of $verb" "$out" "^Usage: supermachine $verb VERB"
+	done
+	has "a verb of volume" "$($sm help volume)" '^  volume create +Make a volume$'
 	out -125 $sm
 	has "no verb at all" "$err" '^Usage: supermachine'
 }
