@@ -394,13 +394,19 @@ static int add_timers(struct keeper *k)
  * The program that started this VM may have been killed before anybody could connect to us. Whoever looked at the VM in
  * between took us for dead: wrote the record of its end (lib/vm.c), maybe removed its directory. Both sides write
  * first and look then, so at least one of them sees the other.
+ *
+ * The record of the last run's end, which was removed for this start, may be seen for a moment longer in the machine,
+ * whose kernel caches the name: a file that has no name on the host is that one.
  */
 bool keeper_given_up(const struct keeper *k)
 {
 	_fd_ int fd = openat(k->dirfd, "exit.json", O_RDONLY | O_CLOEXEC);
+	struct statx end;
 	struct stat st;
 
-	return fd >= 0 || fstat(k->dirfd, &st) < 0 || st.st_nlink == 0;
+	if (fd >= 0 && statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_NLINK, &end) == 0 && end.stx_nlink > 0)
+		return true;
+	return fstat(k->dirfd, &st) < 0 || st.st_nlink == 0;
 }
 
 static void end_if_given_up(struct keeper *k)

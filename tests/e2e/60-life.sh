@@ -51,6 +51,18 @@ test_life() {
 	is "gone" "$(state web)" gone
 }
 
+test_start_after_stop() {
+	# a VM is started again in the moment in which it has ended
+	local i
+	for i in $(seq "$(scaled 5 30)"); do
+		vm quick
+		$sm stop -t 1 quick >/dev/null
+		out $sm start quick
+		is "it runs" "$(state quick)" running
+		$sm rm -f quick >/dev/null
+	done
+}
+
 test_detached_failure() {
 	# run -d of a command that cannot start says so at once and leaves nothing
 	box
