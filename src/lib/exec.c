@@ -428,13 +428,26 @@ static int wait_for(struct sm_exec *x, struct sm_outcome *o, struct sm_error *er
 	return r;
 }
 
+/* A full disk, say: whatever the command's status, what it printed is not all there. */
+static void note_lost_output(const struct sm_exec *x, struct sm_outcome *o)
+{
+	static const char *const names[] = {"standard output", "standard error"};
+
+	for (unsigned i = 0; i < 2 && !o->message[0]; i++)
+		if (x->out[i].error)
+			snprintf(o->message, sizeof(o->message), "%s: %s: not all of it was written", names[i],
+				 strerror(x->out[i].error));
+}
+
 int sm_exec_wait(struct sm_exec *x, struct sm_outcome *ret, struct sm_error *err)
 {
 	struct sm_outcome o;
 	int r = wait_for(x, &o, err);
 
-	if (r == 0)
+	if (r == 0) {
+		note_lost_output(x, &o);
 		outcome_copy(ret, &o);
+	}
 	return r;
 }
 

@@ -14,6 +14,7 @@ struct exec_output {
 	int fd;		     /* the caller's, -1: none */
 	int own;	     /* a non-blocking description of the same pipe, -1: none */
 	bool socket, broken; /* broken: nobody reads any more */
+	int error;	     /* why, where that is not that the reader went away; a positive errno */
 	struct buf pending;  /* received, not yet written, not yet given credit for */
 	struct collect kept; /* without fd: for sm_exec_collect */
 };

@@ -61,9 +61,10 @@ static void send_signal(struct sm_exec *x, int signal)
 }
 
 /* The reader is gone. A command with a pipe of its own would get SIGPIPE now. */
-static void output_broke(struct sm_exec *x, struct exec_output *o)
+static void output_broke(struct sm_exec *x, struct exec_output *o, int error)
 {
 	o->broken = true;
+	o->error = error == EPIPE || error == ECONNRESET ? 0 : error;
 	if (x->call.opened && !x->call.closed && !x->call.has_exit)
 		send_signal(x, SIGPIPE);
 }
@@ -79,7 +80,7 @@ static size_t put(struct sm_exec *x, struct exec_output *o, const uint8_t *p, si
 		if (n == -EAGAIN)
 			return done;
 		if (n < 0)
-			output_broke(x, o);
+			output_broke(x, o, (int)-n);
 		else
 			done += (size_t)n;
 	}

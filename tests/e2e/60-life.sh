@@ -57,6 +57,7 @@ test_start_after_stop() {
 	for i in $(seq "$(scaled 5 30)"); do
 		vm quick
 		$sm stop -t 1 quick >/dev/null
+		sleep "0.0$((i % 5))"
 		out $sm start quick
 		is "it runs" "$(state quick)" running
 		$sm rm -f quick >/dev/null

@@ -293,6 +293,18 @@ static void broken_pipe_is_passed_on(void **state)
 	sigaction(SIGPIPE, &old, NULL);
 }
 
+static void lost_output_is_told(void **state)
+{
+	struct peer p = {.flood = 1000};
+	struct sm_outcome o;
+	int fd = open("/dev/full", O_WRONLY);
+
+	assert_true(fd >= 0);
+	o = close_pair(&p, open_pair(&p, -1, fd));
+	assert_string_equal(o.message, "standard output: No space left on device: not all of it was written");
+	close(fd);
+}
+
 /* Whatever is not kept is read all the same. */
 static void output_is_collected_within_its_limit(void **state)
 {
@@ -524,6 +536,7 @@ int main(void)
 		cmocka_unit_test(output_reaches_every_kind_of_reader),
 		cmocka_unit_test(input_comes_back_whole),
 		cmocka_unit_test(broken_pipe_is_passed_on),
+		cmocka_unit_test(lost_output_is_told),
 		cmocka_unit_test(output_is_collected_within_its_limit),
 		cmocka_unit_test(input_from_memory_comes_back),
 		cmocka_unit_test(a_descriptor_cancels),
