@@ -191,19 +191,43 @@ int conn_step(struct conn *conn, struct pollfd *extra, unsigned n, int timeout_m
 
 /* ------------------------------------------------------------------------------------------ calls */
 
+/* Of what the other side has answered. */
+static enum sm_error_kind kind_of(int code)
+{
+	switch (code) {
+	case EPROTO:
+	case EPIPE:
+		return SM_ERROR_GUEST;
+	case ESRCH:
+	case EBUSY:
+	case EAGAIN:
+	case EALREADY:
+	case EHOSTDOWN:
+	case ESHUTDOWN:
+		return SM_ERROR_STATE;
+	case ENOENT:
+		return SM_ERROR_NOT_FOUND;
+	case EINVAL:
+		return SM_ERROR_INVALID;
+	case EOPNOTSUPP:
+	case ENOSYS:
+		return SM_ERROR_UNSUPPORTED;
+	case E2BIG:
+	case EMFILE:
+		return SM_ERROR_LIMIT;
+	default:
+		return SM_ERROR_IO;
+	}
+}
+
 int call_error(const struct conn *conn, const struct call *call, const char *what, struct sm_error *err)
 {
-	enum sm_error_kind kind = SM_ERROR_GUEST;
 	int code = call->code < 0 ? -call->code : EPIPE;
 
 	if (conn->error && (!call->closed || call->code == -ECONNRESET))
 		return error_set(err, SM_ERROR_STATE, ECONNRESET, "%s: %s", what,
 				 conn->why ? conn->why : "connection lost");
-	if (code == ESRCH || code == EBUSY || code == EAGAIN || code == EALREADY || code == EHOSTDOWN)
-		kind = SM_ERROR_STATE;
-	else if (code == ENOENT)
-		kind = SM_ERROR_NOT_FOUND;
-	return error_set(err, kind, code, "%s: %s", what, call->text[0] ? call->text : strerror(code));
+	return error_set(err, kind_of(code), code, "%s: %s", what, call->text[0] ? call->text : strerror(code));
 }
 
 int conn_await_open(struct conn *conn, struct call *call, const char *what, struct sm_error *err)

@@ -244,7 +244,7 @@ static int view_without_keeper(struct sm_client *c, int dir, const char *id, str
 	return 0;
 }
 
-int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_error *err)
+static int view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_error *err)
 {
 	struct vm_view v = {0};
 	struct vm_start start;
@@ -277,6 +277,17 @@ int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_
 		base_blame(c, &start);
 	if (r == 0)
 		*ret = v;
+	return r;
+}
+
+/* On the way it fails to find what need not be there: that is no error of the caller's. */
+int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_error *err)
+{
+	struct sm_error own = {0};
+	int r = view(c, id, ret, &own);
+
+	if (r < 0 && err)
+		*err = own;
 	return r;
 }
 

@@ -177,9 +177,12 @@ static void failed_calls_have_a_kind(void **state)
 	static const struct {
 		int code;
 		enum sm_error_kind kind;
-	} cases[] = {{-EPROTO, SM_ERROR_GUEST},	   {0, SM_ERROR_GUEST},	      {-ESRCH, SM_ERROR_STATE},
-		     {-EBUSY, SM_ERROR_STATE},	   {-EAGAIN, SM_ERROR_STATE}, {-EALREADY, SM_ERROR_STATE},
-		     {-ENOENT, SM_ERROR_NOT_FOUND}};
+	} cases[] = {{-EPROTO, SM_ERROR_GUEST},	    {0, SM_ERROR_GUEST},
+		     {-ESRCH, SM_ERROR_STATE},	    {-EBUSY, SM_ERROR_STATE},
+		     {-EAGAIN, SM_ERROR_STATE},	    {-EALREADY, SM_ERROR_STATE},
+		     {-ENOENT, SM_ERROR_NOT_FOUND}, {-EISDIR, SM_ERROR_IO},
+		     {-EINVAL, SM_ERROR_INVALID},   {-EOPNOTSUPP, SM_ERROR_UNSUPPORTED},
+		     {-E2BIG, SM_ERROR_LIMIT}};
 	struct conn conn = {.fd = -1};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
