@@ -123,19 +123,21 @@ test_completion() {
 	try 'supermachine kill -s WI' 'WINCH '
 	is "values" "$($sm __complete ps --format=)" $'--format=table\n--format=json'
 	is "a path in a VM is no file of the host" "$($sm __complete cp x:/e)" ""
-	if command -v fish >/dev/null; then
-		$sm completion fish >fish
-		is "fish" "$(fish -c "source fish; complete -C 'supermachine rmi box:la'; complete -C 'supermachine run --pull=n'; complete -C 'supermachine ima'")" \
-			$'box:latest\n--pull=never\nimages\tList images'
-	fi
-	if command -v zsh >/dev/null; then
-		printf '%s\n' "PS1='ready> '" 'autoload -U compinit; compinit -u -D' 'source <(supermachine completion zsh)' >.zshrc
-		out python3 "$(dirname "${BASH_SOURCE[0]}")/person.py" 'expect:ready> ' 'send:supermachine rmi box:la\t' 'expect:box:latest' \
-			'send:\x15exit\r' -- env ZDOTDIR="$PWD" zsh -i
-	fi
 	out $sm completion zsh
 	out $sm completion fish
 	out -125 $sm completion tcsh
+}
+
+test_completion_elsewhere() {
+	# fish and zsh complete the same
+	needs fish zsh
+	box
+	$sm completion fish >fish
+	is "fish" "$(fish -c "source fish; complete -C 'supermachine rmi box:la'; complete -C 'supermachine run --pull=n'; complete -C 'supermachine ima'")" \
+		$'box:latest\n--pull=never\nimages\tList images'
+	printf '%s\n' "PS1='ready> '" 'autoload -U compinit; compinit -u -D' 'source <(supermachine completion zsh)' >.zshrc
+	out python3 "$(dirname "${BASH_SOURCE[0]}")/person.py" 'expect:ready> ' 'send:supermachine rmi box:la\t' 'expect:box:latest' \
+		'send:\x15exit\r' -- env ZDOTDIR="$PWD" zsh -i
 }
 
 test_full_output() {
