@@ -18,9 +18,8 @@ static const struct opt options[] = {
 #undef V
 
 static const struct table_column columns[] = {
-	{"NAME", TABLE_LEFT, 16}, {"KIND", TABLE_LEFT, 0},  {"MEMORY", TABLE_RIGHT, 0},
-	{"CPUS", TABLE_RIGHT, 0}, {"SIZE", TABLE_RIGHT, 0}, {"CREATED", TABLE_LEFT, 0},
-	{"USED", TABLE_LEFT, 0},  {"FITS", TABLE_LEFT, 0},  {"IMAGE", TABLE_LEFT, 12},
+	{"NAME", TABLE_LEFT, 0},  {"KIND", TABLE_LEFT, 0},    {"MEMORY", TABLE_RIGHT, 0}, {"CPUS", TABLE_RIGHT, 0},
+	{"SIZE", TABLE_RIGHT, 0}, {"CREATED", TABLE_LEFT, 0}, {"FITS", TABLE_LEFT, 0},	  {"IMAGE", TABLE_LEFT, 8},
 };
 
 static const char *kind_name(const struct sm_snapshot_info *s)
@@ -35,7 +34,7 @@ static void print_table(struct sm_snapshot_info **list, size_t count)
 	table_init(&t, columns, ARRAY_SIZE(columns));
 	for (size_t i = 0; i < count; i++) {
 		const struct sm_snapshot_info *s = list[i];
-		char memory[16], size[16], created[16], used[16];
+		char memory[16], size[16], created[16];
 
 		table_add(&t, "%s", s->name);
 		table_add(&t, "%s", s->parent[0] ? "diff" : kind_name(s));
@@ -43,7 +42,6 @@ static void print_table(struct sm_snapshot_info **list, size_t count)
 		table_add(&t, "%u", s->cpus);
 		table_add(&t, "%s", format_size(s->allocated_size, size));
 		table_add(&t, s->created_ns ? "%s ago" : "%s", text_age(s->created_ns, text_now(), created));
-		table_add(&t, s->used_ns ? "%s ago" : "%s", text_age(s->used_ns, text_now(), used));
 		table_add(&t, "%s", s->fits ? "yes" : "no");
 		table_add(&t, "%s", s->image[0] ? s->image : "-");
 	}
@@ -101,13 +99,10 @@ const struct verb verb_snapshots = {
 	.name = "snapshots",
 	.operands = "",
 	.summary = "List snapshots",
-	.details =
-		"A base is a booted guest without an image. The first run with so much memory and so many CPUs makes "
-		"it, "
-		"later ones start from it, whatever their image; one that no longer fits is made anew. At most 8 are "
-		"kept. A vm was saved by supermachine snapshot; restore goes on from it. A diff needs another one "
-		"beneath "
-		"it, which inspect and --format json name. FITS: a run may still start from it.",
+	.details = "A base is a booted guest without an image. The first run with so much memory and so many CPUs "
+		   "makes it, later ones start from it, whatever their image; one that no longer fits is made anew. "
+		   "At most 8 are kept. A vm was saved by supermachine snapshot; restore goes on from it. A diff needs "
+		   "another one beneath it, which inspect and --format json name. FITS: a run may still start from it.",
 	VERB_OPTS(options, struct snapshots_values),
 	.group = GROUP_IMAGES,
 	.run = list_verb,

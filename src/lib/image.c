@@ -223,13 +223,19 @@ static int held_images(struct sm_client *c, char ***ret, struct sm_error *err)
 	return 0;
 }
 
+/* It has another name still, so all that goes is this one. */
+static bool only_untags(const struct image_info *info, const char *ref)
+{
+	return !str_starts(info->id, ref) && strv_len((const char *const *)info->names) > 1;
+}
+
 static int refuse_if_held(struct sm_client *c, struct image_store *store, const char *ref, struct sm_error *err)
 {
 	struct image_info info = {0};
 	char **held = NULL;
 	int r = image_find(store, ref, &info, err);
 
-	if (r == 0)
+	if (r == 0 && !only_untags(&info, ref))
 		r = held_images(c, &held, err);
 	for (char **h = held; r == 0 && h && *h; h++)
 		if (streq(*h, info.id))

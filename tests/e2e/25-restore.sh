@@ -165,7 +165,7 @@ test_listing() {
 	out run_box box true
 	name=$($sm snapshots -q | head -n 1)
 	out $sm snapshots
-	has "table" "$out" "^NAME +KIND +MEMORY +CPUS +SIZE +CREATED +USED +FITS"
+	has "table" "$out" "^NAME +KIND +MEMORY +CPUS +SIZE +CREATED +FITS"
 	has "table" "$out" "^$name +base .* yes"
 	out $sm snapshot rm "${name#base-}"
 	lacks "names" "$($sm snapshots -q)" "$name"

@@ -331,6 +331,7 @@ test_share_group() {
 	is "before" "$($sm exec two sh -c 'cat /data/f; ls /data')" "1
 f"
 	$sm exec one sh -c 'echo 22 >/data/f; echo new >/data/new; rm -f /data/none'
+	until_true 10 $sm exec two sh -c '[ $(wc -c </data/f) -eq 3 ]' # its cached size is taken back when the server has heard of the change
 	is "after" "$($sm exec two sh -c 'cat /data/f /data/new; echo 333 >/data/f; mv /data/new /data/moved')" "22
 new"
 	# What the host changes both see; in a machine one process there watches for both.

@@ -62,7 +62,7 @@ docker_lines() {
 		0|^data$|docker volume rm data
 		0|^box|docker images
 		0|^box|docker image ls
-		0||docker tag box box2 && docker image rm box2
+		0||docker tag box box2 && docker run -d --name holds -m 256M box sleep 100 >/dev/null && docker image rm box2 && docker rm -f holds >/dev/null
 		0|^hi$|docker run --rm -m 256M --mount type=tmpfs,target=/t box echo hi
 		5||docker run --rm -m 256M box sh -c 'exit 5'
 		127|nosuchcommand|docker run --rm -m 256M box nosuchcommand
