@@ -9,7 +9,7 @@ test_habits() {
 	is "the file for the id" "$(cat id)" "$($sm ps -q)"
 	out -125 $sm run --cidfile id box true
 	has "the file is there already" "$err" 'id: File exists'
-	out $sm exec h sh -c 'grep db /etc/hosts; touch /x; touch /scratch/x && stat -c %a /scratch; dd if=/dev/zero of=/scratch/y bs=1M count=2 2>&1 | grep -c "No space"; rm /scratch/y
+	out $sm exec h sh -c 'grep -w db /etc/hosts; touch /x; touch /scratch/x && stat -c %a /scratch; dd if=/dev/zero of=/scratch/y bs=1M count=2 2>&1 | grep -c "No space"; rm /scratch/y
 		grep -c " /scratch .*noexec" /proc/mounts'
 	is "inside" "$(tr '\t' ' ' <<<"$out")" "10.0.0.9 db
 700
