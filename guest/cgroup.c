@@ -11,12 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
 
 #define MAX_STALE 4096u
-#define KEEPER_GROUP "supermachine-" /* keeper/cpugroup.h */
 
 int cgroup_use(struct agent *a, const char *path)
 {
@@ -89,7 +89,7 @@ static void remove_keepers(struct agent *a, const char *name)
 	struct dirent *e;
 
 	while (d && (e = readdir(d)))
-		if (str_starts(e->d_name, KEEPER_GROUP))
+		if (str_starts(e->d_name, CGROUP_VM_PREFIX))
 			unlinkat(fd, e->d_name, AT_REMOVEDIR);
 	if (d)
 		closedir(d);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where this process's cgroup of version 2 is to be found as a directory. */
+/* Where this process's cgroup of version 2 is to be found as a directory, and what those of VMs are called. */
 #ifndef BASE_CGROUP_H
 #define BASE_CGROUP_H
 
 #include <limits.h>
+
+/* A VM's own group has this name, and the VM's id: made by its keeper, swept by the machine's agent, too. */
+#define CGROUP_VM_PREFIX "supermachine-"
 
 /*
  * From the texts of /proc/self/cgroup and /proc/self/mountinfo, which others may have had a hand in: names of cgroups

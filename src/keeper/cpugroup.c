@@ -98,7 +98,7 @@ int cpu_group_make(struct cpu_group *g, const char *id, unsigned limit, bool our
 	why = divide(fd, own, ours);
 	if (why)
 		return refuse(limit, own, why, err);
-	if (snprintf(g->path, sizeof(g->path), "%s/" CPU_GROUP_PREFIX "%s", own, id) >= (int)sizeof(g->path))
+	if (snprintf(g->path, sizeof(g->path), "%s/" CGROUP_VM_PREFIX "%s", own, id) >= (int)sizeof(g->path))
 		return refuse(limit, own, strerror(ENAMETOOLONG), err);
 	r = make_leaf(g, limit);
 	if (r == 0)
@@ -159,8 +159,8 @@ void cpu_group_sweep(int dirfd, const char *id)
 	if (read_file_at(dirfd, NOTE, PATH_MAX, &path, NULL) < 0)
 		return;
 	slash = strrchr(path, '/');
-	if (*path == '/' && str_starts(slash, "/" CPU_GROUP_PREFIX) &&
-	    streq(slash + strlen("/" CPU_GROUP_PREFIX), id) && (fd = cgroup_open(path)) >= 0 && !remove_leaf(path))
+	if (*path == '/' && str_starts(slash, "/" CGROUP_VM_PREFIX) &&
+	    streq(slash + strlen("/" CGROUP_VM_PREFIX), id) && (fd = cgroup_open(path)) >= 0 && !remove_leaf(path))
 		return;
 	cpu_group_forget(dirfd);
 }

@@ -16,8 +16,6 @@
 
 #include "base/error.h"
 
-#define CPU_GROUP_PREFIX "supermachine-" /* and the VM's id */
-
 struct cpu_group {
 	int fd; /* its directory, to start the monitor in; -1: there is none */
 	char path[PATH_MAX];

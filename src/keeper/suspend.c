@@ -103,10 +103,10 @@ int resume_prepare(struct keeper *k, struct sm_error *err)
 	k->args.adopt = true;
 	k->args.booted = s.booted;
 	k->args.window = s.window;
-	r = k->rec.disk_template ? disk_reset(k->dirfd, s.layers) : 0;
-	if (r < 0)
-		return error_sys(err, -r, "the disk of VM %s", k->rec.id);
-	return k->rec.disk_template ? merge_layers(k, &s, err) : 0;
+	if (!k->rec.disk_template)
+		return 0;
+	r = disk_reset(k->dirfd, s.layers);
+	return r < 0 ? error_sys(err, -r, "the disk of VM %s", k->rec.id) : merge_layers(k, &s, err);
 }
 
 int resume_done(struct keeper *k)

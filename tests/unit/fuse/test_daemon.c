@@ -722,6 +722,19 @@ static void *lie(void *arg)
 	return NULL;
 }
 
+/* The backend whose server that is, in a thread. */
+static struct sm_fs_backend *backend_of(struct liar *l, pthread_t *ret_thread)
+{
+	struct sm_fs_backend *be;
+	int sock[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock), 0);
+	l->sock = sock[0];
+	assert_int_equal(pthread_create(ret_thread, NULL, lie, l), 0);
+	assert_int_equal(fuse_daemon_new_fd(sock[1], NULL, &be, NULL), 0);
+	return be;
+}
+
 static void test_a_server_that_lies_is_given_up(void **state)
 {
 	const uint8_t success[12] = {0}, far[12] = {0, 0, 0, 0, 0, 0, 0, 0x80}, bulky[12] = {[11] = 0xff};
@@ -733,12 +746,8 @@ static void test_a_server_that_lies_is_given_up(void **state)
 		struct sm_fs_backend *be;
 		struct sm_fs_entry e;
 		pthread_t thread;
-		int sock[2];
 
-		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock), 0);
-		l.sock = sock[0];
-		assert_int_equal(pthread_create(&thread, NULL, lie, &l), 0);
-		assert_int_equal(fuse_daemon_new_fd(sock[1], NULL, &be, NULL), 0);
+		be = backend_of(&l, &thread);
 		assert_int_equal(be->ops->lookup(be, &who, SM_FS_ROOT, "file", &e), -EIO);
 		assert_int_equal(be->ops->lookup(be, &who, SM_FS_ROOT, "file", &e), -ENOTCONN); /* for good */
 		fuse_daemon_free(be);
@@ -756,12 +765,9 @@ static void test_a_server_that_ends_over_a_request(void **state)
 		struct sm_fs_entry e;
 		struct sm_fs_open open;
 		pthread_t thread;
-		int sock[2], r;
+		int r;
 
-		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock), 0);
-		l.sock = sock[0];
-		assert_int_equal(pthread_create(&thread, NULL, lie, &l), 0);
-		assert_int_equal(fuse_daemon_new_fd(sock[1], NULL, &be, NULL), 0);
+		be = backend_of(&l, &thread);
 		r = changes ? be->ops->mkdir(be, &who, SM_FS_ROOT, "dir", 0755, &e)
 			    : be->ops->open(be, &who, SM_FS_ROOT, O_RDONLY, &open);
 		assert_int_equal(r, changes ? -EIO : -ESTALE);
