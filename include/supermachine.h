@@ -1468,6 +1468,11 @@ enum sm_fs_open_flags {
 	SM_FS_OPEN_CACHE_DIR = 1 << 3,	/**< The listing may be cached. */
 	SM_FS_OPEN_NOFLUSH = 1 << 5,	/**< close() need not tell. */
 	SM_FS_OPEN_PARALLEL_WRITES = 1 << 6,
+	/** `length` is set. A peer that was told another length and may still believe it looks the file up anew before
+	 * the open succeeds. */
+	SM_FS_OPEN_LENGTH = 1 << 8,
+	/** The file has no name any more. A peer that still believes one looks it up anew before the open succeeds. */
+	SM_FS_OPEN_NAMELESS = 1 << 9,
 };
 
 /** What a write is. */
@@ -1481,6 +1486,7 @@ enum sm_fs_write_flags {
 struct sm_fs_open {
 	uint64_t fh;	/**< The backend's own; given back to it. */
 	uint32_t flags; /**< enum sm_fs_open_flags */
+	int64_t length; /**< Of the file, when it was opened, in bytes. */
 };
 
 /** A part of a file as a mapping. */

@@ -51,6 +51,7 @@ int daemon_file_new(struct daemon_call *call, struct sm_fs_open *ret)
 	*f = (struct daemon_file){.epoch = call->conn->epoch, .fd = -1};
 	f->handle = cursor_u64(&call->in);
 	ret->flags = cursor_u32(&call->in);
+	ret->length = (int64_t)cursor_u64(&call->in);
 	if (call->in.bad) {
 		free(f);
 		return daemon_call_break(call);

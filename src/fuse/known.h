@@ -27,7 +27,12 @@ struct known_node {
 	bool refused;			   /* it cannot be watched: not asked again */
 	bool attr_known;		   /* the peer may believe `attr` */
 	bool written;			   /* but for size and times, for it wrote to the file since */
+	bool length_told;		   /* a regular file: the peer's kernel may take `length` for its length */
+	bool unlinked;			   /* by the peer, which so knows that it may have no name */
+	bool outdated;			   /* an open was refused: no cached contents are kept by the next */
 	uint64_t asked_ns;		   /* pending: since when */
+	uint64_t refused_ns;		   /* when an open was refused, 0: never */
+	int64_t length;
 	struct stat attr;
 };
 

@@ -87,6 +87,8 @@ static int load_node(struct known *k, struct cursor *in)
 	node->attr.st_size = (off_t)cursor_u64(in);
 	node->attr.st_mtim = get_time(in);
 	node->attr.st_ctim = get_time(in);
+	node->length_told = S_ISREG(node->attr.st_mode) && !node->written;
+	node->length = node->attr.st_size;
 	return in->bad ? -EPROTO : 0;
 }
 

@@ -114,6 +114,23 @@ static int open_node(struct fuse_request *rq, uint32_t flags, struct sm_fs_open 
 	return r == -EACCES && wanted != flags ? rq->s->ops->open(rq->s->be, &rq->who, rq->h.nodeid, flags, ret) : r;
 }
 
+/* Close-to-open: the peer must not read the file as it is now by the length that it had, nor one in whose place there
+ * is another by now. 0, or -ESTALE. */
+static int settle_open(struct fuse_request *rq, uint32_t flags, struct sm_fs_open *o)
+{
+	enum watch_open how = WATCH_OPEN_AS_IS;
+
+	/* A peer that caches writes keeps track of the length itself. */
+	if (o->flags & SM_FS_OPEN_LENGTH && !(rq->s->features & FUSE_WRITEBACK_CACHE))
+		how = watch_opened(rq->s->watch, rq->h.nodeid, flags & O_TRUNC ? WATCH_ANY_LENGTH : o->length,
+				   o->flags & SM_FS_OPEN_NAMELESS);
+	if (how != WATCH_OPEN_AS_IS)
+		o->flags &= ~(uint32_t)SM_FS_OPEN_KEEP_CACHE;
+	if (how == WATCH_OPEN_UNCACHED)
+		o->flags |= SM_FS_OPEN_DIRECT_IO;
+	return how == WATCH_OPEN_AGAIN ? -ESTALE : 0;
+}
+
 ssize_t op_open(struct fuse_request *rq)
 {
 	struct fuse_open_in in;
@@ -126,6 +143,11 @@ ssize_t op_open(struct fuse_request *rq)
 	if (rq->s->options.read_only && ((in.flags & O_ACCMODE) != O_RDONLY || in.flags & O_TRUNC))
 		return -EROFS;
 	r = open_node(rq, in.flags, &o);
+	if (r == 0 && settle_open(rq, in.flags, &o) < 0) {
+		r = -ESTALE;
+		if (rq->s->ops->release)
+			rq->s->ops->release(rq->s->be, rq->h.nodeid, o.fh, false, 0);
+	}
 	if (r == 0)
 		kill_suidgid(rq, rq->h.nodeid, in.flags, in.open_flags);
 	if (r == 0 && in.flags & O_TRUNC)

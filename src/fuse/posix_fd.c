@@ -16,6 +16,23 @@
 
 #define MAX_DEPTH 512 /* of walks by name: a deeper node without a handle is stale when its descriptor went */
 
+static struct stat stat_of(const struct statx *x)
+{
+	return (struct stat){.st_dev = makedev(x->stx_dev_major, x->stx_dev_minor),
+			     .st_rdev = makedev(x->stx_rdev_major, x->stx_rdev_minor),
+			     .st_ino = x->stx_ino,
+			     .st_mode = x->stx_mode,
+			     .st_nlink = x->stx_nlink,
+			     .st_uid = x->stx_uid,
+			     .st_gid = x->stx_gid,
+			     .st_size = (off_t)x->stx_size,
+			     .st_blocks = (blkcnt_t)x->stx_blocks,
+			     .st_blksize = (blksize_t)x->stx_blksize,
+			     .st_atim = {.tv_sec = x->stx_atime.tv_sec, .tv_nsec = x->stx_atime.tv_nsec},
+			     .st_mtim = {.tv_sec = x->stx_mtime.tv_sec, .tv_nsec = x->stx_mtime.tv_nsec},
+			     .st_ctim = {.tv_sec = x->stx_ctime.tv_sec, .tv_nsec = x->stx_ctime.tv_nsec}};
+}
+
 int posix_see(int fd, const char *name, struct posix_seen *ret)
 {
 	struct statx x;
@@ -24,21 +41,19 @@ int posix_see(int fd, const char *name, struct posix_seen *ret)
 		  STATX_BASIC_STATS | STATX_BTIME, &x) < 0)
 		return -errno;
 	*ret = (struct posix_seen){
-		.st = {.st_dev = makedev(x.stx_dev_major, x.stx_dev_minor),
-		       .st_rdev = makedev(x.stx_rdev_major, x.stx_rdev_minor),
-		       .st_ino = x.stx_ino,
-		       .st_mode = x.stx_mode,
-		       .st_nlink = x.stx_nlink,
-		       .st_uid = x.stx_uid,
-		       .st_gid = x.stx_gid,
-		       .st_size = (off_t)x.stx_size,
-		       .st_blocks = (blkcnt_t)x.stx_blocks,
-		       .st_blksize = (blksize_t)x.stx_blksize,
-		       .st_atim = {.tv_sec = x.stx_atime.tv_sec, .tv_nsec = x.stx_atime.tv_nsec},
-		       .st_mtim = {.tv_sec = x.stx_mtime.tv_sec, .tv_nsec = x.stx_mtime.tv_nsec},
-		       .st_ctim = {.tv_sec = x.stx_ctime.tv_sec, .tv_nsec = x.stx_ctime.tv_nsec}},
+		.st = stat_of(&x),
 		.birth = x.stx_mask & STATX_BTIME ? x.stx_btime.tv_sec * 1000000000 + x.stx_btime.tv_nsec : 0,
 	};
+	return 0;
+}
+
+int posix_see_now(int fd, struct stat *ret)
+{
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &x) < 0)
+		return -errno;
+	*ret = stat_of(&x);
 	return 0;
 }
 

@@ -88,7 +88,11 @@ int posix_open_done(struct posix_fs *fs, uint64_t id, int fd, uint32_t flags, co
 				    .flags = flags,
 				    .append = flags & O_APPEND,
 				    .access = access_of(flags)};
-	*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)file, .flags = SM_FS_OPEN_NOFLUSH};
+	*ret = (struct sm_fs_open){.fh = (uint64_t)(uintptr_t)file,
+				   .flags = SM_FS_OPEN_NOFLUSH | SM_FS_OPEN_LENGTH,
+				   .length = st->st_size};
+	if (!st->st_nlink)
+		ret->flags |= SM_FS_OPEN_NAMELESS;
 	/* Close-to-open: what the peer cached may stay if the contents are those that it was shown last. */
 	if (posix_node_shown(fs, id, st))
 		ret->flags |= SM_FS_OPEN_KEEP_CACHE;
@@ -117,7 +121,9 @@ int posix_open_node(struct posix_fs *fs, struct posix_node *node, int path_fd, u
 	fd = posix_reopen(fs, path_fd, posix_host_flags(flags));
 	r = fd;
 	if (fd >= 0)
-		r = fstat(fd, &st) < 0 ? -errno : posix_open_done(fs, node->id, fd, flags, &st, ret);
+		r = posix_see_now(fd, &st);
+	if (r == 0)
+		r = posix_open_done(fs, node->id, fd, flags, &st, ret);
 	if (r == 0 && flags & O_TRUNC)
 		posix_written(fs, posix_file_of(ret->fh));
 	if (r < 0) {

@@ -158,6 +158,9 @@ void posix_table_done(struct posix_fs *fs);
 
 /* Looks at a name under a directory, or (name "") at a descriptor; links are not followed. 0 or -errno. */
 int posix_see(int fd, const char *name, struct posix_seen *ret) MUST_CHECK;
+/* The file as it is at this moment, also where the host has it from another (FUSE, NFS) and believes for a while what
+ * it last heard. 0 or -errno. */
+int posix_see_now(int fd, struct stat *ret) MUST_CHECK;
 
 /* A descriptor of the node's file (O_PATH, or any), pinned; -ESTALE when the file is gone. */
 int posix_fd_get(struct posix_fs *fs, uint64_t id, struct posix_node **ret_node) MUST_CHECK;

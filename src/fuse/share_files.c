@@ -100,6 +100,7 @@ static int answer_open(struct share_call *call, uint64_t nodeid, uint32_t flags,
 		answer_fd(call, &map);
 	buf_put_u64(&call->values, handle);
 	buf_put_u32(&call->values, keep_flags(call, nodeid, fh, o->flags));
+	buf_put_u64(&call->values, (uint64_t)o->length);
 	return 0;
 }
 
@@ -398,6 +399,7 @@ int64_t share_do_opendir(struct share_call *call)
 	buf_put_u64(&call->values, handle);
 	/* Whose listing the backend means is not known: the client reads it anew. */
 	buf_put_u32(&call->values, o.flags & ~(uint32_t)SM_FS_OPEN_KEEP_CACHE);
+	buf_put_u64(&call->values, 0); /* of a directory */
 	return 0;
 }
 

@@ -33,7 +33,7 @@
 #include "supermachine.h"
 
 #define SHARE_MAGIC 0x48534d53u /* "SMSH" */
-#define SHARE_VERSION 3u
+#define SHARE_VERSION 4u
 #define SHARE_MAX_LANES 8u
 #define SHARE_BULK (1u << 20)
 #define SHARE_PACKET (8u << 10)	  /* the longest: a link's target and a name */

@@ -310,9 +310,12 @@ void watch_entry(struct watch *w, const struct watch_mark *mark, const char *nam
 	pthread_mutex_lock(&w->lock);
 	dir = mark->watched ? known_find(&w->known, mark->nodeid) : NULL;
 	if (e->nodeid)
-		node = dir && dir->wd >= 0 ? known_enter(&w->known, e->nodeid) : known_find(&w->known, e->nodeid);
-	if (node)
+		node = dir && dir->wd >= 0 ? known_enter(&w->known, e->nodeid)
+					   : watch_find_told(w, e->nodeid, &e->attr, e->attr_valid_ns);
+	if (node) {
 		node->refs++;
+		watch_length_told(node, &e->attr, e->attr_valid_ns);
+	}
 	if (dir && dir->wd >= 0 && untouched(w, mark, dir->id, name) && e->entry_valid_ns && (node || !e->nodeid) &&
 	    known_name_set(&w->known, dir, name, node))
 		e->entry_valid_ns = name_validity(w, mark, dir, name, e->entry_valid_ns);
@@ -340,11 +343,13 @@ void watch_attr(struct watch *w, const struct watch_mark *mark, const struct sta
 {
 	struct known_node *node;
 
-	if (!w || !mark->watched)
+	if (!w)
 		return;
 	pthread_mutex_lock(&w->lock);
-	node = known_find(&w->known, mark->nodeid);
-	if (node && untouched(w, mark, node->id, ""))
+	node = watch_find_told(w, mark->nodeid, st, *valid_ns);
+	if (node)
+		watch_length_told(node, st, *valid_ns);
+	if (node && mark->watched && untouched(w, mark, node->id, ""))
 		record_attr(node, st, valid_ns);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -357,8 +362,10 @@ void watch_written(struct watch *w, uint64_t nodeid)
 		return;
 	pthread_mutex_lock(&w->lock);
 	node = known_find(&w->known, nodeid);
-	if (node)
+	if (node) {
 		node->written = true;
+		node->length_told = false;
+	}
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -382,8 +389,10 @@ void watch_removed(struct watch *w, uint64_t dir, const char *name)
 	pthread_mutex_lock(&w->lock);
 	n = changed_name(w, dir, name);
 	if (n) {
-		if (n->node)
+		if (n->node) {
 			n->node->attr_known = false; /* its link count */
+			n->node->unlinked = true;
+		}
 		known_name_remove(&w->known, n);
 	}
 	pthread_mutex_unlock(&w->lock);
@@ -418,10 +427,12 @@ void watch_renamed(struct watch *w, uint64_t dir, const char *name, uint64_t new
 	if (n)
 		known_name_remove(&w->known, n);
 	place(w, new_dir, new_name, moved);
-	if (exchange)
+	if (exchange) {
 		place(w, dir, name, back);
-	else if (back)
+	} else if (back) {
 		back->attr_known = false; /* its link count */
+		back->unlinked = true;
+	}
 	pthread_mutex_unlock(&w->lock);
 }
 

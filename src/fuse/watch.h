@@ -169,6 +169,21 @@ void watch_removed(struct watch *w, uint64_t dir, const char *name);
 void watch_renamed(struct watch *w, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,
 		   bool exchange);
 void watch_forget(struct watch *w, uint64_t nodeid, uint64_t count);
+
+/*
+ * Close-to-open where the peer's kernel has not heard of a change yet. It reads no further than the length that it was
+ * told, so an open would show the new contents, cut; and it opens the file that a name led to, though there may be
+ * another in its place. What is to become of the peer's open of a file that is so long and has, or not, a name left:
+ */
+enum watch_open {
+	WATCH_OPEN_AS_IS,
+	WATCH_OPEN_ANEW,     /* as it is, but nothing that is cached may be kept */
+	WATCH_OPEN_AGAIN,    /* refused with ESTALE: Linux looks the path up anew and tries once more */
+	WATCH_OPEN_UNCACHED, /* that did not help a moment ago: read past the cache, where no length holds */
+};
+#define WATCH_ANY_LENGTH (-1)
+enum watch_open watch_opened(struct watch *w, uint64_t nodeid, int64_t length, bool nameless);
+
 /* What the peer holds under a name, as far as is recorded; 0: nothing, or unknown. */
 uint64_t watch_child(struct watch *w, uint64_t dir, const char *name);
 /* True if the file has no name any more, for certain. Takes no lock. */

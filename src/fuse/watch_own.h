@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The watch's own state, shared by its parts: the hooks and what is watched (watch.c), what events say
- * (watch_events.c), and directories whose events another kernel has (watch_remote.c). Not for others: watch.h.
+ * The watch's own state, shared by its parts: the hooks and what is watched (watch.c), how the peer
+ * opens files (watch_open.c), what events say (watch_events.c), and directories whose events another kernel has
+ * (watch_remote.c). Not for others: watch.h.
  */
 #ifndef FUSE_WATCH_OWN_H
 #define FUSE_WATCH_OWN_H
@@ -57,6 +58,12 @@ char *watch_path_of(struct watch *w, uint64_t id, const char *name);
 uint64_t *watch_slot(struct watch *w, uint64_t id, const char *name);
 /* Watches a directory from now on. The backend calls nothing back. */
 bool watch_ensure(struct watch *w, struct known_node *dir);
+
+/* watch_open.c, under the lock: */
+/* The node's record; where there is none it is made if the file's length goes out to be believed. NULL: none. */
+struct known_node *watch_find_told(struct watch *w, uint64_t nodeid, const struct stat *st, uint64_t valid_ns);
+/* These attributes go out to the peer. */
+void watch_length_told(struct known_node *node, const struct stat *st, uint64_t valid_ns);
 
 /* watch_events.c, under the lock: */
 /* Takes a name back from the peer: what it has under it may be another by now. */

@@ -13,9 +13,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,8 +37,16 @@ struct fixture {
 	int host, view; /* directories */
 };
 
+/* Where the kernel moves the data itself, no length holds. */
+static int map_nothing(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, uint64_t offset, uint64_t length,
+		       int protection, struct sm_fs_map *ret)
+{
+	return -EOPNOTSUPP;
+}
+
 static int setup(void **state)
 {
+	static struct sm_fs_ops ops;
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct fuse_posix_options o = {.valid_ns = 1000000000};
 	struct fuse_dev_options d = {.session.watch = true, .threads = way_threads()};
@@ -47,8 +57,12 @@ static int setup(void **state)
 	strcpy(f->dir, "/tmp/sm-test-mount.XXXXXX");
 	strcpy(f->source, "/tmp/sm-test-source.XXXXXX");
 	*state = f;
-	if (!mkdtemp(f->dir) || !mkdtemp(f->source) || fuse_posix_new(f->source, &o, &f->be, &err) < 0 ||
-	    fuse_dev_mount(f->be, f->dir, &d, &f->dev, &err) < 0) {
+	if (!mkdtemp(f->dir) || !mkdtemp(f->source) || fuse_posix_new(f->source, &o, &f->be, &err) < 0)
+		return -1;
+	ops = *f->be->ops;
+	ops.dax_map = map_nothing;
+	f->be->ops = &ops;
+	if (fuse_dev_mount(f->be, f->dir, &d, &f->dev, &err) < 0) {
 		fprintf(stderr, "mount: %s\n", err.message);
 		return -1;
 	}
@@ -361,6 +375,130 @@ static void test_a_burst_of_changes_leaves_nothing_stale(void **state)
 	expect_same(f, ".");
 }
 
+/* The whole of it, as one open shows it. */
+static size_t read_all(int dir, const char *name, char *out, size_t size)
+{
+	int fd = openat(dir, name, O_RDONLY);
+	size_t len = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		fail_msg("open: %s", strerror(errno));
+	while ((n = read(fd, out + len, size - len)) > 0)
+		len += (size_t)n;
+	assert_int_equal(n, 0);
+	close(fd);
+	return len;
+}
+
+/* What the host has written is what the next open shows: all of it, and nothing behind it. Nobody waits for anything.
+ */
+static void test_an_open_shows_the_length_that_the_file_has(void **state)
+{
+	static const char *const names[] = {"watched", "one-of-two"}; /* what has two names is not watched */
+	struct fixture *f = *state;
+	char text[400], got[512];
+
+	for (size_t k = 0; k < ARRAY_SIZE(names); k++) {
+		put(f->host, names[k], "text");
+		if (k)
+			assert_int_equal(linkat(f->host, names[k], f->host, "the-other", 0), 0);
+		for (size_t i = 0; i < 400; i++) {
+			size_t len = i * 37 % sizeof(text);
+
+			memset(text, 'a' + (int)(i % 26), len);
+			text[len] = '\0';
+			put(f->host, names[k], text);
+			assert_int_equal(read_all(f->view, names[k], got, sizeof(got)), len);
+			assert_memory_equal(got, text, len);
+		}
+	}
+}
+
+/* Nor does an open show a file in whose place there is another by now, and what is written to it is not lost. */
+static void test_an_open_shows_the_file_that_has_the_name(void **state)
+{
+	struct fixture *f = *state;
+	char text[16], got[64], path[32];
+	int fd;
+
+	for (int i = 0; i < 200; i++) {
+		size_t len = (size_t)snprintf(text, sizeof(text), "%08d", i); /* all of one length */
+
+		put(f->host, "next", text);
+		assert_int_equal(renameat(f->host, "next", f->host, "file"), 0);
+		if (i % 4 == 3)
+			put(f->view, "file", strcpy(text, "by guest"));
+		assert_int_equal(read_all(i % 4 == 3 ? f->host : f->view, "file", got, sizeof(got)), len);
+		assert_memory_equal(got, text, len);
+	}
+	/* What has no name any more can be opened by its descriptor. */
+	fd = openat(f->view, "file", O_RDONLY);
+	assert_int_equal(unlinkat(f->host, "file", 0), 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	assert_int_equal(read_all(AT_FDCWD, path, got, sizeof(got)), 8);
+	close(fd);
+	expect_same(f, "file");
+}
+
+struct growing {
+	int fd;
+	bool stop; /* atomic */
+};
+
+static void *grow(void *arg)
+{
+	struct growing *g = arg;
+
+	for (int i = 0; i < 50000 && !__atomic_load_n(&g->stop, __ATOMIC_RELAXED); i++)
+		assert_int_equal(write(g->fd, "line\n", 5), 5);
+	return NULL;
+}
+
+/* A log that the host writes to all the time: every open succeeds, and shows what was there by then. */
+static void test_a_file_that_grows_can_always_be_opened(void **state)
+{
+	static char got[300000];
+	struct fixture *f = *state;
+	struct growing g = {.fd = openat(f->host, "log", O_WRONLY | O_CREAT | O_APPEND, 0644)};
+	pthread_t thread;
+	struct stat st;
+
+	assert_true(g.fd >= 0);
+	assert_int_equal(pthread_create(&thread, NULL, grow, &g), 0);
+	for (int i = 0; i < 200; i++) {
+		assert_int_equal(fstat(g.fd, &st), 0);
+		assert_true(read_all(f->view, "log", got, sizeof(got)) >= (size_t)st.st_size);
+	}
+	__atomic_store_n(&g.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	close(g.fd);
+}
+
+/* A file that is mounted by itself is found by no name: its opens read past the cache until the kernel has heard. */
+static void test_a_file_mounted_by_itself_is_no_different(void **state)
+{
+	struct fixture *f = *state;
+	char place[] = "/tmp/sm-test-place.XXXXXX", of[96], got[64];
+	int fd = mkstemp(place);
+
+	assert_true(fd >= 0);
+	close(fd);
+	put(f->host, "one", "text");
+	assert_int_equal(linkat(f->host, "one", f->host, "two", 0), 0); /* it is not watched */
+	snprintf(of, sizeof(of), "%s/one", f->dir);
+	assert_int_equal(mount(of, place, NULL, MS_BIND, NULL), 0);
+	for (size_t i = 0; i < 40; i++) {
+		const char *text = i % 2 ? "text" : "some more text";
+
+		put(f->host, "one", text);
+		assert_int_equal(read_all(AT_FDCWD, place, got, sizeof(got)), strlen(text));
+		assert_memory_equal(got, text, strlen(text));
+	}
+	assert_int_equal(umount(place), 0);
+	assert_int_equal(unlink(place), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -369,6 +507,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_nobody_changes_is_asked_for_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_own_changes_stay_cached, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_burst_of_changes_leaves_nothing_stale, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_an_open_shows_the_length_that_the_file_has, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_an_open_shows_the_file_that_has_the_name, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_file_that_grows_can_always_be_opened, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_file_mounted_by_itself_is_no_different, setup, teardown),
 	};
 
 	return run_both_ways(tests);
