@@ -14,6 +14,7 @@
 #include "lib/lib.h"
 
 #define READ_SIZE 65536
+#define GREETING_NS 30000000000ULL /* by then a peer has said hello, however busy the host is */
 
 /* -------------------------------------------------------------------------------------- callbacks */
 
@@ -83,7 +84,7 @@ int conn_init(struct conn *conn, int fd, struct sm_error *err)
 {
 	int r;
 
-	*conn = (struct conn){.fd = fd};
+	*conn = (struct conn){.fd = fd, .silent_ns = time_now_ns()};
 	r = fd_set_nonblock(fd, true);
 	if (r == 0)
 		r = mux_new(MUX_CLIENT, &callbacks, conn, PROTO_DEFAULT_WINDOW, &conn->mux);
@@ -154,8 +155,22 @@ static int receive(struct conn *conn)
 		return errno == EAGAIN || errno == EINTR ? 0 : die(conn, -errno, "the connection broke");
 	if (n == 0)
 		return die(conn, -ECONNRESET, why);
+	conn->silent_ns = 0;
 	r = mux_feed(conn->mux, chunk, (size_t)n, &why);
 	return r < 0 ? die(conn, r, why) : 0;
+}
+
+/* A peer that hangs accepts connections all the same. How long this wait may be, or -ETIME. */
+static int patience(struct conn *conn, int *timeout_ms)
+{
+	uint64_t passed = conn->silent_ns ? time_now_ns() - conn->silent_ns : 0;
+	int left = (int)((GREETING_NS - MIN(passed, GREETING_NS)) / 1000000) + 1;
+
+	if (passed >= GREETING_NS)
+		return die(conn, -ETIME, "it has not answered for half a minute: the process that serves it hangs");
+	if (conn->silent_ns && (*timeout_ms < 0 || *timeout_ms > left))
+		*timeout_ms = left;
+	return 0;
 }
 
 int conn_step(struct conn *conn, struct pollfd *extra, unsigned n, int timeout_ms)
@@ -166,6 +181,9 @@ int conn_step(struct conn *conn, struct pollfd *extra, unsigned n, int timeout_m
 
 	if (conn->error)
 		return conn->error;
+	r = patience(conn, &timeout_ms);
+	if (r < 0)
+		return r;
 	/* A peer that is gone may still have left its last words: write errors count only when the reading ends. */
 	flush(conn);
 	mux_output(conn->mux, &queued);
@@ -224,6 +242,8 @@ int call_error(const struct conn *conn, const struct call *call, const char *wha
 {
 	int code = call->code < 0 ? -call->code : EPIPE;
 
+	if (conn->error == -ETIME)
+		return error_set(err, SM_ERROR_TIMEOUT, ETIME, "%s: %s", what, conn->why);
 	if (conn->error && (!call->closed || call->code == -ECONNRESET))
 		return error_set(err, SM_ERROR_STATE, ECONNRESET, "%s: %s", what,
 				 conn->why ? conn->why : "connection lost");

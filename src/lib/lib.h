@@ -124,8 +124,9 @@ struct call;
 struct conn {
 	int fd;
 	struct mux *mux;
-	int error;	 /* the link is dead: -errno */
-	const char *why; /* static */
+	uint64_t silent_ns; /* since when nothing was heard; 0: the peer has spoken */
+	int error;	    /* the link is dead: -errno */
+	const char *why;    /* static */
 	/* bytes of streams; the handler must mux_consumed them in time */
 	void (*data)(void *arg, struct call *call, unsigned stream, const uint8_t *p, size_t len);
 	void *arg;

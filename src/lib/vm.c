@@ -145,6 +145,8 @@ static int ask_keeper(struct sm_client *c, const char *id, struct keeper_status 
 	/* It went while it was asked: not running is what the caller then looks into. */
 	if (r == -ECONNRESET || r == -EPIPE)
 		r = -ESRCH;
+	if (r == -ETIMEDOUT)
+		return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT, "VM %s: its keeper does not answer: it hangs", id);
 	return r < 0 ? error_set(err, SM_ERROR_STATE, -r, "VM %s: its keeper did not answer: %s", id, strerror(-r)) : 0;
 }
 
@@ -377,6 +379,8 @@ static int wait_for(struct sm_client *c, const char *id, bool for_start, uint64_
 		r = 0;
 	} else if (call.started && for_start) {
 		r = 1;
+	} else if (r == -ETIME) {
+		r = error_set(err, SM_ERROR_TIMEOUT, ETIME, "VM %s: %s", id, conn.why);
 	} else if (r != -ETIMEDOUT) {
 		r = vm_last_word(c, id, x, err);
 	}

@@ -119,6 +119,36 @@ test_monitor_killed_under_exec() {
 	done
 }
 
+limit_keeper_hangs=200
+test_keeper_hangs() {
+	# a keeper that hangs holds no command up for good; others' VMs are none the worse, and when it goes on so does its VM
+	local keeper exec wait rc=0
+	vm hung
+	vm other
+	keeper=$(field hung .keeper_pid)
+	beside kill -STOP "$keeper"
+	$sm exec hung true 2>e &
+	exec=$!
+	$sm wait hung 2>w &
+	wait=$! # all of them meanwhile
+	out -125 $sm rm -f hung
+	has "rm" "$err" 'its keeper does not answer: it hangs'
+	out $sm ps
+	has "ps" "$out" 'other'
+	has "ps" "$err" 'its keeper does not answer: it hangs'
+	out $sm exec other true
+	wait $exec || rc=$?
+	is "exec" "$rc" 125
+	has "exec" "$(cat e)" 'has not answered for half a minute'
+	rc=0
+	wait $wait || rc=$?
+	is "wait" "$rc" 125
+	has "wait" "$(cat w)" 'has not answered for half a minute'
+	beside kill -CONT "$keeper"
+	is "goes on" "$($sm exec hung echo here)" here
+	out $sm rm -f hung other
+}
+
 test_keeper_killed_session() {
 	# a session whose keeper is killed ends with 125 and a line that tells
 	box
