@@ -77,7 +77,7 @@ crun_bundle() {
 	local dir=$1
 	shift
 	busybox_root "$dir/rootfs" && (cd "$dir" && crun spec && jq '.process.terminal = false | .process.args = $ARGS.positional | .root.readonly = true' \
-		--args "$@" <config.json >c && mv c config.json)
+		--args -- "$@" <config.json >c && mv c config.json)
 }
 
 # percentile P: of the numbers on standard input.
