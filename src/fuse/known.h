@@ -32,6 +32,7 @@ struct known_node {
 	bool outdated;			   /* an open was refused: no cached contents are kept by the next */
 	uint64_t asked_ns;		   /* pending: since when */
 	uint64_t refused_ns;		   /* when an open was refused, 0: never */
+	uint64_t written_at;		   /* which of the peer's writes was the last to this file (watch.written) */
 	int64_t length;
 	struct stat attr;
 };

@@ -114,21 +114,35 @@ static int open_node(struct fuse_request *rq, uint32_t flags, struct sm_fs_open 
 	return r == -EACCES && wanted != flags ? rq->s->ops->open(rq->s->be, &rq->who, rq->h.nodeid, flags, ret) : r;
 }
 
+/* An open file that the peer will not hear of: it would never give it back. */
+static void take_back(struct fuse_request *rq, uint64_t nodeid, uint64_t handle)
+{
+	uint64_t fh;
+
+	if (handles_remove(&rq->s->handles, handle, nodeid, false, &fh) == 0)
+		session_release(rq->s, nodeid, fh, false, 0);
+}
+
 /* Close-to-open: the peer must not read the file as it is now by the length that it had, nor one in whose place there
  * is another by now. 0, or -ESTALE. */
-static int settle_open(struct fuse_request *rq, uint32_t flags, struct sm_fs_open *o)
+static int settle_open(struct fuse_request *rq, uint32_t flags, const struct sm_fs_open *o, struct fuse_open_out *out)
 {
 	enum watch_open how = WATCH_OPEN_AS_IS;
+	int64_t length = o->length;
 
-	/* A peer that caches writes keeps track of the length itself. */
-	if (o->flags & SM_FS_OPEN_LENGTH && !(rq->s->features & FUSE_WRITEBACK_CACHE))
-		how = watch_opened(rq->s->watch, rq->h.nodeid, flags & O_TRUNC ? WATCH_ANY_LENGTH : o->length,
-				   o->flags & SM_FS_OPEN_NAMELESS);
+	/* Where the kernel moves the data itself, no length holds; one that caches writes keeps track of it. */
+	if (flags & O_TRUNC || out->open_flags & NEWER_FOPEN_PASSTHROUGH || rq->s->features & FUSE_WRITEBACK_CACHE)
+		length = WATCH_ANY_LENGTH;
+	if (o->flags & SM_FS_OPEN_LENGTH)
+		how = watch_opened(rq->s->watch, rq->h.nodeid, length, o->flags & SM_FS_OPEN_NAMELESS);
 	if (how != WATCH_OPEN_AS_IS)
-		o->flags &= ~(uint32_t)SM_FS_OPEN_KEEP_CACHE;
+		out->open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;
 	if (how == WATCH_OPEN_UNCACHED)
-		o->flags |= SM_FS_OPEN_DIRECT_IO;
-	return how == WATCH_OPEN_AGAIN ? -ESTALE : 0;
+		out->open_flags |= FOPEN_DIRECT_IO;
+	if (how != WATCH_OPEN_AGAIN)
+		return 0;
+	take_back(rq, rq->h.nodeid, out->fh);
+	return -ESTALE;
 }
 
 ssize_t op_open(struct fuse_request *rq)
@@ -143,17 +157,14 @@ ssize_t op_open(struct fuse_request *rq)
 	if (rq->s->options.read_only && ((in.flags & O_ACCMODE) != O_RDONLY || in.flags & O_TRUNC))
 		return -EROFS;
 	r = open_node(rq, in.flags, &o);
-	if (r == 0 && settle_open(rq, in.flags, &o) < 0) {
-		r = -ESTALE;
-		if (rq->s->ops->release)
-			rq->s->ops->release(rq->s->be, rq->h.nodeid, o.fh, false, 0);
-	}
 	if (r == 0)
 		kill_suidgid(rq, rq->h.nodeid, in.flags, in.open_flags);
 	if (r == 0 && in.flags & O_TRUNC)
 		watch_written(rq->s->watch, rq->h.nodeid);
 	if (r == 0)
 		r = publish(rq, rq->h.nodeid, in.flags, &o, &out);
+	if (r == 0)
+		r = settle_open(rq, in.flags, &o, &out);
 	return r < 0 ? r : request_reply(rq, &out, sizeof(out));
 }
 
@@ -171,11 +182,7 @@ static ssize_t reply_created(struct fuse_request *rq, uint32_t flags, const stru
 	if (r == 0 && request_room(rq) >= sizeof(out))
 		return request_reply(rq, &out, sizeof(out));
 	if (r == 0) { /* no room to tell: the peer will never give these back */
-		uint64_t fh;
-
-		r = handles_remove(&rq->s->handles, out.open.fh, e->nodeid, false, &fh);
-		if (r == 0)
-			session_release(rq->s, e->nodeid, fh, false, 0);
+		take_back(rq, e->nodeid, out.open.fh);
 		r = -EIO;
 	}
 	if (rq->s->ops->forget)

@@ -226,6 +226,8 @@ ssize_t op_setattr(struct fuse_request *rq)
 	mark = watch_begin_attr(rq->s->watch, rq->h.nodeid);
 	r = rq->s->ops->setattr(rq->s->be, &rq->who, rq->h.nodeid, has_fh, fh, set_from_valid(in.valid), &st, &now,
 				&valid);
+	if (r == 0 && in.valid & FATTR_SIZE)
+		watch_length_set(rq->s->watch, &mark);
 	return r < 0 ? r : reply_attr(rq, &mark, &now, valid);
 }
 

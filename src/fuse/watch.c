@@ -241,6 +241,7 @@ static struct watch_mark begin(struct watch *w, uint64_t dir, bool making)
 		mark.watched = true;
 		mark.at = w->events;
 	}
+	mark.written = w->written;
 	mark.making = making;
 	if (node && making) {
 		mark.attr_known = node->attr_known;
@@ -314,7 +315,7 @@ void watch_entry(struct watch *w, const struct watch_mark *mark, const char *nam
 					   : watch_find_told(w, e->nodeid, &e->attr, e->attr_valid_ns);
 	if (node) {
 		node->refs++;
-		watch_length_told(node, &e->attr, e->attr_valid_ns);
+		watch_length_told(node, mark, &e->attr, e->attr_valid_ns);
 	}
 	if (dir && dir->wd >= 0 && untouched(w, mark, dir->id, name) && e->entry_valid_ns && (node || !e->nodeid) &&
 	    known_name_set(&w->known, dir, name, node))
@@ -335,6 +336,7 @@ struct watch_mark watch_begin_attr(struct watch *w, uint64_t nodeid)
 	node = known_find(&w->known, nodeid);
 	mark.watched = node && (node->names || node->wd >= 0); /* what events of it there are will be seen */
 	mark.at = w->events;
+	mark.written = w->written;
 	pthread_mutex_unlock(&w->lock);
 	return mark;
 }
@@ -348,7 +350,7 @@ void watch_attr(struct watch *w, const struct watch_mark *mark, const struct sta
 	pthread_mutex_lock(&w->lock);
 	node = watch_find_told(w, mark->nodeid, st, *valid_ns);
 	if (node)
-		watch_length_told(node, st, *valid_ns);
+		watch_length_told(node, mark, st, *valid_ns);
 	if (node && mark->watched && untouched(w, mark, node->id, ""))
 		record_attr(node, st, valid_ns);
 	pthread_mutex_unlock(&w->lock);
@@ -365,7 +367,22 @@ void watch_written(struct watch *w, uint64_t nodeid)
 	if (node) {
 		node->written = true;
 		node->length_told = false;
+		node->written_at = ++w->written;
 	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+void watch_length_set(struct watch *w, struct watch_mark *mark)
+{
+	struct known_node *node;
+
+	if (!w)
+		return;
+	pthread_mutex_lock(&w->lock);
+	mark->written = ++w->written;
+	node = known_find(&w->known, mark->nodeid);
+	if (node)
+		node->written_at = mark->written;
 	pthread_mutex_unlock(&w->lock);
 }
 

@@ -146,7 +146,8 @@ void watch_feed_drop(uint64_t feed);
  */
 struct watch_mark {
 	uint64_t nodeid;
-	uint64_t at; /* events seen by then */
+	uint64_t at;	  /* events seen by then */
+	uint64_t written; /* what the peer has written by then */
 	bool watched;
 	bool making;	 /* the peer's own doing */
 	bool attr_known; /* of making: the peer believed the directory's attributes before */
@@ -164,6 +165,8 @@ struct watch_mark watch_begin_attr(struct watch *w, uint64_t nodeid);
 void watch_attr(struct watch *w, const struct watch_mark *mark, const struct stat *st, uint64_t *valid_ns);
 /* The peer changed the node's contents: it believes nothing but owner, mode and links of it now. */
 void watch_written(struct watch *w, uint64_t nodeid);
+/* The peer set its length, which the answer that the mark was taken for tells it. */
+void watch_length_set(struct watch *w, struct watch_mark *mark);
 /* The peer removed a name; renamed one (exchange: both stay). */
 void watch_removed(struct watch *w, uint64_t dir, const char *name);
 void watch_renamed(struct watch *w, uint64_t dir, const char *name, uint64_t new_dir, const char *new_name,

@@ -7,7 +7,7 @@
 
 /* For so long after a refusal none follows: whoever tries again finds the file open, even one that grows all the time,
  * or one that is looked up by no name (the root of a mount). */
-#define PATIENCE_NS 5000000000ULL
+#define PATIENCE_NS 1000000000ULL
 
 static bool is_told(const struct stat *st, uint64_t valid_ns)
 {
@@ -20,9 +20,9 @@ struct known_node *watch_find_told(struct watch *w, uint64_t nodeid, const struc
 										: known_find(&w->known, nodeid);
 }
 
-void watch_length_told(struct known_node *node, const struct stat *st, uint64_t valid_ns)
+void watch_length_told(struct known_node *node, const struct watch_mark *mark, const struct stat *st, uint64_t valid_ns)
 {
-	node->length_told = is_told(st, valid_ns);
+	node->length_told = is_told(st, valid_ns) && node->written_at <= mark->written;
 	node->length = st->st_size;
 }
 

@@ -39,7 +39,8 @@ struct watch {
 	struct known known;
 	struct findings late; /* found by a hook: told by the next step */
 	bool paths;
-	unsigned news; /* told in this step */
+	unsigned news;	  /* told in this step */
+	uint64_t written; /* how often the peer changed a file */
 	uint64_t refused, events, stale;
 	uint64_t lost;		    /* the event at which everything was taken for changed */
 	uint64_t last[WATCH_SLOTS]; /* by hash of a name or a node: the last event that touched it */
@@ -62,8 +63,9 @@ bool watch_ensure(struct watch *w, struct known_node *dir);
 /* watch_open.c, under the lock: */
 /* The node's record; where there is none it is made if the file's length goes out to be believed. NULL: none. */
 struct known_node *watch_find_told(struct watch *w, uint64_t nodeid, const struct stat *st, uint64_t valid_ns);
-/* These attributes go out to the peer. */
-void watch_length_told(struct known_node *node, const struct stat *st, uint64_t valid_ns);
+/* These attributes go out to the peer. What it wrote since the mark was taken it knows better. */
+void watch_length_told(struct known_node *node, const struct watch_mark *mark, const struct stat *st,
+		       uint64_t valid_ns);
 
 /* watch_events.c, under the lock: */
 /* Takes a name back from the peer: what it has under it may be another by now. */
