@@ -608,6 +608,12 @@ SM_PUBLIC int sm_vm_open(struct sm_client *client, const char *ref, struct sm_vm
 /** Closes the handle. Ends a VM that this handle started without `detach`; one that has ended and is not kept is
  * removed. */
 SM_PUBLIC struct sm_vm *sm_vm_close(struct sm_vm *vm);
+/**
+ * Lets go of a VM that this handle started without `detach`: it goes on as if it had been started with that, outlives
+ * this program, and is kept when it ends; what its command prints from then on is in its log. 0 also when there is
+ * nothing to let go of. -ESRCH (SM_ERROR_STATE) when it has ended. The lease of a pool must not be let go.
+ */
+SM_PUBLIC int sm_vm_detach(struct sm_vm *vm, struct sm_error *err);
 /** 12 hexadecimal digits. Owned by the handle. */
 SM_PUBLIC const char *sm_vm_id(const struct sm_vm *vm);
 

@@ -2,6 +2,8 @@
 /* restore: a new VM that goes on from a snapshot of another. */
 #include "cli/restore.h"
 
+#include <errno.h>
+
 #include "base/util.h"
 #include "cli/session.h"
 
@@ -154,18 +156,22 @@ static int foreground(struct restore *r)
 		memory = info->memory;
 		disk = info->disk_size;
 		e = session_streams(&r->session, r->v->interactive && info->stdin_open, info->tty && r->v->interactive,
-				    false, &streams, &err);
+				    true, &streams, &err);
 	}
 	sm_vm_info_free(info);
+	r->session.owned = r->vm;
 	if (e >= 0)
 		e = sm_vm_attach(r->vm, &streams, &r->exec, &err);
 	if (e < 0)
 		return cli_fail(r->cli, &err, NULL);
 	if (sm_vm_wait_started(r->vm, 0, NULL, NULL) == 0)
 		session_started(&r->session, r->exec);
-	if (session_wait(&r->session, r->exec, &r->outcome, &err) < 0)
-		return cli_fail(r->cli, &err, NULL);
-	return ended(r, memory, disk);
+	e = session_wait(&r->session, r->exec, &r->outcome, &err);
+	if (e == -ECANCELED && r->session.detached) {
+		cli_say(r->cli, "detached; VM %s goes on", r->v->name ? r->v->name : sm_vm_id(r->vm));
+		return 0;
+	}
+	return e < 0 ? cli_fail(r->cli, &err, NULL) : ended(r, memory, disk);
 }
 
 /* Those that have started stay when a later one cannot. */

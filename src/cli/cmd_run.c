@@ -335,12 +335,18 @@ static int foreground(struct run *run, struct sm_exec_options *streams)
 	struct sm_error err = {0};
 	int status, unwritten;
 
+	run->session.owned = run->vm;
 	if (sm_vm_attach(run->vm, streams, &run->exec, &err) < 0)
 		return failed(run, &err, false);
 	/* Its failure is an outcome, which the wait brings. */
 	if (sm_vm_wait_started(run->vm, 0, NULL, NULL) == 0)
 		session_started(&run->session, run->exec);
-	if (session_wait(&run->session, run->exec, &run->outcome, &err) < 0)
+	status = session_wait(&run->session, run->exec, &run->outcome, &err);
+	if (status == -ECANCELED && run->session.detached) {
+		cli_say(run->cli, "detached; VM %s goes on", v->name ? v->name : sm_vm_id(run->vm));
+		return 0;
+	}
+	if (status < 0)
 		return failed(run, &err, false);
 	unwritten = report(run);
 	status = cli_outcome(run->cli, &run->outcome, v->memory ? v->memory : GIB,
@@ -379,7 +385,7 @@ static int run_image(struct run *run, char **argv)
 
 	if (cli_env(&run->v->env_file, &run->v->env, run->v->tty, &run->env, &err) < 0)
 		return failed(run, &err, false);
-	if (session_streams(&run->session, run->v->interactive, run->v->tty, false, &streams, &err) < 0)
+	if (session_streams(&run->session, run->v->interactive, run->v->tty, true, &streams, &err) < 0)
 		return failed(run, &err, false);
 	if (!cli_client(run->cli))
 		return CLI_FAILED;
@@ -474,6 +480,8 @@ const struct verb verb_run = {
 		"owns them in the VM; with ids=same (root alone) the owner's number is the same on both sides. A SRC "
 		"without a slash is the name of a volume: a disk of its own, made when it is first used, which stays; "
 		"see volume ls.\n"
+		"In a terminal ctrl-p ctrl-q lets go of the VM, which goes on and is kept, as with -d; attach joins it "
+		"again.\n"
 		"The exit status is the command's, 128+N when signal N ended it, 124 after --timeout, 126 or 127 "
 		"when it "
 		"cannot be executed or found, 125 when supermachine itself failed.",

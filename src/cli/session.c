@@ -127,6 +127,17 @@ static void take_signal(struct session *s, int sig)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* A VM that would end with this process is not to. */
+static bool let_go(struct session *s)
+{
+	struct sm_error err = {0};
+
+	if (!s->owned || sm_vm_detach(s->owned, &err) == 0)
+		return true;
+	cli_say(s->cli, "%s", err.message);
+	return false;
+}
+
 /* Moves what was typed on to the command. False at the end of input or when the keys let go. */
 static bool take_keys(struct session *s, bool *held, char *pending, size_t *ret_len)
 {
@@ -139,6 +150,8 @@ static bool take_keys(struct session *s, bool *held, char *pending, size_t *ret_
 		return true;
 	if (n > 0)
 		*ret_len = session_keys(held, in, (size_t)n, pending, &detach);
+	if (detach && !let_go(s))
+		detach = false;
 	if (detach) {
 		pthread_mutex_lock(&s->lock);
 		s->detached = true;

@@ -14,6 +14,8 @@ struct session {
 	int keys[2];  /* pipe by which typed bytes go through the thread, which looks for the detach keys; else -1 */
 	bool tty;     /* the command has a terminal */
 	void *saved;  /* struct termios: how our terminal was */
+	struct sm_vm
+		*owned; /* it would end with this process: the keys let go of it, too; set before session_started */
 	/* Both threads, by lock: */
 	pthread_mutex_t lock;
 	struct sm_exec *exec; /* NULL until the command runs: signals then end this process */

@@ -273,6 +273,9 @@ void keeper_agent_lost(struct keeper *k, const char *why);
 void keeper_ended(struct keeper *k, int wait_status);
 void keeper_try_main(struct keeper *k); /* starts the command if all it waits for is there */
 void keeper_stop_request(struct keeper *k, const struct keeper_stop *s);
+/* Its owner lets go: it goes on as one that was started in the background, and is kept. 0, -ESRCH, or the log's fault.
+ */
+int keeper_disown(struct keeper *k) MUST_CHECK;
 void keeper_end(struct keeper *k, enum sm_reason reason, int signal, const char *fmt, ...) PRINTF_LIKE(4, 5);
 void keeper_stage(struct keeper *k, const char *name);
 enum sm_vm_state keeper_state(const struct keeper *k);

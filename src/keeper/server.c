@@ -153,6 +153,21 @@ static int serve_stop(struct client *c, uint32_t ch, struct cursor *request)
 	return 0;
 }
 
+/* Whoever owns it lets go of it. */
+static int serve_disown(struct client *c, uint32_t ch, struct cursor *request)
+{
+	int r = request->left ? -EPROTO : keeper_disown(c->k);
+
+	if (r < 0)
+		return r;
+	for (struct client *o = c->k->clients; o; o = o->next)
+		for (struct waiter *w = o->waiters; w; w = w->next)
+			w->owner = false;
+	mux_opened(link_mux(c->link), ch, NULL);
+	mux_close(link_mux(c->link), ch, 0, "");
+	return 0;
+}
+
 static int serve_balloon(struct client *c, uint32_t ch, struct cursor *request)
 {
 	struct keeper_balloon m;
@@ -425,6 +440,8 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_wait(c, ch, request);
 	case PROTO_KEEPER_CLAIM:
 		return spare_claim(c->k, c, ch, request);
+	case PROTO_KEEPER_DISOWN:
+		return serve_disown(c, ch, request);
 	case PROTO_KEEPER_STOP:
 		return serve_stop(c, ch, request);
 	case PROTO_KEEPER_BALLOON:

@@ -438,6 +438,25 @@ static uint64_t owner_limit(const struct keeper *k)
 	return k->args.base ? MIN(k->args.limits.owner, BASE_OWNER_LIMIT) : k->args.limits.owner;
 }
 
+int keeper_disown(struct keeper *k)
+{
+	int r = 0;
+
+	if (k->phase >= PHASE_ENDING)
+		return -ESRCH;
+	if (!k->logging)
+		r = vm_log_open(&k->log, k->dirfd, "log", false, VM_LOG_ROTATE);
+	if (r < 0)
+		return r;
+	k->logging = true;
+	k->rec.keep = true;
+	k->args.owner = false;
+	loop_timer_at(k->owner_timer, 0);
+	if (k->attached)
+		relay_keep_far(k->attached);
+	return 0;
+}
+
 static int start(struct keeper *k, struct sm_error *err)
 {
 	int agent_fd = -1, r;

@@ -46,6 +46,7 @@ enum proto_service {
 	PROTO_KEEPER_WATCH = 46,       /* records of hostwatch.h, streams 0 in, 1 out; one client, once */
 	PROTO_KEEPER_COUNTERS = 48,    /* the monitor's, JSON text */
 	PROTO_KEEPER_CLAIM = 49,       /* a spare becomes the VM that somebody wants */
+	PROTO_KEEPER_DISOWN = 50,      /* its owner lets go: it goes on, and is kept; OPENED and CLOSE 0 */
 	PROTO_KEEPER_SHARE = 47,       /* u8 number of a mount; opened when its monitor wants what is served there */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,

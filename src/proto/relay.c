@@ -311,6 +311,11 @@ int relay_open(struct mux *near, uint32_t near_ch, struct mux *far, uint16_t ser
 	return 0;
 }
 
+void relay_keep_far(struct relay *r)
+{
+	r->keep_far = true;
+}
+
 int relay_join(struct mux *near, uint32_t near_ch, struct mux *far, uint32_t far_ch, bool keep_far,
 	       const struct relay_hooks *hooks, void *arg, struct relay **ret)
 {

@@ -55,6 +55,9 @@ int relay_open(struct mux *near, uint32_t near_ch, struct mux *far, uint16_t ser
 int relay_join(struct mux *near, uint32_t near_ch, struct mux *far, uint32_t far_ch, bool keep_far,
 	       const struct relay_hooks *hooks, void *arg, struct relay **ret) MUST_CHECK;
 
+/* From now on as if keep_far had been given. */
+void relay_keep_far(struct relay *r);
+
 /* Ends it now: near is closed with code and text; far is closed too, or handed back with keep_far. `ended` is called.
  */
 void relay_end(struct relay *r, int code, const char *text);

@@ -43,6 +43,27 @@ test_attach_and_let_go() {
 	out $sm rm att
 }
 
+test_run_and_let_go() {
+	# ctrl-p ctrl-q lets go of a VM that run started: it goes on, is kept, and attach joins it again; what it printed meanwhile is in its log
+	box
+	local id
+	out python3 "$pty" 'expect:[#$] ' 'send:X=kept; (sleep 1; echo meanwhile) &\r' 'expect:[#$] ' 'send:\x10\x11' 'expect:detached; VM' -- $sm run -it -m 256M box sh
+	id=$($sm ps -q)
+	[ -n "$id" ] || fail "it did not go on"
+	until_true 20 bash -c "$sm logs $id | grep -q meanwhile"
+	out -4 python3 "$pty" 'send:\r' 'expect:[#$] ' 'send:echo =$X=\r' 'expect:=kept=' 'send:exit 4\r' -- $sm attach "$id"
+	until_true 20 is_state "$id" exited
+	is "status" "$(field "$id" .outcome.status)" 4
+	out $sm start "$id"
+	out $sm rm -f "$id"
+	vm saved -it -- sh
+	out $sm snapshot saved saved-one
+	out python3 "$pty" 'send:\r' 'expect:[#$] ' 'send:\x10\x11' 'expect:detached; VM again' -- $sm restore -it --name again saved-one
+	is "restored one" "$(state again)" running
+	out $sm rm -f saved again
+	out $sm snapshot rm saved-one
+}
+
 test_hangup() {
 	# closing the terminal ends the VM; so does a monitor's death, with the terminal restored
 	box

@@ -62,6 +62,12 @@ int branch_keep(struct keeper *k, struct client *c, uint32_t ch, struct monitor_
 	return -ENOMEM;
 }
 
+int keeper_disown(struct keeper *k)
+{
+	k->args.owner = false;
+	return 0;
+}
+
 void branch_drop(struct keeper *k, const struct client *c, uint32_t ch)
 {
 }
