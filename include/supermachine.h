@@ -206,6 +206,101 @@ struct sm_pull_options {
 SM_PUBLIC int sm_image_pull(struct sm_client *client, const char *ref, const struct sm_pull_options *options,
 			    struct sm_image **ret, struct sm_error *err);
 
+/**
+ * A file or a directory of the host that comes into an image. An array of these has the first one's size as its stride.
+ */
+struct sm_image_file {
+	size_t size;
+	const char *source; /**< On the host; relative to the working directory of the caller. A symbolic link is
+			       followed here, those in a directory are copied. */
+	/**
+	 * In the image, absolute. A file is put into what ends with a slash or is a directory there, else it gets this
+	 * name. Of a directory the contents are put there; directories that the image has stay as they are, at the end
+	 * of symbolic links too, and what is missing on the way is made.
+	 */
+	const char *target;
+	const char *owner; /**< "UID[:GID]", numbers; NULL: 0:0. */
+	uint32_t mode;	   /**< Permissions of all files; directories have x where this has r. 0: as on the host. */
+};
+#define SM_IMAGE_FILE_INIT                                                                                             \
+	{                                                                                                              \
+		.size = sizeof(struct sm_image_file)                                                                   \
+	}
+
+/** What an image is built from. */
+struct sm_image_build_options {
+	size_t size;
+	/** The image that it begins with: a reference (see `pull`), or a source as for sm_image_load. Required. */
+	const char *image;
+	const char *name; /**< Reference to give the new one, taken from another that has it; NULL: none. */
+	/* What its configuration has otherwise; NULL: as the image's. */
+	const char *const *entrypoint;	   /**< The image's Cmd is gone then, too; an empty list: none. */
+	const char *const *cmd;		   /**< An empty list: none. */
+	const char *const *env;		   /**< "K=V" on top of the image's; the last wins. */
+	const char *user;		   /**< "user[:group]", by name or number. */
+	const char *cwd;		   /**< Absolute. */
+	const char *stop_signal;	   /**< "SIGTERM", "TERM" or "15". */
+	const char *const *labels;	   /**< "K=V" beside the image's. */
+	const char *const *ports;	   /**< "80", "53/udp", "5000-5010", beside the image's: what a VM offers. */
+	const char *const *changes;	   /**< After these, as sm_commit_options has them. */
+	const struct sm_image_file *files; /**< They come as one layer; of two of the same name the later one. */
+	size_t num_files;
+	/**
+	 * A command (found by PATH) that is run in a VM of the new image, which is then saved as a snapshot: VMs go on
+	 * from there by sm_vm_options.snapshot, and run commands of their own. What it leaves in memory and on the disk
+	 * they have at once. NULL: no VM is started at all. The memory and CPUs of that VM are theirs, too.
+	 */
+	const char *const *warm;
+	/** A path in the VM: the command goes on in the snapshot, which is made as soon as the path is there. NULL: the
+	 * snapshot is made when it has ended with status 0. */
+	const char *warm_ready;
+	const char *warm_name;	  /**< Of the snapshot; NULL: as the image's, without a registry, with - for / and :. */
+	uint64_t memory;	  /**< As of a VM. */
+	unsigned cpus;		  /**< As of a VM. */
+	uint64_t warm_timeout_ns; /**< For the command, or until the path is there; 0: no limit. */
+	int warm_output_fd;	  /**< Where its output goes, unless warm_ready; -1: nowhere. The caller's. */
+	bool warm_keep;	   /**< A snapshot of that name is -EEXIST, also one that was made by an earlier build. */
+	bool rebuild;	   /**< Also if all that it is made from is the same. */
+	enum sm_pull pull; /**< Whether `image` is fetched first. */
+	struct sm_image_limits limits;
+	struct sm_progress progress;
+	int cancel_fd; /**< Gives up (-ECANCELED) when this is readable; -1: none. */
+};
+#define SM_IMAGE_BUILD_OPTIONS_INIT                                                                                    \
+	{                                                                                                              \
+		.size = sizeof(struct sm_image_build_options), .warm_output_fd = -1, .cancel_fd = -1                   \
+	}
+
+/** What came of it. Caller-owned; start from the initializer. */
+struct sm_image_build_result {
+	size_t size;
+	bool reused;	      /**< The image was there: no layer was written. */
+	bool snapshot_reused; /**< The snapshot was there: no VM was started. */
+	char fingerprint[72]; /**< 64 hexadecimal digits: of what the image is made from. */
+	char snapshot[72];    /**< Its name; "": no warm-up was asked for. */
+	int warm_status;      /**< Of the warm-up command. Written on failure, too. */
+};
+#define SM_IMAGE_BUILD_RESULT_INIT                                                                                     \
+	{                                                                                                              \
+		.size = sizeof(struct sm_image_build_result)                                                           \
+	}
+
+/**
+ * Makes an image of another one, unless it is there: the same base, configuration and files (names, contents, owners,
+ * modes, times) are the same fingerprint, for which the image that was built is returned and named; the same image,
+ * warm-up command and sizes for the snapshot. What takes time then is to read the files. No VM runs but for `warm`.
+ *
+ * Several that build the same at once wait for one of them and have what it made. Failed, cancelled or killed at any
+ * moment, it leaves the name and the snapshot with what they had before; a new image is named before it is warmed up. A
+ * snapshot that an earlier build made gives way to the new one when that is whole, VMs that run from it are not
+ * disturbed; one that was made otherwise is -EEXIST, one with diffs -EBUSY. -EIO (SM_ERROR_GUEST): the warm-up command
+ * failed.
+ *
+ * *ret (may be NULL) is the image; result may be NULL.
+ */
+SM_PUBLIC int sm_image_build(struct sm_client *client, const struct sm_image_build_options *options,
+			     struct sm_image **ret, struct sm_image_build_result *result, struct sm_error *err);
+
 /** Finds one by reference, id, or unique prefix of an id (4 digits or more). */
 SM_PUBLIC int sm_image_open(struct sm_client *client, const char *ref, struct sm_image **ret, struct sm_error *err);
 SM_PUBLIC struct sm_image *sm_image_close(struct sm_image *image);
@@ -781,7 +876,7 @@ struct sm_event {
 	int64_t time_ns;
 	const char *type; /**< "vm" or "image". */
 	/** Of a VM: create, start, exec_start, exec_die, kill, pause, unpause, suspend, resume, oom, die, stop,
-	 * destroy. Of an image: load, commit, tag, untag, delete. More may come. */
+	 * destroy. Of an image: load, build, commit, tag, untag, delete. More may come. */
 	const char *action;
 	const char *id, *name;	       /**< Of the VM or image; name "": none. */
 	const char *image;	       /**< A VM's; else "". */

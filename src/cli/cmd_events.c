@@ -262,7 +262,8 @@ const struct verb verb_events = {
 	.summary = "Show what happens to VMs and images",
 	.details = "Goes on until it is interrupted, or --until. Of a VM: create, start, exec_start, exec_die, kill, "
 		   "pause, "
-		   "unpause, suspend, resume, oom, die, stop, destroy; of an image: load, commit, tag, untag, delete. "
+		   "unpause, suspend, resume, oom, die, stop, destroy; of an image: load, build, commit, tag, untag, "
+		   "delete. "
 		   "Filters "
 		   "with the same "
 		   "key: any "

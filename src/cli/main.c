@@ -31,9 +31,8 @@ static int half_verb(struct cli *cli, const char *word)
 static const char *instead_of(const char *typed)
 {
 	static const char *const words[][2] = {
-		{"build", "there is no builder: supermachine commit, or load what another tool has built"},
-		{"builder", "there is no builder: supermachine commit, or load what another tool has built"},
-		{"buildx", "there is no builder: supermachine commit, or load what another tool has built"},
+		{"builder", "supermachine build makes an image of another one, without a Dockerfile"},
+		{"buildx", "supermachine build makes an image of another one, without a Dockerfile"},
 		{"compose", "VMs are started one by one: supermachine run -d"},
 		{"container prune", "supermachine rm $(supermachine ps -aq -f status=exited)"},
 		{"context", "there is no daemon: --home DIR keeps images and VMs elsewhere"},

@@ -47,6 +47,7 @@ static const struct verb *const verbs[] = {&verb_run,
 					   &verb_images,
 					   &verb_pull,
 					   &verb_load,
+					   &verb_build,
 					   &verb_tag,
 					   &verb_rmi,
 					   &verb_prune,
@@ -108,11 +109,12 @@ const char *cli_family(const char *word)
 static const struct verb *docker_verb(const char *first, const char *second)
 {
 	static const char *const words[][3] = {
-		{"container", "ls", "ps"},	   {"container", "list", "ps"},	   {"container", "prune", NULL},
-		{"image", "ls", "images"},	   {"image", "list", "images"},	   {"image", "rm", "rmi"},
-		{"image", "load", "load"},	   {"image", "pull", "pull"},	   {"image", "tag", "tag"},
-		{"image", "inspect", "inspect"},   {"image", "prune", "prune"},	   {"volume", "list", "volume ls"},
-		{"volume", "remove", "volume rm"}, {"system", "events", "events"}, {"system", "prune", "prune"},
+		{"container", "ls", "ps"},	 {"container", "list", "ps"},	    {"container", "prune", NULL},
+		{"image", "ls", "images"},	 {"image", "list", "images"},	    {"image", "rm", "rmi"},
+		{"image", "load", "load"},	 {"image", "build", "build"},	    {"image", "pull", "pull"},
+		{"image", "tag", "tag"},	 {"image", "inspect", "inspect"},   {"image", "prune", "prune"},
+		{"volume", "list", "volume ls"}, {"volume", "remove", "volume rm"}, {"system", "events", "events"},
+		{"system", "prune", "prune"},
 	};
 	const struct verb *v;
 

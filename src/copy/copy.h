@@ -13,6 +13,7 @@ struct copy_pack {
 	bool follow;	/* path's own symbolic link; those inside the tree are always copied as links */
 	unsigned list;	/* 1: what path is; 2: also what is directly in it; no contents. 0: all, with contents */
 	bool no_xattrs; /* leave attributes out */
+	bool sorted;	/* what is in a directory by name: the same tree gives the same stream */
 };
 /* Sends path as a tree whose root has this name, without an END. On failure nothing tells the peer: copy_put_error. */
 int copy_pack(const char *path, const char *name, const struct copy_pack *options, struct copy_out *out,

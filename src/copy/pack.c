@@ -235,10 +235,91 @@ static bool is_skipped(const struct pack *p)
 	return false;
 }
 
+/* After a failure the path still says where. */
+static int pack_child(struct pack *p, int dir, const char *name)
+{
+	size_t was = p->path_len, len = strlen(name);
+	int r;
+
+	if (was + len + 2 > sizeof(p->path) || p->depth + 1 >= COPY_MAX_DEPTH)
+		return fail(p, ENAMETOOLONG);
+	p->path[was] = '/';
+	memcpy(p->path + was + 1, name, len + 1);
+	p->path_len = was + 1 + len;
+	p->depth++;
+	r = is_skipped(p) ? 0 : pack_one(p, dir, name, name);
+	p->depth--;
+	if (r < 0)
+		return r;
+	p->path_len = was;
+	p->path[was] = '\0';
+	return 0;
+}
+
+/* The next name; NULL: there is none, or *r is -errno. */
+static const char *next_name(struct pack *p, DIR *d, int *r)
+{
+	struct dirent *de;
+
+	do {
+		errno = 0;
+		de = readdir(d);
+	} while (de && (streq(de->d_name, ".") || streq(de->d_name, "..")));
+	if (!de && errno)
+		*r = fail(p, errno);
+	return de ? de->d_name : NULL;
+}
+
+struct names {
+	char **v;
+	size_t n, cap;
+};
+
+static int add_name(struct names *l, const char *name)
+{
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 64;
+		char **v = realloc(l->v, cap * sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		l->v = v;
+		l->cap = cap;
+	}
+	l->v[l->n] = strdup(name);
+	return l->v[l->n++] ? 0 : -ENOMEM;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int pack_sorted(struct pack *p, DIR *d)
+{
+	struct names l = {0};
+	const char *name;
+	int r = 0;
+
+	while ((name = next_name(p, d, &r)))
+		if (add_name(&l, name) < 0) {
+			r = fail(p, ENOMEM);
+			break;
+		}
+	if (l.n)
+		qsort(l.v, l.n, sizeof(*l.v), by_name);
+	for (size_t i = 0; r == 0 && i < l.n; i++)
+		r = pack_child(p, dirfd(d), l.v[i]);
+	while (l.n)
+		free(l.v[--l.n]);
+	free(l.v);
+	return r;
+}
+
 static int pack_children(struct pack *p, int fd)
 {
 	DIR *d = fdopendir(fd);
-	struct dirent *de;
+	const char *name;
 	int r = 0;
 
 	if (!d) {
@@ -246,34 +327,11 @@ static int pack_children(struct pack *p, int fd)
 		fd_close(fd);
 		return r;
 	}
-	for (;;) {
-		size_t was = p->path_len, len;
-
-		errno = 0;
-		de = readdir(d);
-		if (!de) {
-			r = errno ? fail(p, errno) : 0;
-			break;
-		}
-		if (streq(de->d_name, ".") || streq(de->d_name, ".."))
-			continue;
-		len = strlen(de->d_name);
-		if (was + len + 2 > sizeof(p->path) || p->depth + 1 >= COPY_MAX_DEPTH) {
-			r = fail(p, ENAMETOOLONG);
-			break;
-		}
-		p->path[was] = '/';
-		memcpy(p->path + was + 1, de->d_name, len + 1);
-		p->path_len = was + 1 + len;
-		p->depth++;
-		r = is_skipped(p) ? 0 : pack_one(p, dirfd(d), de->d_name, de->d_name);
-		p->depth--;
-		/* After a failure the path still says where. */
-		if (r < 0)
-			break;
-		p->path_len = was;
-		p->path[was] = '\0';
-	}
+	if (p->o->sorted)
+		r = pack_sorted(p, d);
+	else
+		while (r == 0 && (name = next_name(p, d, &r)))
+			r = pack_child(p, dirfd(d), name);
 	closedir(d);
 	return r;
 }

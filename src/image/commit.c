@@ -21,6 +21,7 @@ struct image_commit {
 	json_t *record; /* of the base */
 	char *name;	/* NULL: none */
 	int fd;
+	char fingerprint[HEX_SIZE]; /* "": none */
 };
 
 static int find_base(struct image_commit *c, const char *id, struct sm_error *err)
@@ -73,6 +74,11 @@ const struct image_info *image_commit_base(const struct image_commit *c)
 	return &c->base;
 }
 
+void image_commit_fingerprint(struct image_commit *c, const char *fingerprint)
+{
+	snprintf(c->fingerprint, sizeof(c->fingerprint), "%s", fingerprint);
+}
+
 int image_commit_fd(const struct image_commit *c)
 {
 	return c->fd;
@@ -117,17 +123,18 @@ static int make_image(struct load *l, const struct image_commit *c, const struct
 	char diff_id[OCI_DIGEST_SIZE], *config = NULL;
 	_free_ struct oci_layer *below = NULL;
 	struct oci_amend a = *amend;
+	bool top = lseek(c->fd, 0, SEEK_END) > 0;
 	unsigned count = 0;
-	int r = oci_file_diff_id(c->fd, diff_id, err);
+	int r = top ? oci_file_diff_id(c->fd, diff_id, err) : 0;
 
-	a.diff_id = diff_id;
+	a.diff_id = top ? diff_id : NULL;
 	if (r == 0)
 		r = oci_amend(text ? text : "", &a, &config, err);
 	if (r < 0)
 		return r;
 	below = layers_of(c->record, &count);
-	if (below && count < l->limits.max_layers)
-		return oci_made_image(l->oci, config, below, count, &l->img, err);
+	if (below && count + top <= l->limits.max_layers)
+		return oci_made_image(l->oci, config, below, count, top, &l->img, err);
 	free(config);
 	return below ? error_set(err, SM_ERROR_LIMIT, E2BIG, "the image would have more than %u layers",
 				 l->limits.max_layers)
@@ -142,6 +149,7 @@ int image_commit_finish(struct image_commit *c, const struct oci_amend *amend, c
 	int r;
 
 	load_begin(&l, &o);
+	l.fingerprint = c->fingerprint[0] ? c->fingerprint : NULL;
 	r = oci_open_layer_file(c->fd, "commit", &l.oci, err);
 	if (r == 0)
 		r = make_image(&l, c, amend, err);

@@ -111,7 +111,7 @@ int image_pull(struct image_store *store, const char *ref, const struct image_lo
 /*
  * An image that is another one (by id) with one layer more. Begun it holds its base, and has a file without a name for
  * the layer, an uncompressed tar; finished it is in the store, under the name if there is one, as if it had been
- * loaded. name NULL: none.
+ * loaded. name NULL: none. If nothing was written to the file it has the base's layers and no more.
  */
 struct image_commit;
 struct oci_amend;
@@ -123,6 +123,31 @@ int image_commit_fd(const struct image_commit *c); /* its own */
 int image_commit_finish(struct image_commit *c, const struct oci_amend *amend, const struct image_progress *progress,
 			struct image_info *ret, struct sm_error *err) MUST_CHECK;
 struct image_commit *image_commit_end(struct image_commit *c); /* in any case; NULL allowed; returns NULL */
+/* Before it is finished: what it is made from, 64 digits, by which image_find_built finds it. */
+void image_commit_fingerprint(struct image_commit *c, const char *fingerprint);
+/* An image in the store that was made from this. -ENOENT: there is none. */
+int image_find_built(struct image_store *store, const char *fingerprint, struct image_info *ret,
+		     struct sm_error *err) MUST_CHECK;
+
+/* One at a time, of all processes, makes what has this key (64 digits); the others wait. update is asked meanwhile. */
+struct image_turn;
+int image_turn_take(struct image_store *store, const char *key, const struct image_progress *progress,
+		    struct image_turn **ret, struct sm_error *err) MUST_CHECK;
+struct image_turn *image_turn_end(struct image_turn *t); /* NULL allowed; returns NULL */
+
+/* What is where in an image, by what the store knows of its layers. */
+struct image_tree;
+enum image_place {
+	IMAGE_NOTHING = 1,
+	IMAGE_DIRECTORY = 2, /* also at the end of symbolic links */
+	IMAGE_OTHER = 3,
+	IMAGE_UNREACHABLE = 4, /* something on the way is no directory */
+};
+int image_tree_open(struct image_store *store, const struct image_info *image, struct image_tree **ret,
+		    struct sm_error *err) MUST_CHECK;
+/* path: from the root, with or without a slash before it; without "..". */
+int image_tree_look(struct image_tree *t, const char *path, enum image_place *ret, struct sm_error *err) MUST_CHECK;
+struct image_tree *image_tree_close(struct image_tree *t); /* NULL allowed; returns NULL */
 
 /* By reference ("debian-demo", "debian-demo:latest", "name@sha256:..."), by id or unique prefix of at least 4 digits;
  * an image without names that only kept VMs hold, by its whole id. Looks at the store once: what it finds may be

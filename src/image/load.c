@@ -170,6 +170,8 @@ int load_resolved(struct load *l, const char *name, struct image_info *ret, stru
 	record = known_record(l, id);
 	if (!record)
 		r = make_image(l, &record, err);
+	if (r == 0 && l->fingerprint)
+		json_object_set_new(record, RECORD_FINGERPRINT, json_string(l->fingerprint));
 	if (r == 0) {
 		r = load_publish(l, id, record, name ? name : carried, ret, err);
 		json_decref(record);

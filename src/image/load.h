@@ -20,6 +20,7 @@ struct load {
 	unsigned *first;       /* the lowest layer with the same content */
 	struct image_pin *pin;
 	struct record_layout layout;
+	const char *fingerprint; /* for the record; NULL: none */
 
 	/* While layers are converted. */
 	atomic_bool stop;

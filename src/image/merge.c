@@ -362,6 +362,27 @@ static int explain(int r, struct sm_error *err)
 	}
 }
 
+int merge_look(struct tree *t, struct tar_bytes path, uint16_t *ret)
+{
+	struct merge m = {.t = t};
+	struct tar_bytes name;
+	uint32_t dir, node;
+	int r = walk(&m, path, false, &dir);
+
+	*ret = S_IFDIR;
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP) {
+		r = walk_parent(&m, path, false, &dir, &name);
+		node = r == 0 ? find(&m, dir, name) : 0;
+		*ret = node ? tree_inode(t, node)->mode & S_IFMT : 0;
+		if (r == -ENOENT)
+			r = 0;
+	}
+	buf_done(&m.dir);
+	buf_done(&m.work[0]);
+	buf_done(&m.work[1]);
+	return r;
+}
+
 int merge_layer(struct tree *t, struct index_reader *index, uint32_t layer, uint32_t blob, struct sm_error *err)
 {
 	struct merge m = {.t = t, .layer = layer, .blob = blob};

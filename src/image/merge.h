@@ -25,4 +25,8 @@
 int merge_layer(struct tree *t, struct index_reader *index, uint32_t layer, uint32_t blob,
 		struct sm_error *err) MUST_CHECK;
 
+/* What a path (normal) leads to: a directory at the end of symbolic links, else what has that name. *ret: its type as
+ * in stat(2), 0: nothing. -ENOTDIR, -ELOOP, -ENAMETOOLONG: something on the way. */
+int merge_look(struct tree *t, struct tar_bytes path, uint16_t *ret) MUST_CHECK;
+
 #endif

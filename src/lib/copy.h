@@ -32,7 +32,7 @@ char *copy_guest_path(const char *path);
 
 /* copytar.c: a tar stream's entries as records, until its end. */
 int copy_from_tar(int fd, struct copy_out *out, struct sm_error *err) MUST_CHECK;
-/* Records as a tar stream. */
+/* Records as a tar stream. A directory that is COPY_IMPLICIT is part of names alone. */
 struct copy_tar;
 int copy_tar_new(int fd, struct copy_tar **ret) MUST_CHECK;
 struct copy_tar *copy_tar_free(struct copy_tar *t);
@@ -42,6 +42,8 @@ bool copy_tar_ended(void *tar);
 int copy_tar_finish(struct copy_tar *t, struct sm_error *err) MUST_CHECK;
 /* For who decodes the stream himself: the calls of this sink, with t, instead of copy_tar_feed. */
 extern const struct copy_sink copy_tar_sink;
+/* Where the stream goes instead of to the descriptor. write: 0 or -errno. */
+void copy_tar_output(struct copy_tar *t, int (*write)(void *arg, const void *p, size_t len), void *arg);
 void copy_tar_limit(struct copy_tar *t, uint64_t max); /* -EFBIG beyond; what holes come to counts */
 uint64_t copy_tar_written(const struct copy_tar *t);
 

@@ -261,6 +261,8 @@ struct copy_tar {
 	unsigned depth;
 	uint64_t size, at;
 	uint64_t written, max;
+	int (*write)(void *arg, const void *p, size_t len); /* NULL: to fd */
+	void *arg;
 	struct buf b, pax;
 };
 
@@ -274,7 +276,7 @@ static int flush(struct copy_tar *t, struct sm_error *err)
 	if (r == 0 && t->written > t->max)
 		r = -EFBIG;
 	if (r == 0)
-		r = write_full(t->fd, t->b.data, t->b.len);
+		r = t->write ? t->write(t->arg, t->b.data, t->b.len) : write_full(t->fd, t->b.data, t->b.len);
 	t->b.len = 0;
 	return r < 0 ? error_sys(err, -r, "write the tar stream") : 0;
 }
@@ -433,6 +435,8 @@ static int tar_entry(void *arg, const struct copy_entry *e, unsigned depth, stru
 		if (depth == 0)
 			t->root_len = len;
 	}
+	if (e->flags & COPY_IMPLICIT)
+		return 0;
 	put_text(t, h.name, sizeof(h.name), "path", t->path);
 	put_text(t, h.link, sizeof(h.link), "linkpath", link);
 	octal(h.mode, sizeof(h.mode), e->mode);
@@ -522,6 +526,12 @@ struct copy_tar *copy_tar_free(struct copy_tar *t)
 	buf_done(&t->pax);
 	free(t);
 	return NULL;
+}
+
+void copy_tar_output(struct copy_tar *t, int (*write)(void *arg, const void *p, size_t len), void *arg)
+{
+	t->write = write;
+	t->arg = arg;
 }
 
 void copy_tar_limit(struct copy_tar *t, uint64_t max)

@@ -180,6 +180,23 @@ int vmsnap_open(int snapshots, const char *name, struct vmsnap *ret, struct sm_e
 	return r < 0 ? error_wrap(err, r, "snapshot %s", name) : TAKE_FD(dir);
 }
 
+int vmsnap_is_built(int snapshots, const char *name, const char *fingerprint, bool *ret, struct sm_error *err)
+{
+	struct sm_error why = {0};
+	struct vmsnap m = {0};
+	_fd_ int dir = vmsnap_open(snapshots, name, &m, &why);
+	bool built = m.fingerprint[0];
+
+	*ret = false;
+	if (dir == -ENOENT)
+		return 0;
+	if (dir >= 0)
+		*ret = streq(m.fingerprint, fingerprint) && vmsnap_check(dir, name, &m, true, NULL, NULL) == 0 &&
+		       vmsnap_chain(snapshots, name, &m, true, NULL, NULL) == 0;
+	vmsnap_done(&m);
+	return built ? 0 : error_set(err, SM_ERROR_EXISTS, EEXIST, "there is a snapshot %s already", name);
+}
+
 static int load_record(int dir, const char *name, struct vm_record *rec, struct sm_error *err)
 {
 	_free_ char *text = NULL;

@@ -40,6 +40,7 @@ struct vmsnap {
 	char state_sum[MEMSUM_DIGITS + 1], memory_sum[MEMSUM_DIGITS + 1]; /* their checksums (memsum.h); "": it has none
 									   */
 	char **layers;
+	char fingerprint[65]; /* of one that was built (build.c): what it was made from; "": it was not */
 	/* Of a diff; depth 0: it is none. */
 	struct vm_origin parent;
 	char parent_sum[MEMSUM_DIGITS + 1]; /* of its memory */
@@ -74,6 +75,12 @@ int vmsnap_unneeded(int snapshots, const char *name, struct sm_error *err) MUST_
 /* As vmsnap_check, of the memory alone. */
 int vmsnap_check_memory(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
 			struct sm_error *err) MUST_CHECK;
+
+/* vmsnap_take.c: of one that was built, in place of another that was. */
+int vmsnap_take_built(struct sm_vm *vm, const char *name, const char *fingerprint, struct sm_error *err) MUST_CHECK;
+/* Whether there is one of this name, built from this, as it was saved. -EEXIST: there is one that was not built. */
+int vmsnap_is_built(int snapshots, const char *name, const char *fingerprint, bool *ret,
+		    struct sm_error *err) MUST_CHECK;
 
 /* Names of all; a list to strv_free. NULL: no memory. */
 char **vmsnap_names(int snapshots);

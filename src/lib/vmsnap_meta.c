@@ -49,6 +49,8 @@ int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err)
 		rj_put_str(o, "memory_crc64", m->memory_sum);
 	}
 	rj_put_strv(o, "layers", m->layers);
+	if (m->fingerprint[0])
+		rj_put_str(o, "fingerprint", m->fingerprint);
 	put_parent(o, m);
 	return rj_dump(o, ret, err);
 }
@@ -100,6 +102,7 @@ static void read_members(struct rj *j, struct vmsnap *m)
 	rj_str_into(j, "state_crc64", m->state_sum, sizeof(m->state_sum));
 	rj_str_into(j, "memory_crc64", m->memory_sum, sizeof(m->memory_sum));
 	m->layers = rj_strv(j, "layers", false);
+	rj_str_into(j, "fingerprint", m->fingerprint, sizeof(m->fingerprint));
 	read_parent(j, m);
 }
 

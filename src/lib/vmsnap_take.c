@@ -18,7 +18,7 @@
 /* One that is being taken, under the lock of the snapshots. */
 struct taking {
 	struct sm_vm *vm;
-	const char *name;
+	const char *name, *fingerprint; /* fingerprint: of one that is built, which may replace another; else NULL */
 	int snapshots, vmdir, dir;
 	char temporary[32];
 	struct vm_record rec;
@@ -94,6 +94,20 @@ static int load_parent(struct taking *t, struct sm_error *err)
 	return 0;
 }
 
+/* That there is none of the name, or one that may go. */
+static int check_name(const struct taking *t, struct sm_error *err)
+{
+	bool same;
+	int r;
+
+	if (faccessat(t->snapshots, t->name, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	if (!t->fingerprint)
+		return error_set(err, SM_ERROR_EXISTS, EEXIST, "there is a snapshot %s already", t->name);
+	r = vmsnap_is_built(t->snapshots, t->name, t->fingerprint, &same, err);
+	return r < 0 ? r : vmsnap_unneeded(t->snapshots, t->name, err);
+}
+
 /* Under the lock of the snapshots. */
 static int prepare(struct taking *t, struct sm_error *err)
 {
@@ -101,8 +115,9 @@ static int prepare(struct taking *t, struct sm_error *err)
 
 	if (r < 0)
 		return r;
-	if (faccessat(t->snapshots, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return error_set(err, SM_ERROR_EXISTS, EEXIST, "there is a snapshot %s already", t->name);
+	r = check_name(t, err);
+	if (r < 0)
+		return r;
 	strcpy(t->temporary, ".new-");
 	r = random_hex(t->temporary + strlen(t->temporary), 8);
 	if (r < 0)
@@ -160,6 +175,8 @@ static int describe(struct taking *t, struct sm_error *err)
 	}
 	if (r < 0)
 		return error_sys(err, -r, "files of the snapshot");
+	if (t->fingerprint)
+		snprintf(m.fingerprint, sizeof(m.fingerprint), "%s", t->fingerprint);
 	memcpy(m.parent_sum, t->over.parent_sum, sizeof(m.parent_sum));
 	memcpy(m.base_file, t->over.base_file, sizeof(m.base_file));
 	memcpy(m.base_sum, t->over.base_sum, sizeof(m.base_sum));
@@ -185,6 +202,19 @@ static int copy_record(struct taking *t, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "write config.json") : 0;
 }
 
+/* Under the name there is at any moment the old one or the new one; the old one is the temporary then. */
+static int publish(struct taking *t)
+{
+	if (renameat(t->snapshots, t->temporary, t->snapshots, t->name) == 0) {
+		t->temporary[0] = '\0';
+		return 0;
+	}
+	if ((errno == EEXIST || errno == ENOTEMPTY) && t->fingerprint &&
+	    renameat2(t->snapshots, t->temporary, t->snapshots, t->name, RENAME_EXCHANGE) == 0)
+		return 0;
+	return -errno;
+}
+
 /* All of it is on the disk before it has its name. */
 static int finish(struct taking *t, struct sm_error *err)
 {
@@ -200,11 +230,10 @@ static int finish(struct taking *t, struct sm_error *err)
 	r = r < 0 ? r : describe(t, err);
 	if (r < 0)
 		return r;
-	if (fsync(t->dir) < 0 || renameat(t->snapshots, t->temporary, t->snapshots, t->name) < 0 ||
-	    fsync(t->snapshots) < 0)
-		return error_sys(err, errno, "name the snapshot");
-	t->temporary[0] = '\0';
-	return 0;
+	r = fsync(t->dir) < 0 ? -errno : publish(t);
+	if (r == 0 && fsync(t->snapshots) < 0)
+		r = -errno;
+	return r < 0 ? error_sys(err, -r, "name the snapshot") : 0;
 }
 
 static int save(struct taking *t, struct sm_error *err)
@@ -234,6 +263,30 @@ static void taking_done(struct taking *t)
 	fd_close(t->snapshots);
 }
 
+static int take(struct taking *t, bool diff, uint64_t *ret_pause_ns, struct sm_error *err)
+{
+	_fd_ int lock = -1;
+	int r;
+
+	t->vmdir = t->dir = -1;
+	if (!vmsnap_name_valid(t->name))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "\"%s\" is no name for a snapshot: letters, digits, _ . -, at most %d, not base-...",
+				 t->name, VM_NAME_MAX);
+	t->snapshots = base_open_dir(t->vm->client, err);
+	if (t->snapshots < 0)
+		return t->snapshots;
+	lock = base_lock(t->snapshots, NULL, err);
+	r = lock < 0 ? lock : prepare(t, err);
+	r = r < 0 || !diff ? r : prepare_diff(t, err);
+	r = r < 0 ? r : save(t, err);
+	r = r < 0 ? r : finish(t, err);
+	if (r == 0 && ret_pause_ns)
+		*ret_pause_ns = t->saved.pause_ns;
+	taking_done(t);
+	return r;
+}
+
 int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err)
 {
 	return sm_vm_snapshot_with(vm, name, NULL, ret_pause_ns, err);
@@ -243,28 +296,17 @@ int sm_vm_snapshot_with(struct sm_vm *vm, const char *name, const struct sm_snap
 			uint64_t *ret_pause_ns, struct sm_error *err)
 {
 	struct sm_snapshot_options o = OPTIONS_GET(struct sm_snapshot_options, options);
-	struct taking t = {.vm = vm, .name = name, .vmdir = -1, .dir = -1};
-	_fd_ int lock = -1;
-	int r;
+	struct taking t = {.vm = vm, .name = name};
 
-	if (!vmsnap_name_valid(name))
-		return error_set(err, SM_ERROR_INVALID, EINVAL,
-				 "\"%s\" is no name for a snapshot: letters, digits, _ . -, at most %d, not base-...",
-				 name, VM_NAME_MAX);
-	t.snapshots = base_open_dir(vm->client, err);
-	if (t.snapshots < 0)
-		return t.snapshots;
-	lock = base_lock(t.snapshots, NULL, err);
-	r = lock < 0 ? lock : prepare(&t, err);
-	r = r < 0 || !o.diff ? r : prepare_diff(&t, err);
-	r = r < 0 ? r : save(&t, err);
-	r = r < 0 ? r : finish(&t, err);
-	if (r == 0 && ret_pause_ns)
-		*ret_pause_ns = t.saved.pause_ns;
-	taking_done(&t);
-	return r;
+	return take(&t, o.diff, ret_pause_ns, err);
 }
 
+int vmsnap_take_built(struct sm_vm *vm, const char *name, const char *fingerprint, struct sm_error *err)
+{
+	struct taking t = {.vm = vm, .name = name, .fingerprint = fingerprint};
+
+	return take(&t, false, NULL, err);
+}
 /* --------------------------------------------------------------------------------------- a branch */
 
 /* The parent's directory is where the layers come from. */

@@ -92,6 +92,8 @@ static int add_history(json_t *doc, const struct oci_amend *a, const char *creat
 		r = set_text(item, "author", a->author);
 	if (r == 0)
 		r = set_text(item, "comment", a->message);
+	if (r == 0 && !a->diff_id)
+		r = oci_set(item, "empty_layer", json_true());
 	if (r == 0 && !json_is_array(list)) {
 		list = json_array();
 		r = oci_set(doc, "history", list);
@@ -127,7 +129,7 @@ static int amend(json_t *doc, const struct oci_amend *a, struct sm_error *err)
 		json_object_del(doc, stale[i]);
 	if (r < 0)
 		return error_set(err, SM_ERROR_UNSUPPORTED, EILSEQ,
-				 "the VM's command or environment is not UTF-8, which an image's must be");
+				 "a command, variable or label is not UTF-8, which an image's must be");
 	for (const char *const *c = a->changes; c && *c; c++) {
 		r = oci_instruct(config, *c, err);
 		if (r < 0)
@@ -139,7 +141,7 @@ static int amend(json_t *doc, const struct oci_amend *a, struct sm_error *err)
 		r = set_text(doc, "author", a->author);
 	if (r == 0)
 		r = add_history(doc, a, created);
-	if (r == 0)
+	if (r == 0 && a->diff_id)
 		r = add_layer(doc, a->diff_id);
 	return r < 0 ? error_set(err, SM_ERROR_INVALID, EINVAL, "author and message must be UTF-8") : 0;
 }

@@ -16,7 +16,7 @@ struct oci_amend {
 	const char *const *changes;		   /* then these, in order: "CMD sh", "ENV A=B" ... */
 	const char *author, *message, *created_by; /* NULL: none */
 	int64_t created_ns;
-	const char *diff_id; /* of the layer on top */
+	const char *diff_id; /* of the layer on top; NULL: there is none */
 };
 
 /* *ret: JSON, to free. The given one was verified, its types are checked. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An image that is made here: the layers of another one, and one more, an uncompressed tar in a file. */
+/* An image that is made here: the layers of another one, and mostly one more, an uncompressed tar in a file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -88,29 +88,34 @@ int oci_file_diff_id(int fd, char ret[static OCI_DIGEST_SIZE], struct sm_error *
 	return 0;
 }
 
+/* What is stored is what it unpacks to. */
+static int set_top(struct oci_layer *top, uint64_t size)
+{
+	top->size = size;
+	top->member = strdup(LAYER);
+	return top->member ? 0 : -ENOMEM;
+}
+
 int oci_made_image(const struct oci_source *src, char *config_json, const struct oci_layer *below, unsigned count,
-		   struct oci_image *ret, struct sm_error *err)
+		   bool top, struct oci_image *ret, struct sm_error *err)
 {
 	const struct store_file *f = CONTAINER_OF(src->store, struct store_file, base);
 	struct oci_image img = {.layers = calloc(count + 1, sizeof(*img.layers))};
-	struct oci_layer *top;
+	struct oci_layer *last = img.layers ? &img.layers[count] : NULL;
 	int r;
 
 	if (!img.layers) {
 		free(config_json);
 		return error_sys(err, ENOMEM, "layers");
 	}
-	img.num_layers = count + 1;
+	img.num_layers = count + top;
 	if (count)
 		memcpy(img.layers, below, count * sizeof(*below));
-	top = &img.layers[count];
-	top->size = f->size;
-	top->member = strdup(LAYER);
 	r = image_set_config(&img, config_json, strlen(config_json), NULL, false, err);
-	if (r == 0 && !top->member)
+	if (r == 0 && top && set_top(last, f->size) < 0)
 		r = error_sys(err, ENOMEM, "layers");
-	/* What is stored is what it unpacks to. */
-	memcpy(top->digest, top->diff_id, sizeof(top->diff_id));
+	if (top)
+		memcpy(last->digest, last->diff_id, sizeof(last->diff_id));
 	if (r < 0) {
 		oci_image_done(&img);
 		return source_wrap(src, r, err);

@@ -91,9 +91,9 @@ int oci_open_layer_file(int fd, const char *what, struct oci_source **ret, struc
 /* The diff ID of what is in the file. */
 int oci_file_diff_id(int fd, char ret[static OCI_DIGEST_SIZE], struct sm_error *err) MUST_CHECK;
 /* The image with this configuration, which is taken in any case; below: the layers that are there already, as they were
- * stored (member NULL). */
+ * stored (member NULL); top: and that layer. */
 int oci_made_image(const struct oci_source *src, char *config_json, const struct oci_layer *below, unsigned count,
-		   struct oci_image *ret, struct sm_error *err) MUST_CHECK;
+		   bool top, struct oci_image *ret, struct sm_error *err) MUST_CHECK;
 /* A new file without a name in this directory. */
 int oci_spool_file(const char *dir, struct sm_error *err) MUST_CHECK;
 
