@@ -754,6 +754,24 @@ SM_PUBLIC struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info);
 SM_PUBLIC int sm_vm_list(struct sm_client *client, bool all, struct sm_vm_info ***ret, size_t *ret_count,
 			 struct sm_error *err);
 SM_PUBLIC void sm_vm_list_free(struct sm_vm_info **list, size_t count);
+
+/** Which VMs are wanted: those of which all holds that is given. */
+struct sm_vm_find_options {
+	size_t size;
+	bool all;		   /**< Also those that have ended or are suspended. */
+	const char *const *labels; /**< "NAME", or "NAME=VALUE" for that value alone: they have each of these. */
+	const char *image; /**< As it was asked for, with or without :latest, or the beginning of its id (4 digits
+			      or more). */
+};
+#define SM_VM_FIND_OPTIONS_INIT                                                                                        \
+	{                                                                                                              \
+		.size = sizeof(struct sm_vm_find_options)                                                              \
+	}
+/** VMs of this home by label or image, whichever program started them; newest first, none is no error. Freed by
+ * sm_vm_list_free. Costs little for those that are not wanted: their keepers are not asked. options may be NULL. By id
+ * or name: sm_vm_open. */
+SM_PUBLIC int sm_vm_find(struct sm_client *client, const struct sm_vm_find_options *options, struct sm_vm_info ***ret,
+			 size_t *ret_count, struct sm_error *err);
 /** Everything about a VM, as JSON text to sm_free. */
 SM_PUBLIC int sm_vm_inspect(struct sm_vm *vm, char **ret_json, struct sm_error *err);
 

@@ -120,9 +120,10 @@ static void print_table(struct sm_vm_info **list, size_t count, bool whole)
 
 /* -------------------------------------------------------------------------------------------- filters */
 
+/* The library has left out those without it. */
 static bool has_label(const void *item, const char *wanted)
 {
-	return filter_has_label(((const struct sm_vm_info *)item)->labels, wanted);
+	return true;
 }
 
 static bool is_image(const void *item, const char *wanted)
@@ -298,6 +299,25 @@ static int print(struct cli *cli, const struct ps_values *v, struct sm_vm_info *
 	return 0;
 }
 
+/* By their labels the library finds them. */
+static int find(struct cli *cli, const struct ps_values *v, struct sm_vm_info ***ret, size_t *ret_count,
+		struct sm_error *err)
+{
+	struct sm_vm_find_options o = SM_VM_FIND_OPTIONS_INIT;
+	const char **labels = calloc(v->filters.n + 1, sizeof(*labels));
+	size_t n = 0;
+	int r;
+
+	for (size_t i = 0; labels && i < v->filters.n; i++)
+		if (filter_value(v->filters.v[i], "label"))
+			labels[n++] = filter_value(v->filters.v[i], "label");
+	o.all = wants_all(v);
+	o.labels = labels;
+	r = labels ? sm_vm_find(cli->client, &o, ret, ret_count, err) : error_sys(err, ENOMEM, "ps");
+	free(labels);
+	return r;
+}
+
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	const struct ps_values *v = values;
@@ -314,7 +334,7 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 				 v->format);
 	if (!cli_client(cli))
 		return CLI_FAILED;
-	if (sm_vm_list(cli->client, wants_all(v), &list, &n, &err) < 0)
+	if (find(cli, v, &list, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	n = apply_filters(list, n, &v->filters);
 	status = print(cli, v, list, n);

@@ -146,15 +146,63 @@ static int newest_first(const void *a, const void *b)
 	return (x->created_ns < y->created_ns) - (x->created_ns > y->created_ns);
 }
 
+static bool has_label(char *const *labels, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	for (char *const *l = labels; l && *l; l++)
+		if (streq(*l, wanted) || (!strchr(wanted, '=') && strncmp(*l, wanted, len) == 0 && (*l)[len] == '='))
+			return true;
+	return false;
+}
+
+static bool has_image(const struct vm_record *rec, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	return streq(rec->image, wanted) ||
+	       (strncmp(rec->image, wanted, len) == 0 && streq(rec->image + len, ":latest")) ||
+	       (len >= 4 && str_starts(rec->image_id, wanted));
+}
+
+/* By its record alone. One that cannot be read is wanted if all are, for then it is told. */
+static bool is_wanted(struct sm_client *c, const char *id, const struct sm_vm_find_options *o)
+{
+	_fd_ int dir = -1;
+	struct vm_record rec;
+	bool fits;
+
+	if (!o->image && !strv_len(o->labels))
+		return true;
+	dir = vmdir_open(c, id, NULL);
+	if (dir < 0 || vmdir_load(dir, id, &rec, NULL) < 0)
+		return false;
+	fits = !o->image || has_image(&rec, o->image);
+	for (const char *const *l = o->labels; fits && l && *l; l++)
+		fits = has_label(rec.labels, *l);
+	vm_record_done(&rec);
+	return fits;
+}
+
 int sm_vm_list(struct sm_client *client, bool all, struct sm_vm_info ***ret, size_t *ret_count, struct sm_error *err)
 {
+	struct sm_vm_find_options o = SM_VM_FIND_OPTIONS_INIT;
+
+	o.all = all;
+	return sm_vm_find(client, &o, ret, ret_count, err);
+}
+
+int sm_vm_find(struct sm_client *client, const struct sm_vm_find_options *options, struct sm_vm_info ***ret,
+	       size_t *ret_count, struct sm_error *err)
+{
+	struct sm_vm_find_options o = OPTIONS_GET(struct sm_vm_find_options, options);
 	char(*ids)[VM_ID_DIGITS + 1] = NULL;
 	struct sm_vm_info **list;
 	size_t count, n = 0;
 	int r;
 
 	vmdir_sweep(client);
-	r = all ? vmdir_list(client, &ids, &count, err) : vmindex_list(client, &ids, &count, err);
+	r = o.all ? vmdir_list(client, &ids, &count, err) : vmindex_list(client, &ids, &count, err);
 	if (r < 0)
 		return r;
 	list = calloc(count + 1, sizeof(*list));
@@ -163,13 +211,15 @@ int sm_vm_list(struct sm_client *client, bool all, struct sm_vm_info ***ret, siz
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		struct sm_error own = {0};
 
+		if (!is_wanted(client, ids[i], &o))
+			continue;
 		r = query(client, ids[i], &list[n], &own);
 		/* Removed since, or a record nobody can read: the others are still worth showing. */
 		if (r < 0) {
 			if (r != -ENOENT)
 				client_say(client, SM_LOG_ERROR, "%s", own.message);
 			r = 0;
-		} else if (!all && (list[n]->state == SM_VM_EXITED || list[n]->state == SM_VM_SUSPENDED)) {
+		} else if (!o.all && (list[n]->state == SM_VM_EXITED || list[n]->state == SM_VM_SUSPENDED)) {
 			vmindex_ended(client, ids[i]);
 			list[n] = sm_vm_info_free(list[n]);
 		} else {

@@ -99,6 +99,23 @@ test_warm() {
 	is "nothing is left" "$($sm ps -aq)" ""
 }
 
+limit_build=200
+test_build() {
+	# an image with files of one's own is built once, and run
+	examples build
+	box
+	mkdir site
+	echo page >site/index.html
+	out timeout 150 ./build site:1 box site /srv/www cat /srv/www/index.html
+	is "output" "$out" page
+	has "built" "$err" '^site:1 is [0-9a-f]{12}$'
+	out timeout 90 ./build site:1 box site /srv/www cat /srv/www/index.html
+	is "output" "$out" page
+	has "not again" "$err" '^site:1 is [0-9a-f]{12}, as before$'
+	$sm rmi site:1
+	is "nothing is left" "$($sm ps -aq)" ""
+}
+
 limit_web=200
 test_web() {
 	# a server behind a port of its own

@@ -326,6 +326,59 @@ static void ended_ones_leave_the_index(void **state)
 	assert_int_equal(indexed(p->client), 0);
 }
 
+static char *found(struct sm_client *c, const char *image, const char *label, const char *another)
+{
+	const char *const labels[] = {label, another, NULL};
+	struct sm_vm_find_options o = SM_VM_FIND_OPTIONS_INIT;
+	static char text[128];
+	struct sm_vm_info **list;
+	size_t n;
+
+	o.all = true;
+	o.image = image;
+	o.labels = labels;
+	assert_int_equal(sm_vm_find(c, &o, &list, &n, NULL), 0);
+	text[0] = '\0';
+	for (size_t i = 0; i < n; i++)
+		strcat(text, list[i]->name);
+	sm_vm_list_free(list, n);
+	return text;
+}
+
+static void create_labelled(struct sm_client *c, const char *id, const char *name, char **labels)
+{
+	struct vm_record r = record(id, name);
+
+	r.created_ns = id[11];
+	r.image = (char *)"app:latest";
+	r.image_id = (char *)"abcdef0123456789";
+	r.labels = labels;
+	assert_int_equal(vmdir_create(c, &r, NULL, NULL, NULL), 0);
+}
+
+/* By all that is given, of VMs that another program may have made. */
+static void found_by_label(void **state)
+{
+	struct sm_client *c = ((struct place *)*state)->client;
+	char *both[] = {"tier=web", "owner", NULL}, *one[] = {"tier=db", NULL};
+
+	create_labelled(c, "bbbbccccddd1", "w", both);
+	create_labelled(c, "bbbbccccddd2", "d", one);
+	create_labelled(c, "bbbbccccddd3", "n", NULL);
+	assert_string_equal(found(c, NULL, NULL, NULL), "ndw");
+	assert_string_equal(found(c, NULL, "tier", NULL), "dw");
+	assert_string_equal(found(c, NULL, "tier=web", NULL), "w");
+	assert_string_equal(found(c, NULL, "tier=we", NULL), "");
+	assert_string_equal(found(c, NULL, "tie", NULL), "");
+	assert_string_equal(found(c, NULL, "owner", NULL), "w");
+	assert_string_equal(found(c, NULL, "tier", "owner"), "w");
+	assert_string_equal(found(c, NULL, "tier=db", "owner"), "");
+	assert_string_equal(found(c, "app", "tier=db", NULL), "d");
+	assert_string_equal(found(c, "abcdef", NULL, NULL), "ndw");
+	assert_string_equal(found(c, "abc", NULL, NULL), "");
+	assert_string_equal(found(c, "ap", NULL, NULL), "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -336,6 +389,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(suspended_until_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(each_name_goes_to_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(ended_ones_leave_the_index, setup, teardown),
+		cmocka_unit_test_setup_teardown(found_by_label, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
