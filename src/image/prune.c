@@ -99,11 +99,15 @@ static int sweep_record(void *arg, const char *id, json_t *record)
 	struct sweep *s = arg;
 	struct image_prune *p = s->prune;
 	char path[STORE_PATH_MAX];
+	struct stat st;
 	const char *hex;
 	int r;
 
 	if (!kept(p, "image", id) && (s->held_only || (s->named_only && !has_name(p->refs, id)))) {
-		if (unlinkat(p->store->fd, store_path(path, s->dir, id, ".json"), 0) < 0)
+		store_path(path, s->dir, id, ".json");
+		if (fstatat(p->store->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			s->result->bytes += (uint64_t)st.st_blocks * 512;
+		if (unlinkat(p->store->fd, path, 0) < 0)
 			return -errno;
 		s->result->images++;
 		return 0;

@@ -106,7 +106,7 @@ static int check_one(const struct sm_image_file *f, struct sm_error *err)
 
 int host_layer_check(const struct sm_image_file *files, size_t count, struct sm_error *err)
 {
-	int r = 0;
+	int r = count && !files ? error_set(err, SM_ERROR_INVALID, EINVAL, "files for the image: none are given") : 0;
 
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		struct sm_image_file f = OPTIONS_GET(struct sm_image_file, OPTIONS_AT(struct sm_image_file, files, i));

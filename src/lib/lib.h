@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 #include "image/image.h"
@@ -348,8 +349,13 @@ struct ports {
 	unsigned n;
 	int fds[PORTS_MAX];	/* listening; -1: it leads from the guest to the host */
 	char *texts[PORTS_MAX]; /* as they are now (keeper/porttext.h) */
-	struct buf text;	/* what the VM's file `ports` says */
-	int waiter; /* the VM was suspended: who waited with these, and is to be told that they are served; -1 */
+	struct {
+		char *path; /* of a unix socket that was made here, until somebody serves it; NULL: none was */
+		dev_t dev;
+		ino_t ino;
+	} made[PORTS_MAX];
+	struct buf text; /* what the VM's file `ports` says */
+	int waiter;	 /* the VM was suspended: who waited with these, and is to be told that they are served; -1 */
 };
 int ports_from_options(struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
 /* Opens the record's: before anything else of a start, so that one that is taken is told first. Those of a suspended VM

@@ -80,8 +80,11 @@ static int set_source(struct vm_mount *m, const char *source, struct sm_error *e
 static int missing_source(const struct vm_mount *m, const struct sm_mount *asked, struct sm_error *err)
 {
 	if (!asked->create || asked->cow || asked->read_only)
-		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "cannot share %s: no such file or directory",
-				 m->source);
+		return error_set(
+			err, SM_ERROR_NOT_FOUND, ENOENT,
+			"cannot share %s: no such file or directory; only one that the VM may write to is made "
+			"(neither ro nor cow)",
+			m->source);
 	if (mkdir(m->source, 0755) < 0)
 		return error_set(err, SM_ERROR_NOT_FOUND, errno, "cannot share %s: it is missing, and making it: %s",
 				 m->source, strerror(errno));

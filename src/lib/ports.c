@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -248,11 +249,26 @@ static uint16_t port_of(int fd)
 	return ntohs(a.sa.sa_family == AF_INET ? a.v4.sin_port : a.v6.sin6_port);
 }
 
+static bool is_made(const struct ports *p, unsigned i)
+{
+	struct stat st;
+
+	return p->made[i].path && lstat(p->made[i].path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+	       st.st_dev == p->made[i].dev && st.st_ino == p->made[i].ino;
+}
+
+/* What nobody serves goes, by its name too. */
 static void close_sockets(struct ports *p)
 {
 	while (p->n) {
-		fd_close(p->fds[--p->n]);
-		free(p->texts[p->n]);
+		unsigned i = --p->n;
+
+		if (is_made(p, i))
+			unlink(p->made[i].path);
+		free(p->made[i].path);
+		p->made[i].path = NULL;
+		fd_close(p->fds[i]);
+		free(p->texts[i]);
 	}
 	buf_done(&p->text);
 	p->text = (struct buf){0};
@@ -262,6 +278,18 @@ void ports_done(struct ports *p)
 {
 	close_sockets(p);
 	p->waiter = fd_close(p->waiter);
+}
+
+static int note_made(struct ports *p, const char *path, struct sm_error *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return error_sys(err, errno, "socket %s", path);
+	p->made[p->n].path = strdup(path);
+	p->made[p->n].dev = st.st_dev;
+	p->made[p->n].ino = st.st_ino;
+	return p->made[p->n].path ? 0 : error_sys(err, ENOMEM, "socket %s", path);
 }
 
 /* One of the record's; text: a copy to cut. waiter: takes its socket from there, `left` others come after it; -1: opens
@@ -278,7 +306,11 @@ static int open_one(char *text, const char *id, int waiter, unsigned left, struc
 	if (!p.reverse && ret->fds[i] < 0)
 		return ret->fds[i];
 	ret->texts[i] = NULL;
+	ret->made[i].path = NULL;
+	r = !p.reverse && p.host_path && waiter < 0 ? note_made(ret, p.host_path, err) : 0;
 	ret->n++;
+	if (r < 0)
+		return r;
 	if (!p.reverse && !p.host_path)
 		p.host_port = port_of(ret->fds[i]);
 	r = text_of(&p, &ret->texts[i], err);
@@ -444,6 +476,10 @@ int ports_serve(struct sm_vm *vm, struct ports *p, struct sm_error *err)
 		return error_wrap(err, r, "VM %s", vm->id);
 	link = vm_socket(vm->client, vm->id, &start, 0, err);
 	r = link < 0 ? link : spawn(vm->client, vm->id, p, link, err);
+	for (unsigned i = 0; r == 0 && i < p->n; i++) {
+		free(p->made[i].path);
+		p->made[i].path = NULL;
+	}
 	if (r == 0 && p->waiter >= 0)
 		(void)!send(p->waiter, &(char){WAITING_DONE}, 1, MSG_NOSIGNAL);
 	return r;

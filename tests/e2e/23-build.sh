@@ -48,7 +48,10 @@ test_configuration() {
 	is "all its names" "$($sm inspect conf | jq -c '.[0].names')" '["conf:also","conf:latest","conf:same"]'
 	out $sm events --since 1h --until 0s -f event=build --format '{{.Action}} {{.Name}}'
 	has "an event" "$out" '^build conf:two$'
-	out $sm rmi conf:two conf:three conf:entry conf:line conf:same conf:also conf
+	out $sm rmi conf:two conf:three conf:entry conf:line
+	out $sm prune
+	has "what is gone was something" "$out" '^Removed [1-9][0-9]* images, .*: [1-9][0-9.]* [KM]iB freed$'
+	out $sm rmi conf:same conf:also conf
 }
 
 test_files() {

@@ -438,6 +438,8 @@ test_missing_source() {
 	out -125 run_box -v ./no/such:/data box true
 	has "message" "$err" 'cannot share .*/no/such'
 	out -125 run_box -v ./absent:/data:ro box true
+	has "message" "$err" 'cannot share .*/absent: no such file or directory; only one that the VM may write to is made'
+	out -125 run_box -v ./absent:/data:cow box true
 	has "message" "$err" 'cannot share .*/absent: no such file'
 	[ ! -e absent ] || fail "made"
 	out -125 run_box -v ./absent:/data:ro -v absent:/x box true # without a slash it is a volume, which only a start makes

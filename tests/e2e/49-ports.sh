@@ -125,6 +125,12 @@ s.shutdown(socket.SHUT_WR)
 print(s.recv(9).decode())')" in
 	out -125 $sm run -p ./left.sock:81 box true
 	has "taken" "$err" 'left\.sock of this host is taken'
+	out -125 $sm run -p ./own.sock:80 -p "$(cat port):80" -m 256M box true
+	has "the other one is taken" "$err" "port $(cat port) of this host is taken"
+	[ ! -e own.sock ] || fail "the socket of a start that failed is left"
+	out -125 $sm run -p ./own.sock:80 -v "$PWD:/etc/passwd" -m 256M box true
+	until_true 10 test ! -e own.sock
+	[ -S left.sock ] || fail "another VM's socket is gone"
 	$sm stop -t 1 r >/dev/null
 	until_true 10 test ! -e left.sock
 	$sm rm r >/dev/null
