@@ -145,6 +145,13 @@ struct sm_image_info {
 	uint64_t allocated_size;       /**< Bytes on disk of all its files. */
 	uint64_t shared_size;	       /**< Of those, what other images use too. */
 	unsigned layers;
+	/* Its configuration. Lists are NULL where it has none. */
+	const char *const *entrypoint, *const *cmd, *const *env;
+	const char *user, *cwd, *stop_signal; /**< "" where it has none. */
+	const char *const *ports;	      /**< "80/tcp" */
+	const char *const *volumes;	      /**< "/data" */
+	const char *const *labels;	      /**< "K=V" */
+	const char *const *diff_ids;	      /**< "sha256:..." of each layer, the lowest first. */
 };
 
 /** Limits against hostile images; 0: the default. See SECURITY.md. */

@@ -157,41 +157,63 @@ static void print_json(const struct sm_event *e)
 	json_done(&j);
 }
 
-static bool field(const void *row, const char *name, struct buf *ret)
+static void get_field(const void *row, const char *name, struct template_value *v)
 {
 	const struct sm_event *e = row;
+	struct buf *b = &v->text;
 	char text[48];
 
-	if (streq(name, "Time"))
-		buf_printf(ret, "%lld", (long long)(e->time_ns / 1000000000));
-	else if (streq(name, "TimeNano"))
-		buf_printf(ret, "%lld", (long long)e->time_ns);
-	else if (streq(name, "At"))
-		buf_printf(ret, "%s", time_text(e->time_ns, text));
-	else if (streq(name, "Type"))
-		buf_printf(ret, "%s", e->type);
-	else if (streq(name, "Action") || streq(name, "Status"))
-		buf_printf(ret, "%s", e->action);
-	else if (streq(name, "ID") || streq(name, "Actor.ID"))
-		buf_printf(ret, "%.12s", e->id);
-	else if (streq(name, "Name"))
-		buf_printf(ret, "%s", e->name);
-	else if (streq(name, "Image") || streq(name, "From"))
-		buf_printf(ret, "%s", e->image);
-	else
-		return false;
-	return true;
+	if (streq(name, "Time") || streq(name, "TimeNano")) {
+		buf_printf(b, "%lld", (long long)(e->time_ns / (streq(name, "Time") ? 1000000000 : 1)));
+		v->raw = true;
+	} else if (streq(name, "At")) {
+		buf_printf(b, "%s", time_text(e->time_ns, text));
+	} else if (streq(name, "Type")) {
+		buf_printf(b, "%s", e->type);
+	} else if (streq(name, "Action") || streq(name, "Status")) {
+		buf_printf(b, "%s", e->action);
+	} else if (streq(name, "ID") || streq(name, "Actor.ID")) {
+		buf_printf(b, "%.12s", e->id);
+	} else if (streq(name, "Name")) {
+		buf_printf(b, "%s", e->name);
+	} else if (streq(name, "Image") || streq(name, "From")) {
+		buf_printf(b, "%s", e->image);
+	} else {
+		template_put_list(v, streq(name, "Labels") ? e->labels : e->attributes, true);
+	}
 }
+
+static const struct template_fields fields = {
+	.names =
+		(const struct template_name[]){
+			{"Time", NULL},
+			{"TimeNano", NULL},
+			{"At", NULL},
+			{"Type", NULL},
+			{"Action", NULL},
+			{"Status", NULL},
+			{"ID", NULL},
+			{"Actor.ID", NULL},
+			{"Actor.Attributes", NULL},
+			{"Name", NULL},
+			{"Image", NULL},
+			{"From", NULL},
+			{"Labels", NULL},
+			{NULL, NULL},
+		},
+	.get = get_field,
+};
 
 static int print_template(struct printer *p, const struct sm_event *e)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	_free_ char *clean = NULL;
-	char what[96];
+	char what[TEMPLATE_WHAT];
 
-	if (template_expand(p->v->format, e, field, &b, what) < 0) {
+	if (template_expand(p->v->format, e, &fields, &b, what) < 0) {
 		p->status =
-			cli_usage(p->cli, "fields: Time TimeNano At Type Action ID Name Image", "--format: %s", what);
+			cli_usage(p->cli, "fields: Time TimeNano At Type Action ID Name Image Labels Actor.Attributes",
+				  "--format: %s", what);
 		return 1;
 	}
 	buf_put_u8(&b, 0);

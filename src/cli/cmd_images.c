@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* images: lists the store. */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/template.h"
 
 struct images_values {
 	bool quiet, no_trunc;
@@ -15,7 +19,8 @@ static const struct opt options[] = {
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only ids"},
 	{0, "no-trunc", OPT_FLAG, V(no_trunc), NULL, "whole ids and digests; cut nothing to fit the terminal"},
 	{'a', "all", OPT_IGNORED, 0, NULL, NULL},
-	{0, "format", OPT_TEXT, V(format), "table|json", "how to print", .choices = "table|json"},
+	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE",
+	 "how to print; '{{.Repository}}:{{.Tag}}': these fields", .choices = "table|json", .open = true},
 };
 #undef V
 
@@ -100,6 +105,101 @@ static void print_table(struct sm_image **images, size_t count, bool whole)
 	table_done(&t);
 }
 
+/* A line of the table. */
+struct image_row {
+	const struct sm_image_info *info;
+	const char *ref; /* NULL: it has no name */
+	bool whole;
+};
+
+static void put_time(struct buf *b, int64_t ns)
+{
+	time_t t = (time_t)(ns / 1000000000);
+	char text[64];
+	struct tm tm;
+
+	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
+	buf_printf(b, "%s", text);
+}
+
+static void get_field(const void *item, const char *name, struct template_value *v)
+{
+	const struct image_row *row = item;
+	const struct sm_image_info *info = row->info;
+	const char *tag = "<none>", *repository = row->ref ? row->ref : "<none>";
+	int len = (int)strlen(repository);
+	struct buf *b = &v->text;
+	char text[16];
+
+	if (row->ref)
+		split_name(row->ref, &len, &tag);
+	if (streq(name, "ID"))
+		buf_printf(b, "%s%.*s", row->whole ? "sha256:" : "", row->whole ? 64 : 12, info->id);
+	else if (streq(name, "Repository") || streq(name, "Name"))
+		buf_printf(b, "%.*s", len, repository);
+	else if (streq(name, "Tag"))
+		buf_printf(b, "%s", tag);
+	else if (streq(name, "Digest"))
+		buf_printf(b, "%s", info->digest);
+	else if (streq(name, "CreatedSince"))
+		buf_printf(b, info->created_ns ? "%s ago" : "%s", text_age(info->created_ns, text_now(), text));
+	else if (streq(name, "CreatedAt"))
+		put_time(b, info->created_ns);
+	else if (streq(name, "Size"))
+		buf_printf(b, "%s", format_size(info->allocated_size, text));
+	else if (streq(name, "SharedSize"))
+		buf_printf(b, "%s", format_size(info->shared_size, text));
+	else
+		template_put_list(v, info->labels, true);
+}
+
+static const struct template_fields fields = {
+	.names =
+		(const struct template_name[]){
+			{"ID", NULL},
+			{"Repository", "NAME"},
+			{"Name", NULL},
+			{"Tag", NULL},
+			{"Digest", NULL},
+			{"CreatedSince", "CREATED"},
+			{"CreatedAt", "CREATED AT"},
+			{"Size", NULL},
+			{"SharedSize", "SHARED"},
+			{"Labels", NULL},
+			{NULL, NULL},
+		},
+	.get = get_field,
+};
+
+static int print_template(struct cli *cli, const struct images_values *v, struct sm_image **images, size_t count)
+{
+	struct image_row *rows;
+	const void **lines;
+	size_t n = 0, most = 0;
+	int status;
+
+	for (size_t i = 0; i < count; i++)
+		for (const char *const *name = sm_image_info(images[i])->names; name && *name; name++)
+			most++;
+	rows = calloc(most + count + 1, sizeof(*rows));
+	lines = calloc(most + count + 1, sizeof(*lines));
+	for (size_t i = 0; rows && i < count; i++) {
+		const struct sm_image_info *info = sm_image_info(images[i]);
+
+		for (const char *const *name = info->names; name && *name; name++)
+			rows[n++] = (struct image_row){info, *name, v->no_trunc};
+		if (!info->names || !info->names[0])
+			rows[n++] = (struct image_row){info, NULL, v->no_trunc};
+	}
+	for (size_t i = 0; lines && i < n; i++)
+		lines[i] = &rows[i];
+	status = rows && lines ? template_print(cli, v->format, &fields, lines, n)
+			       : cli_usage(cli, NULL, "%s", strerror(ENOMEM));
+	free(rows);
+	free(lines);
+	return status;
+}
+
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	const struct images_values *v = values;
@@ -108,12 +208,17 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	size_t n = 0;
 	int status = 0;
 
+	if (v->format && !streq(v->format, "table") && !streq(v->format, "json") && !template_is(v->format))
+		return cli_usage(cli, "table, json or a template as '{{.Repository}}:{{.Tag}}'",
+				 "--format cannot be '%s'", v->format);
 	if (!cli_client(cli))
 		return CLI_FAILED;
 	if (sm_image_list(cli->client, &images, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	if (v->format && streq(v->format, "json"))
 		status = print_json(cli, images, n);
+	else if (v->format && template_is(v->format))
+		status = print_template(cli, v, images, n);
 	else if (!v->quiet)
 		print_table(images, n, v->no_trunc);
 	for (size_t i = 0; v->quiet && !v->format && i < n; i++)
@@ -126,7 +231,8 @@ const struct verb verb_images = {
 	.name = "images",
 	.operands = "",
 	.summary = "List images",
-	.details = "SIZE is what the image takes on disk, SHARED the part of it that other images use too.",
+	.details = "SIZE is what the image takes on disk, SHARED the part of it that other images use too. Fields of a "
+		   "template: .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size .SharedSize .Labels.",
 	VERB_OPTS(options, struct images_values),
 	.group = GROUP_IMAGES,
 	.run = verb,

@@ -15,8 +15,8 @@ struct inspect_values {
 static const struct opt options[] = {
 	{0, "type", OPT_TEXT, V(type), "vm|image|snapshot|volume", "look only among these",
 	 .choices = "vm|image|snapshot|volume"},
-	{'f', "format", OPT_TEXT, V(format), "json|TEMPLATE", "how to print; '{{.State.Status}}': such fields of VMs",
-	 .choices = "json", .open = true},
+	{'f', "format", OPT_TEXT, V(format), "json|TEMPLATE",
+	 "how to print; '{{.State.Status}}': such fields of VMs and images", .choices = "json", .open = true},
 	{0, "export-erofs", OPT_TEXT, V(export_erofs), "FILE", "write an image's file system as one EROFS file"},
 };
 #undef V
@@ -95,7 +95,7 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 		return cli_usage(cli, "json, or fields such as '{{.State.Status}}'", "--format cannot be '%s'",
 				 v->format);
 	for (; *operands && v->format && template_is(v->format); operands++) {
-		r = inspect_formatted(cli, *operands, v->format);
+		r = inspect_formatted(cli, v->type, *operands, v->format);
 		status = r ? r : status;
 	}
 	if (v->format && template_is(v->format))
@@ -124,9 +124,13 @@ const struct verb verb_inspect = {
 	.operands = "VM|IMAGE|SNAPSHOT|VOLUME...",
 	.summary = "Print all about VMs, images, snapshots or volumes as JSON",
 	.details = "A name that several of them have is the first one's, in that order; see --type. Fields of a "
-		   "template, of VMs alone, by docker's names: .Id .Name .Image .Created .Config.Image "
-		   ".Config.Tty .HostConfig.Memory .State.Status .State.Running .State.Paused .State.OOMKilled "
-		   ".State.ExitCode .State.Error .State.Pid .State.StartedAt .State.FinishedAt.",
+		   "template by docker's names, of VMs: .Id .Name .Image .Created .Config.Image .Config.Tty "
+		   ".Config.OpenStdin .Config.Cmd .Config.Labels .HostConfig.Memory .State.Status .State.Running "
+		   ".State.Paused .State.OOMKilled .State.ExitCode .State.Error .State.Pid .State.StartedAt "
+		   ".State.FinishedAt; of images: .Id .RepoTags .Digest .Created .Os .Architecture .Size .Config.User "
+		   ".Config.WorkingDir .Config.StopSignal .Config.Env .Config.Cmd .Config.Entrypoint .Config.Labels "
+		   ".Config.ExposedPorts .Config.Volumes .RootFS.Layers. '{{json .Config}}' and '{{index "
+		   ".Config.Labels \"NAME\"}}' look into them.",
 	.examples = examples,
 	VERB_OPTS(options, struct inspect_values),
 	.min_operands = 1,

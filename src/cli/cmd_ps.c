@@ -216,9 +216,20 @@ static void put_mounts(struct buf *b, const struct sm_vm_info *vm)
 		buf_printf(b, "%s%s", i ? "," : "", vm->mounts[i].volume ? vm->mounts[i].volume : vm->mounts[i].source);
 }
 
-static bool field(const void *row, const char *name, struct buf *b)
+static void put_time(struct buf *b, int64_t ns)
+{
+	time_t t = (time_t)(ns / 1000000000);
+	char text[64];
+	struct tm tm;
+
+	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
+	buf_printf(b, "%s", text);
+}
+
+static void get_field(const void *row, const char *name, struct template_value *v)
 {
 	const struct sm_vm_info *vm = row;
+	struct buf *b = &v->text;
 	char text[64], age[16];
 
 	if (streq(name, "ID")) {
@@ -237,45 +248,39 @@ static bool field(const void *row, const char *name, struct buf *b)
 	} else if (streq(name, "State")) {
 		buf_printf(b, "%s", sm_vm_state_name(vm->state));
 	} else if (streq(name, "CreatedAt")) {
-		time_t t = (time_t)(vm->created_ns / 1000000000);
-		struct tm tm;
-
-		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
-		buf_printf(b, "%s", text);
+		put_time(b, vm->created_ns);
 	} else if (streq(name, "RunningFor")) {
 		buf_printf(b, "%s ago", text_age(vm->created_ns, text_now(), age));
 	} else if (streq(name, "Ports")) {
 		put_ports(b, vm);
 	} else if (streq(name, "Mounts")) {
 		put_mounts(b, vm);
-	} else if (streq(name, "Labels")) {
-		put_list(b, vm->labels);
 	} else {
-		return false;
+		put_list(b, vm->labels);
+		v->list = vm->labels;
+		v->is_list = v->map = true;
 	}
-	return true;
 }
 
-static int print_template(struct cli *cli, const char *format, struct sm_vm_info **list, size_t count)
-{
-	static const struct sm_vm_info none = {.id = "", .name = "", .image = "", .image_id = ""};
-	char what[96];
-
-	/* A mistake is told also where there is nothing to list. */
-	for (size_t i = 0; i < (count ? count : 1); i++) {
-		_cleanup_(buf_done) struct buf b = {0};
-		int r = template_expand(format, count ? list[i] : &none, field, &b, what);
-
-		if (r == -EINVAL)
-			return cli_usage(cli, "fields: supermachine ps --help", "--format: %s", what);
-		buf_put_u8(&b, 0);
-		if (r < 0 || b.error)
-			return cli_usage(cli, NULL, "no memory");
-		if (count)
-			printf("%s\n", (const char *)b.data);
-	}
-	return 0;
-}
+static const struct template_fields fields = {
+	.names =
+		(const struct template_name[]){
+			{"ID", NULL},
+			{"Name", NULL},
+			{"Names", NULL},
+			{"Image", NULL},
+			{"Command", NULL},
+			{"CreatedAt", "CREATED AT"},
+			{"RunningFor", "CREATED"},
+			{"State", NULL},
+			{"Status", NULL},
+			{"Ports", NULL},
+			{"Labels", NULL},
+			{"Mounts", NULL},
+			{NULL, NULL},
+		},
+	.get = get_field,
+};
 
 static bool wants_all(const struct ps_values *v)
 {
@@ -291,7 +296,7 @@ static int print(struct cli *cli, const struct ps_values *v, struct sm_vm_info *
 	if (v->format && (streq(v->format, "json")))
 		return print_json(cli, list, n);
 	if (v->format && template_is(v->format))
-		return print_template(cli, v->format, list, n);
+		return template_print(cli, v->format, &fields, (const void *const *)list, n);
 	if (!v->quiet)
 		print_table(list, n, v->no_trunc);
 	for (size_t i = 0; v->quiet && i < n; i++)
@@ -348,9 +353,11 @@ const struct verb verb_ps = {
 	.name = "ps",
 	.operands = "",
 	.summary = "List VMs",
-	.details = "Fields of a template: .ID .Name .Names .Image .Command .Status .State .CreatedAt .RunningFor "
-		   ".Ports .Labels .Mounts. "
-		   "Filters: those of one key are alternatives, but for label; status shows VMs that have ended, too.",
+	.details =
+		"Fields of a template: .ID .Name .Names .Image .Command .Status .State .CreatedAt .RunningFor "
+		".Ports .Labels .Mounts, and '{{.Label \"NAME\"}}', '{{json .}}'; 'table {{.ID}}\\t{{.Name}}' prints "
+		"columns. "
+		"Filters: those of one key are alternatives, but for label; status shows VMs that have ended, too.",
 	.examples = examples,
 	VERB_OPTS(options, struct ps_values),
 	.group = GROUP_VMS,

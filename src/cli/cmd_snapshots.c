@@ -4,6 +4,7 @@
 
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/template.h"
 
 struct snapshots_values {
 	bool quiet;
@@ -13,7 +14,8 @@ struct snapshots_values {
 #define V(m) offsetof(struct snapshots_values, m)
 static const struct opt options[] = {
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only names"},
-	{0, "format", OPT_TEXT, V(format), "table|json", "how to print", .choices = "table|json"},
+	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE", "how to print; '{{.Name}} {{.Size}}': these fields",
+	 .choices = "table|json", .open = true},
 };
 #undef V
 
@@ -73,6 +75,53 @@ static int print_json(struct cli *cli, struct sm_snapshot_info **list, size_t co
 	return cli_print_json(cli, &j);
 }
 
+static void get_field(const void *row, const char *name, struct template_value *v)
+{
+	const struct sm_snapshot_info *s = row;
+	struct buf *b = &v->text;
+	char text[16];
+
+	if (streq(name, "Name") || streq(name, "ID")) {
+		buf_printf(b, "%s", s->name);
+	} else if (streq(name, "Kind")) {
+		buf_printf(b, "%s", s->parent[0] ? "diff" : kind_name(s));
+	} else if (streq(name, "Memory")) {
+		buf_printf(b, "%s", format_size(s->memory, text));
+	} else if (streq(name, "CPUs")) {
+		buf_printf(b, "%u", s->cpus);
+		v->raw = true;
+	} else if (streq(name, "Size")) {
+		buf_printf(b, "%s", format_size(s->allocated_size, text));
+	} else if (streq(name, "CreatedSince")) {
+		buf_printf(b, s->created_ns ? "%s ago" : "%s", text_age(s->created_ns, text_now(), text));
+	} else if (streq(name, "Fits")) {
+		buf_printf(b, "%s", s->fits ? "true" : "false");
+		v->raw = true;
+	} else if (streq(name, "Image")) {
+		buf_printf(b, "%s", s->image);
+	} else {
+		buf_printf(b, "%s", s->parent);
+	}
+}
+
+static const struct template_fields fields = {
+	.names =
+		(const struct template_name[]){
+			{"Name", NULL},
+			{"ID", NULL},
+			{"Kind", NULL},
+			{"Memory", NULL},
+			{"CPUs", "CPUS"},
+			{"Size", NULL},
+			{"CreatedSince", "CREATED"},
+			{"Fits", NULL},
+			{"Image", NULL},
+			{"Parent", NULL},
+			{NULL, NULL},
+		},
+	.get = get_field,
+};
+
 static int list_verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	const struct snapshots_values *v = values;
@@ -81,12 +130,17 @@ static int list_verb(struct cli *cli, const void *values, char **operands, int c
 	size_t n = 0;
 	int status = 0;
 
+	if (v->format && !streq(v->format, "table") && !streq(v->format, "json") && !template_is(v->format))
+		return cli_usage(cli, "table, json or a template as '{{.Name}} {{.Size}}'", "--format cannot be '%s'",
+				 v->format);
 	if (!cli_client(cli))
 		return CLI_FAILED;
 	if (sm_snapshot_list(cli->client, &list, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	if (v->format && streq(v->format, "json"))
 		status = print_json(cli, list, n);
+	else if (v->format && template_is(v->format))
+		status = template_print(cli, v->format, &fields, (const void *const *)list, n);
 	else if (!v->quiet)
 		print_table(list, n);
 	for (size_t i = 0; v->quiet && !v->format && i < n; i++)
@@ -102,7 +156,8 @@ const struct verb verb_snapshots = {
 	.details = "A base is a booted guest without an image. The first run with so much memory and so many CPUs "
 		   "makes it, later ones start from it, whatever their image; one that no longer fits is made anew. "
 		   "At most 8 are kept. A vm was saved by supermachine snapshot; restore goes on from it. A diff needs "
-		   "another one beneath it, which inspect and --format json name. FITS: a run may still start from it.",
+		   "another one beneath it, which inspect and --format json name. FITS: a run may still start from it. "
+		   "Fields of a template: .Name .Kind .Memory .CPUs .Size .CreatedSince .Fits .Image .Parent.",
 	VERB_OPTS(options, struct snapshots_values),
 	.group = GROUP_IMAGES,
 	.run = list_verb,

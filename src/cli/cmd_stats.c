@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/template.h"
 
 #define INTERVAL_US 1000000
 
@@ -21,8 +22,9 @@ static const struct opt options[] = {
 	{0, "no-stream", OPT_FLAG, V(no_stream), NULL, "print once, and end"},
 	{0, "no-trunc", OPT_IGNORED, 0, NULL, NULL},
 	{'a', "all", OPT_IGNORED, 0, NULL, NULL},
-	{0, "format", OPT_TEXT, V(format), "table|json", "how to print; json: one array each time",
-	 .choices = "table|json"},
+	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE",
+	 "how to print; json: one array each time; '{{.Name}} {{.CPUPerc}}': these fields", .choices = "table|json",
+	 .open = true},
 };
 #undef V
 
@@ -187,6 +189,61 @@ static int print_json(struct cli *cli, const struct rows *rows)
 	return cli_print_json(cli, &j);
 }
 
+/* Of one that does not answer as docker has it. */
+static void get_field(const void *item, const char *name, struct template_value *v)
+{
+	const struct row *r = item;
+	struct buf *b = &v->text;
+	char used[16], total[16];
+
+	if (streq(name, "ID") || streq(name, "Container"))
+		buf_printf(b, "%s", r->id);
+	else if (streq(name, "Name"))
+		buf_printf(b, "%s", r->name);
+	else if (!r->ok)
+		buf_printf(b, "--");
+	else if (streq(name, "CPUPerc"))
+		buf_printf(b, "%.2f%%", cpu_percent(r));
+	else if (streq(name, "MemPerc"))
+		buf_printf(b, "%.2f%%", memory_percent(r));
+	else if (streq(name, "MemUsage"))
+		buf_printf(b, "%s / %s", format_size(r->now.memory_used, used),
+			   format_size(r->now.memory_total, total));
+	else if (streq(name, "DiskUsage"))
+		buf_printf(b, "%s / %s", format_size(r->now.disk_used, used), format_size(r->now.disk_total, total));
+	else
+		buf_printf(b, "%llu", (unsigned long long)r->now.processes);
+}
+
+static const struct template_fields fields = {
+	.names =
+		(const struct template_name[]){
+			{"Container", NULL},
+			{"ID", NULL},
+			{"Name", NULL},
+			{"CPUPerc", "CPU %"},
+			{"MemUsage", "MEM USAGE / LIMIT"},
+			{"MemPerc", "MEM %"},
+			{"DiskUsage", "DISK USAGE / LIMIT"},
+			{"PIDs", "PIDS"},
+			{NULL, NULL},
+		},
+	.get = get_field,
+};
+
+static int print_template(struct cli *cli, const char *format, const struct rows *rows)
+{
+	const void **lines = calloc(rows->n + 1, sizeof(*lines));
+	int status;
+
+	for (size_t i = 0; lines && i < rows->n; i++)
+		lines[i] = &rows->v[i];
+	status = lines ? template_print(cli, format, &fields, lines, rows->n)
+		       : cli_usage(cli, NULL, "%s", strerror(ENOMEM));
+	free(lines);
+	return status;
+}
+
 static int check_operands(struct cli *cli, char **operands, int count)
 {
 	for (int i = 0; i < count; i++) {
@@ -206,6 +263,9 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	struct rows rows = {0};
 	int status;
 
+	if (v->format && !json && !streq(v->format, "table") && !template_is(v->format))
+		return cli_usage(cli, "table, json or a template as '{{.Name}} {{.CPUPerc}}'",
+				 "--format cannot be '%s'", v->format);
 	if (!cli_client(cli))
 		return CLI_FAILED;
 	status = check_operands(cli, operands, count);
@@ -221,6 +281,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 			fputs("\033[H\033[J", stdout);
 		if (json)
 			status = print_json(cli, &rows);
+		else if (v->format && template_is(v->format))
+			status = print_template(cli, v->format, &rows);
 		else
 			print_table(&rows);
 		if (fflush(stdout) != 0 || v->no_stream)
@@ -241,7 +303,9 @@ const struct verb verb_stats = {
 	.summary = "Show what running VMs use, each second",
 	.details =
 		"By the word of each guest: CPU % of one CPU since the line before, memory that is not to be had for "
-		"programs, blocks taken on its writable layer, processes. A VM that does not answer has dashes.",
+		"programs, blocks taken on its writable layer, processes. A VM that does not answer has dashes. Fields "
+		"of a "
+		"template: .ID .Name .CPUPerc .MemUsage .MemPerc .DiskUsage .PIDs.",
 	.examples = examples,
 	VERB_OPTS(options, struct stats_values),
 	.min_operands = 0,

@@ -146,51 +146,53 @@ static int print_json(struct cli *cli, struct sm_volume_info **list, size_t n)
 	return cli_print_json(cli, &j);
 }
 
-static bool field(const void *row, const char *name, struct buf *b)
+static void get_field(const void *row, const char *name, struct template_value *ret)
 {
 	const struct sm_volume_info *v = row;
+	struct buf *b = &ret->text;
 	char size[16];
 
-	if (streq(name, "Name"))
+	if (streq(name, "Name")) {
 		buf_printf(b, "%s", v->name);
-	else if (streq(name, "Driver"))
+	} else if (streq(name, "Driver")) {
 		buf_printf(b, "local");
-	else if (streq(name, "Mountpoint"))
+	} else if (streq(name, "Scope")) {
+		buf_printf(b, "local");
+	} else if (streq(name, "Mountpoint")) {
 		buf_printf(b, "%s", v->path);
-	else if (streq(name, "Size"))
+	} else if (streq(name, "Size")) {
 		buf_printf(b, "%s", format_size(v->allocated_size, size));
-	else
-		return false;
-	return true;
-}
-
-static int print_template(struct cli *cli, const char *format, struct sm_volume_info **list, size_t n)
-{
-	static const struct sm_volume_info none = {.name = "", .path = ""};
-	char what[96];
-	int r = 0;
-
-	/* A mistake is told also where there is nothing to list. */
-	for (size_t i = 0; r == 0 && i < (n ? n : 1); i++) {
-		struct buf b = {0};
-
-		r = template_expand(format, n ? list[i] : &none, field, &b, what);
-		buf_put_u8(&b, 0);
-		if (r == 0 && n && !b.error)
-			printf("%s\n", (const char *)b.data);
-		buf_done(&b);
+	} else if (streq(name, "VMs")) {
+		template_put_list(ret, v->vms, false);
+	} else {
+		for (const char *const *l = v->labels; l && *l; l++)
+			buf_printf(b, "%s%s", l == v->labels ? "" : ",", *l);
+		ret->list = v->labels;
+		ret->is_list = ret->map = true;
 	}
-	return r == -EINVAL ? cli_usage(cli, "fields: .Name .Driver .Mountpoint .Size", "--format: %s", what)
-	       : r < 0	    ? cli_usage(cli, NULL, "no memory")
-			    : 0;
 }
+
+static const struct template_fields fields = {
+	.names =
+		(const struct template_name[]){
+			{"Name", NULL},
+			{"Driver", NULL},
+			{"Scope", NULL},
+			{"Mountpoint", NULL},
+			{"Size", NULL},
+			{"Labels", NULL},
+			{"VMs", "VMS"},
+			{NULL, NULL},
+		},
+	.get = get_field,
+};
 
 static int print(struct cli *cli, const struct ls_values *v, struct sm_volume_info **list, size_t n)
 {
 	if (v->format && streq(v->format, "json"))
 		return print_json(cli, list, n);
 	if (v->format && template_is(v->format))
-		return print_template(cli, v->format, list, n);
+		return template_print(cli, v->format, &fields, (const void *const *)list, n);
 	if (!v->quiet)
 		print_table(list, n);
 	for (size_t i = 0; v->quiet && i < n; i++)
@@ -231,7 +233,7 @@ const struct verb verb_volume_ls = {
 	.summary = "List volumes",
 	.details =
 		"USED: what its file takes on this host's disk. VM: whose it is, also of one that has ended. Fields of "
-		"a template: .Name .Driver .Mountpoint .Size.",
+		"a template: .Name .Driver .Scope .Mountpoint .Size .Labels .VMs.",
 	VERB_OPTS(ls_options, struct ls_values),
 	.group = GROUP_IMAGES,
 	.run = ls_verb,

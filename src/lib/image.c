@@ -34,7 +34,17 @@ static struct sm_image *image_new(struct image_info *info)
 					     .created_ns = info->created * 1000000000,
 					     .allocated_size = info->allocated_size,
 					     .shared_size = info->shared_size,
-					     .layers = info->num_layers};
+					     .layers = info->num_layers,
+					     .entrypoint = (const char *const *)info->entrypoint,
+					     .cmd = (const char *const *)info->cmd,
+					     .env = (const char *const *)info->env,
+					     .user = info->user ? info->user : "",
+					     .cwd = info->working_dir ? info->working_dir : "",
+					     .stop_signal = info->stop_signal ? info->stop_signal : "",
+					     .ports = (const char *const *)info->exposed_ports,
+					     .volumes = (const char *const *)info->volumes,
+					     .labels = (const char *const *)info->labels,
+					     .diff_ids = (const char *const *)info->diff_ids};
 	return image;
 }
 

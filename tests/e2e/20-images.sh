@@ -1,6 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 # Images: loading as other tools make them, listing, naming, removing.
 
+test_templates() {
+	# templates of what lists images and of inspect, by docker's names
+	image tmpl:1 --cmd '["sh","-c","x"]' --entrypoint '["/bin/env"]' --env PATH=/bin --env A=1 --label k=v --label a.b=c
+	local id
+	id=$($sm images --format json | jq -r '.[] | select(.names[]? == "tmpl:1") | .id')
+	is "images" "$($sm images --format '{{.Repository}}:{{.Tag}} {{.ID}} {{.Label "a.b"}}' | grep ^tmpl)" "tmpl:1 ${id:0:12} c"
+	is "whole ids" "$($sm images --no-trunc --format '{{.ID}}' | grep -c "^sha256:$id$")" 1
+	has "columns" "$($sm images --format 'table {{.Repository}}\t{{.Tag}}\t{{.Size}}')" '^NAME +TAG +SIZE$'
+	is "json" "$($sm images --format '{{json .}}' | jq -r 'select(.Repository == "tmpl") | [.Tag, .Labels.k] | join(" ")')" "1 v"
+	is "inspect" "$($sm inspect -f '{{.Id}} {{.RepoTags}} {{index .RepoTags 0}} {{.Os}}' tmpl:1)" "sha256:$id [tmpl:1] tmpl:1 linux"
+	is "configuration" "$($sm inspect -f '{{json .Config.Cmd}} {{.Config.Env}} {{join .Config.Env ";"}} {{len .Config.Env}} {{index .Config.Labels "k"}}' tmpl:1)" \
+		'["sh","-c","x"] [PATH=/bin A=1] PATH=/bin;A=1 2 v'
+	is "an object" "$($sm inspect --type image -f '{{json .Config}}' tmpl:1 | jq -c '[.Entrypoint, .Labels, .User]')" '[["/bin/env"],{"k":"v","a.b":"c"},""]'
+	is "everything" "$($sm inspect -f '{{json .}}' tmpl:1 | jq -r '.Config.Env[1], (.RootFS.Layers | length)' | xargs)" "A=1 1"
+	out -125 $sm inspect -f '{{.Config.Nothing}}' tmpl:1
+	has "no such field" "$err" 'no field .Config.Nothing'
+	out -125 $sm inspect -f '{{.Id}}' nosuch
+	has "nothing of that name" "$err" 'nosuch'
+	out -125 $sm images --format colour
+	has "no format" "$err" "cannot be 'colour'"
+	is "version" "$($sm version --format '{{.Version}} {{.Server.Version}}')" "$($sm version | sed -E 's/^supermachine (.*)/\1 \1/')"
+	out $sm snapshots --format '{{.Name}} {{.Kind}} {{json .Fits}}'
+	out -125 $sm snapshots --format '{{.Colour}}'
+	has "also without any" "$err" 'no field .Colour'
+	$sm volume create --label a=b tmpl >/dev/null
+	is "volumes" "$($sm volume ls --format '{{.Name}} {{.Driver}} {{.Labels}} {{.Label "a"}}')" "tmpl local a=b b"
+	$sm volume rm tmpl >/dev/null
+	$sm rmi tmpl:1
+}
+
 test_load_umoci_layout() {
 	# an image that umoci made loads, is listed, and runs as one file system that fsck.erofs accepts
 	needs umoci fsck.erofs

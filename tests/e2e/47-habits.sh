@@ -56,6 +56,16 @@ test_habits() {
 	out -125 $sm ps -f colour=red
 	has "no such filter" "$err" 'colour=red'
 	is "template" "$($sm ps --format '{{.ID}} {{ .Names }}\t{{.Image}}:{{.State}} {{.Labels}}')" "$(cat id) h"$'\t'"box:running app=shop,tier"
+	is "one label" "$($sm ps --format '{{.Label "app"}} {{index .Labels "app"}} {{upper .Names}}')" "shop shop H"
+	is "json of a field" "$($sm ps --format '{{json .Names}} {{.Image | json}}')" '"h" "box"'
+	is "json of all" "$($sm ps --format '{{json .}}' | jq -r '[.ID, .Names, .Image, .State, .Labels] | join(" ")')" "$(cat id) h box running app=shop,tier"
+	out $sm ps --format 'table {{.ID}}\t{{.Names}}\t{{.State}}'
+	is "columns" "$out" "ID             NAMES   STATE
+$(cat id)   h       running"
+	is "inspect" "$($sm inspect -f '{{.Config.Labels}} {{index .Config.Labels "app"}} {{json .Config.Image}} {{.State.Running}}' h)" 'map[app:shop tier:] shop "box" true'
+	is "inspect an object" "$($sm inspect -f '{{json .State}}' h | jq -c '[.Status, .Running, .ExitCode]')" '["running",true,0]'
+	is "stats" "$($sm stats --no-stream --format '{{.Name}} {{.PIDs}}' h | sed 's/[0-9][0-9]*$/N/')" "h N"
+	has "stats in columns" "$($sm stats --no-stream --format 'table {{.Container}}\t{{.CPUPerc}}\t{{.MemUsage}}' h)" '^CONTAINER +CPU % +MEM USAGE / LIMIT$'
 	out -125 $sm ps --format '{{.Colour}}'
 	has "no such field" "$err" 'no field .Colour'
 	out -125 $sm ps --format '{{range .}}'

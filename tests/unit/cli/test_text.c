@@ -227,31 +227,104 @@ static void points_in_time(void **state)
 		assert_int_equal(text_time(bad[i], now, &t), -EINVAL);
 }
 
-static bool two_fields(const void *row, const char *name, struct buf *b)
+static void some_fields(const void *row, const char *name, struct template_value *v)
 {
+	static const char *const list[] = {"one", "tw\"o", NULL}, *const map[] = {"k=v", "a.b=c=d", "bare", NULL};
+
 	if (streq(name, "A"))
-		buf_printf(b, "%s", (const char *)row);
-	else if (streq(name, "Empty"))
-		return true;
-	else
-		return false;
-	return true;
+		buf_printf(&v->text, "%s", (const char *)row);
+	else if (streq(name, "List") || streq(name, "In.Map"))
+		template_put_list(v, streq(name, "List") ? list : map, streq(name, "In.Map"));
+	else if (streq(name, "In.N"))
+		buf_printf(&v->text, "7"), v->raw = true;
+	else if (streq(name, "Labels"))
+		buf_printf(&v->text, "k=v,bare"), v->list = map, v->is_list = v->map = true;
+}
+
+static const struct template_fields some = {
+	.names = (const struct template_name[]){{"A", "THE A"},
+						{"Empty", NULL},
+						{"List", NULL},
+						{"In.N", NULL},
+						{"In.Map", NULL},
+						{"Labels", NULL},
+						{NULL, NULL}},
+	.get = some_fields,
+};
+
+static void expect_template(const char *format, const void *row, const char *want)
+{
+	struct buf b = {0};
+	char what[TEMPLATE_WHAT] = "";
+	int r = template_expand(format, row, &some, &b, what);
+
+	buf_put_u8(&b, 0);
+	if (r < 0 || strcmp((const char *)b.data, want) != 0)
+		fail_msg("%s: %d %s, '%s' is not '%s'", format, r, what, (const char *)b.data, want);
+	buf_done(&b);
 }
 
 static void templates(void **state)
 {
-	static const char *const bad[] = {"{{.B}}", "{{.A",	 "{{A}}",      "{{}}",
-					  "{{.}}",  "{{.A .A}}", "{{json .}}", "{{.A|x}}"};
+	static const char *const bad[] = {"{{.B}}",
+					  "{{.A",
+					  "{{A}}",
+					  "{{}}",
+					  "{{.}}",
+					  "{{.A .A}}",
+					  "{{.A|x}}",
+					  "{{range .}}",
+					  "{{json}}",
+					  "{{index .List}}",
+					  "{{index .A \"k\"}}",
+					  "{{join .List}}",
+					  "{{index . \"k\"}}",
+					  "{{upper .}}",
+					  "{{.A | index}}",
+					  "{{\"a}}",
+					  "{{json .In.X}}",
+					  "{{json .I}}",
+					  "{{.In}}",
+					  "{{.Label}}",
+					  "{{.A | }}",
+					  "{{| json}}",
+					  "{{json .A .A}}",
+					  "{{a b c d e f g h}}",
+					  "{{- .A}}",
+					  "{{range .List}}{{.}}",
+					  "{{range .A}}{{.}}{{end}}",
+					  "{{range .List}}{{.A}}{{end}}",
+					  "{{end}}",
+					  "{{range .List}}{{range .}}{{end}}{{end}}"};
 	struct buf b = {0};
-	char what[96];
+	char what[TEMPLATE_WHAT];
 
 	assert_true(template_is("{{.A}}") && !template_is("json"));
-	assert_int_equal(template_expand("<{{.A}}\\t{{ .A }}{{.Empty}}> {}\\n", "x", two_fields, &b, what), 0);
-	assert_int_equal(b.len, 9);
-	assert_memory_equal(b.data, "<x\tx> {}\n", 9);
+	expect_template("<{{.A}}\\t{{ .A }}{{.Empty}}> {}\\n", "x", "<x\tx> {}\n");
+	expect_template("{{json .A}}{{\"\\t}}\"}}{{upper .A}}{{.A|upper}}{{lower .A}}{{len .A}}{{println .A}}", "x\"Y",
+			"\"x\\\"Y\"\t}}X\"YX\"Yx\"y3x\"Y\n");
+	expect_template(
+		"{{.List}} {{json .List}} {{index .List 1}}{{index .List 9}} {{join .List \", \"}} {{len .List}}", "",
+		"[one tw\"o] [\"one\",\"tw\\\"o\"] tw\"o one, tw\"o 2");
+	expect_template("{{.In.Map}} {{json .In.Map}} {{index .In.Map \"a.b\"}}{{index .In.Map \"a\"}}", "",
+			"map[k:v a.b:c=d bare:] {\"k\":\"v\",\"a.b\":\"c=d\",\"bare\":\"\"} c=d");
+	expect_template("{{json .In.N}}{{json .In}}", "",
+			"7{\"N\":7,\"Map\":{\"k\":\"v\",\"a.b\":\"c=d\",\"bare\":\"\"}}");
+	expect_template("{{range .List}}<{{.}}>{{end}}|{{ range .In.Map }}{{println .}}{{ end }}|{{range .List}}{{json "
+			".}}{{upper .}}{{end}}",
+			"", "<one><tw\"o>|v\nc=d\n\n|\"one\"ONE\"tw\\\"o\"TW\"O");
+	expect_template("table {{range .List}}{{.}} {{end}}\\t{{.A}}", NULL, "LIST\tTHE A");
+	expect_template("{{json .}}", "x",
+			"{\"A\":\"x\",\"Empty\":\"\",\"List\":[\"one\",\"tw\\\"o\"],\"In\":{\"N\":7,\"Map\":{\"k\":"
+			"\"v\",\"a.b\":\"c=d\",\"bare\":\"\"}},"
+			"\"Labels\":\"k=v,bare\"}");
+	expect_template("{{.Labels}} {{.Label \"k\"}}{{.Label \"no\"}} {{json .Labels}}", "",
+			"k=v,bare v \"k=v,bare\"");
+	expect_template("table {{.A}}\\t{{json .In.Map}} {{.Label \"k\"}}", NULL, "THE A\tMAP LABELS");
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		assert_int_equal(template_expand(bad[i], "x", two_fields, &b, what), -EINVAL);
-		assert_true(what[0]);
+		what[0] = '\0';
+		if (template_expand(bad[i], "x", &some, &b, what) != -EINVAL || !what[0])
+			fail_msg("%s is not refused", bad[i]);
 	}
 	buf_done(&b);
 }
