@@ -294,8 +294,9 @@ struct sm_image_build_result {
 
 /**
  * Makes an image of another one, unless it is there: the same base, configuration and files (names, contents, owners,
- * modes, times) are the same fingerprint, for which the image that was built is returned and named; the same image,
- * warm-up command and sizes for the snapshot. What takes time then is to read the files. No VM runs but for `warm`.
+ * modes, times) are the same fingerprint, for which the image that was built last is returned and named; the same
+ * image, warm-up command and sizes for the snapshot. What takes time then is to read the files. No VM runs but for
+ * `warm`.
  *
  * Several that build the same at once wait for one of them and have what it made. Failed, cancelled or killed at any
  * moment, it leaves the name and the snapshot with what they had before; a new image is named before it is warmed up. A

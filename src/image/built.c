@@ -12,19 +12,23 @@
 struct search {
 	const char *fingerprint;
 	struct image_store *store;
-	char id[HEX_SIZE];
+	char id[HEX_SIZE]; /* "": none was found */
+	json_int_t built;
 };
 
-/* One whose files are gone, or damaged, was not built. */
+/* The one that was built last; one whose files are gone was not built. */
 static int compare(void *arg, const char *id, json_t *record)
 {
 	struct search *s = arg;
 	const char *has = json_string_value(json_object_get(record, RECORD_FINGERPRINT));
+	json_int_t built = json_integer_value(json_object_get(record, RECORD_BUILT));
 
-	if (!has || !streq(has, s->fingerprint) || !record_complete(s->store, record))
+	if (!has || !streq(has, s->fingerprint) || (s->id[0] && built <= s->built) ||
+	    !record_complete(s->store, record))
 		return 0;
 	memcpy(s->id, id, HEX_SIZE);
-	return 1;
+	s->built = built;
+	return 0;
 }
 
 int image_find_built(struct image_store *store, const char *fingerprint, struct image_info *ret, struct sm_error *err)
@@ -34,8 +38,8 @@ int image_find_built(struct image_store *store, const char *fingerprint, struct 
 
 	if (r < 0)
 		return r;
-	return r == 0 ? error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no image was built from that")
-		      : image_find(store, s.id, ret, err);
+	return s.id[0] ? image_find(store, s.id, ret, err)
+		       : error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no image was built from that");
 }
 
 /* ------------------------------------------------------------------------------------------- turns */

@@ -150,6 +150,15 @@ int load_publish(struct load *l, const char *id, const json_t *record, const cha
 	return r;
 }
 
+static void set_built(json_t *record, const char *fingerprint)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	json_object_set_new(record, RECORD_FINGERPRINT, json_string(fingerprint));
+	json_object_set_new(record, RECORD_BUILT, json_integer((json_int_t)now.tv_sec * 1000000000 + now.tv_nsec));
+}
+
 int load_resolved(struct load *l, const char *name, struct image_info *ret, struct sm_error *err)
 {
 	_free_ char *carried = NULL; /* the name that the source gives */
@@ -171,7 +180,7 @@ int load_resolved(struct load *l, const char *name, struct image_info *ret, stru
 	if (!record)
 		r = make_image(l, &record, err);
 	if (r == 0 && l->fingerprint)
-		json_object_set_new(record, RECORD_FINGERPRINT, json_string(l->fingerprint));
+		set_built(record, l->fingerprint);
 	if (r == 0) {
 		r = load_publish(l, id, record, name ? name : carried, ret, err);
 		json_decref(record);

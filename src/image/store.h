@@ -68,7 +68,9 @@ struct record_layout {
 	uint64_t *stripped; /* by layer: extended attributes left out */
 };
 
-#define RECORD_FINGERPRINT "fingerprint" /* of an image that was built: image_find_built */
+/* Of an image that was built: image_find_built. When, in ns. */
+#define RECORD_FINGERPRINT "fingerprint"
+#define RECORD_BUILT "built_ns"
 
 json_t *record_make(const struct oci_image *img, const struct record_layout *layout);
 /* id: 64 digits. dir: "images" or "removed". -ENOENT without a word if there is none; a record of another version or

@@ -116,6 +116,7 @@ test_files() {
 	differs "contents" -f copy:/srv
 	out $sm build --no-cache -q -f tree:/srv files
 	[ "$out" != "$id" ] || fail "not built anew"
+	is "the newest is what is there" "$($sm build -q -f tree:/srv files)" "$out"
 	$sm build -t files:2 -f tree:/srv --chown 5:6 --chmod 604 files
 	files files:2
 	[ "$(id -u)" != 0 ] || is "given owner" "$(stat -c %u:%g files:2.d/srv/a files:2.d/srv files:2.d/srv/sub/link | xargs)" '5:6 5:6 5:6'
