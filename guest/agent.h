@@ -31,6 +31,13 @@ struct layer {
 	int lower, upper;
 };
 
+/* A volume's file system: its root, which keeps it mounted until volumes_done (volumes.c). */
+struct agent_volume {
+	int fd;
+	bool frozen;
+};
+#define AGENT_VOLUMES 10 /* proto_mount.number has a digit */
+
 struct agent {
 	enum agent_role role;
 	struct loop *loop;
@@ -66,6 +73,8 @@ struct agent {
 	size_t num_disks;
 	struct layer *layers;
 	size_t num_layers;
+	struct agent_volume volumes[AGENT_VOLUMES];
+	unsigned num_volumes;
 	bool held;	      /* HOLD is in force */
 	unsigned copies_hold; /* and so many copies want the processes to stand still */
 };
@@ -112,6 +121,13 @@ void tunnel_abandon_all(struct agent *a);
 /* A byte pipe between the channel, which is answered, and a stream socket, taken in any case. holds: hold_copy_ended at
  * its end, however that comes. */
 void tunnel_join(struct agent *a, uint32_t ch, int fd, bool holds);
+
+/* volumes.c */
+void volumes_sync(const struct agent *a); /* what takes long of volumes_freeze, ahead of it */
+/* Their disks have all that was written, and nothing is written to them until volumes_thaw. */
+int volumes_freeze(struct agent *a) MUST_CHECK;
+void volumes_thaw(struct agent *a);
+void volumes_done(struct agent *a);
 
 /* layers.c */
 const struct layer *layers_find(const struct agent *a, const char *target); /* NULL: there is none */

@@ -477,6 +477,7 @@ static void adopt(struct exec *e, uint32_t ch)
 
 void adopt_open(struct agent *a, uint32_t ch, struct cursor *request)
 {
+	volumes_thaw(a); /* whoever adopts it goes on from here for good */
 	for (struct exec *e = a->execs; e; e = e->next) {
 		if (!e->orphan)
 			continue;

@@ -60,6 +60,8 @@ void hold_open(struct agent *a, uint32_t ch, struct cursor *request)
 
 	if (r == 0 && a->role != ROLE_GUEST)
 		r = -EOPNOTSUPP;
+	if (r == 0 && h.hold)
+		volumes_sync(a);
 	if (r == 0)
 		r = hold(a, h.hold);
 	if (r < 0) {
@@ -67,6 +69,14 @@ void hold_open(struct agent *a, uint32_t ch, struct cursor *request)
 			     strerror(-r));
 		return;
 	}
+	r = h.hold ? volumes_freeze(a) : 0;
+	if (r < 0) {
+		(void)!hold(a, false);
+		agent_refuse(a, ch, r, "the file system of a volume cannot stand still: %s", strerror(-r));
+		return;
+	}
+	if (!h.hold && !h.volumes)
+		volumes_thaw(a);
 	exec_hold_all(a, h.hold);
 	mux_opened(a->mux, ch, NULL);
 	mux_close(a->mux, ch, 0, NULL);
@@ -158,6 +168,23 @@ static void take_defaults(struct agent *a, struct proto_resume *m)
 	m->env = old;
 }
 
+/* Those that it was saved with are this copy's alone. */
+static int add_volumes(struct agent *a, const struct proto_resume *m, struct sm_error *err)
+{
+	int r = 0;
+
+	if (m->mounts)
+		volumes_thaw(a);
+	for (char **text = m->mounts; text && *text && r == 0; text++) {
+		struct proto_mount one;
+
+		if (proto_mount_parse(*text, &one) < 0 || !one.volume)
+			return error_set(err, SM_ERROR_INVALID, EINVAL, "volume '%s'", *text);
+		r = shares_add_volume(a, &one, err);
+	}
+	return r;
+}
+
 static int renew(struct agent *a, const struct proto_resume *m, struct sm_error *err)
 {
 	static const uint8_t none[32];
@@ -174,6 +201,9 @@ static int renew(struct agent *a, const struct proto_resume *m, struct sm_error 
 	r = a->shares_fd < 0 ? 0 : refresh_catch_up(a->shares_fd, a->proc_fd, CATCH_UP_MS);
 	if (r < 0)
 		return error_sys(err, -r, "ask anew for the host's directories");
+	r = add_volumes(a, m, err);
+	if (r < 0)
+		return r;
 	r = m->timeout_ns ? exec_limit_main(a, m->timeout_ns) : 0;
 	if (r < 0)
 		return error_sys(err, -r, "limit its time");

@@ -40,11 +40,18 @@ int shares_open(struct agent *a, const struct proto_setup *s, struct shares *ret
 int shares_attach(const struct proto_setup *s, const struct shares *shares, struct sm_error *err) MUST_CHECK;
 void shares_done(struct shares *shares);
 
-/* volumes.c: mounts volume number `number` out of sight; *ret: the directory that belongs on m's target. When there is
- * a clone of it, volume_let_go. */
-int volume_open(struct agent *a, unsigned number, const struct proto_mount *m, char *ret, size_t size,
-		struct sm_error *err) MUST_CHECK;
-void volume_let_go(unsigned number);
+/* In a copy that is to go on: a volume on its target, in place of the one that was there or on top of what was. */
+int shares_add_volume(struct agent *a, const struct proto_mount *m, struct sm_error *err) MUST_CHECK;
+
+/* volumes.c: mounts a volume out of sight; *ret: the directory that belongs on m's target. When there is a clone of it,
+ * volume_let_go. */
+int volume_open(struct agent *a, const struct proto_mount *m, char *ret, size_t size, struct sm_error *err) MUST_CHECK;
+void volume_let_go(const struct proto_mount *m);
+/* In the container: mounts it on its target, which is there; what belongs there is its directory VOLUME_DATA. */
+#define VOLUME_DATA "data"
+int volume_open_on_target(struct agent *a, const struct proto_mount *m, struct sm_error *err) MUST_CHECK;
+/* Takes a volume off there, if there is one; who has files of it open goes on with them. */
+void volume_take_off(const struct agent *a, const char *target);
 
 /* setup.c: the loopback interface, and what docker allows every user. */
 void setup_network(struct agent *a);

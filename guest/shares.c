@@ -101,7 +101,7 @@ static int find_source(struct agent *a, const struct shares *shares, const struc
 	int r;
 
 	if (m->volume)
-		return volume_open(a, shares->num_volumes, m, ret, size, err);
+		return volume_open(a, m, ret, size, err);
 	snprintf(path, sizeof(path), SHARES "/%u", i);
 	if (!m->cow) {
 		snprintf(ret, size, "%s", path);
@@ -112,22 +112,33 @@ static int find_source(struct agent *a, const struct shares *shares, const struc
 	return r < 0 ? r : layers_keep(a, m->target, path, upper, err);
 }
 
-static int open_one(struct agent *a, struct shares *shares, const struct proto_mount *m, struct sm_error *err)
+/* A detached mount of what is there, as m wants it. */
+static int clone_tree(const char *source, const struct proto_mount *m, struct sm_error *err)
 {
 	struct mount_attributes attributes = {.set = ATTR_READ_ONLY};
+	_fd_ int tree = (int)syscall(CALL_OPEN_TREE, AT_FDCWD, source, TREE_CLONE | O_CLOEXEC);
+
+	if (tree < 0)
+		return error_sys(err, errno, "open what belongs on %s", m->target);
+	if (m->read_only && syscall(CALL_MOUNT_SETATTR, tree, "", EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
+		return error_sys(err, errno, "make the mount on %s read-only", m->target);
+	return TAKE_FD(tree);
+}
+
+static int open_one(struct agent *a, struct shares *shares, const struct proto_mount *m, struct sm_error *err)
+{
 	char source[64];
 	_fd_ int tree = -1;
 	int r = find_source(a, shares, m, source, sizeof(source), err);
 
 	if (r < 0)
 		return r;
-	tree = (int)syscall(CALL_OPEN_TREE, AT_FDCWD, source, TREE_CLONE | O_CLOEXEC);
+	tree = clone_tree(source, m, err);
 	if (tree < 0)
-		return error_sys(err, errno, "open what belongs on %s", m->target);
-	if (m->read_only && syscall(CALL_MOUNT_SETATTR, tree, "", EMPTY_PATH, &attributes, sizeof(attributes)) < 0)
-		return error_sys(err, errno, "make the mount on %s read-only", m->target);
+		return tree;
 	if (m->volume)
-		volume_let_go(shares->num_volumes++);
+		volume_let_go(m);
+	shares->num_volumes += m->volume;
 	shares->trees[shares->num++] = TAKE_FD(tree);
 	return 0;
 }
@@ -203,6 +214,13 @@ static int make_target(const struct proto_mount *m, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "make the mount point %s", m->target) : 0;
 }
 
+static int put_tree(int tree, const struct proto_mount *m, struct sm_error *err)
+{
+	if (syscall(CALL_MOVE_MOUNT, tree, "", AT_FDCWD, m->target, FROM_EMPTY_PATH | TO_SYMLINKS) < 0)
+		return error_sys(err, errno, "mount on %s", m->target);
+	return 0;
+}
+
 int shares_attach(const struct proto_setup *s, const struct shares *shares, struct sm_error *err)
 {
 	for (unsigned i = 0; i < shares->num; i++) {
@@ -213,11 +231,34 @@ int shares_attach(const struct proto_setup *s, const struct shares *shares, stru
 			r = make_target(&m, err);
 		if (r < 0)
 			return r;
-		if (syscall(CALL_MOVE_MOUNT, shares->trees[i], "", AT_FDCWD, m.target, FROM_EMPTY_PATH | TO_SYMLINKS) <
-		    0)
-			return error_sys(err, errno, "mount on %s", m.target);
+		r = put_tree(shares->trees[i], &m, err);
+		if (r < 0)
+			return r;
 	}
 	return 0;
+}
+
+/* The agent's own root is the container's by now: the target is where the whole of it is mounted for a moment, in which
+ * no process runs. */
+int shares_add_volume(struct agent *a, const struct proto_mount *m, struct sm_error *err)
+{
+	_free_ char *data = NULL;
+	_fd_ int tree = -1;
+	int r;
+
+	if (asprintf(&data, "%s/" VOLUME_DATA, m->target) < 0) {
+		data = NULL;
+		return error_sys(err, ENOMEM, "mount on %s", m->target);
+	}
+	volume_take_off(a, m->target);
+	r = make_target(m, err);
+	if (r == 0)
+		r = volume_open_on_target(a, m, err);
+	if (r < 0)
+		return r;
+	tree = clone_tree(data, m, err);
+	umount2(m->target, MNT_DETACH);
+	return tree < 0 ? tree : put_tree(tree, m, err);
 }
 
 void shares_done(struct shares *shares)

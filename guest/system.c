@@ -205,8 +205,10 @@ static void kill_everything(uint64_t grace_ns)
 
 void system_end(struct agent *a, bool restart, uint64_t grace_ns)
 {
+	volumes_thaw(a); /* who waits for one cannot be killed */
 	kill_everything(grace_ns);
 	sync();
+	volumes_done(a);
 	layers_done(a);
 	if (a->role == ROLE_GUEST)
 		unmount_all(a);

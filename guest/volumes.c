@@ -4,26 +4,35 @@
  * as a detached mount that is put on its target like one of the host's directories (shares.c). A volume with nothing in
  * it begins with what the image has at that place: copied beside, synced, and renamed, so that a guest that is killed
  * on the way leaves an empty volume.
+ *
+ * A snapshot has the guest's memory, and with it what its kernel knows of these file systems, so their disks must be as
+ * they are at that moment, whoever goes on from it, and however often: while it is taken, and in what goes on from it
+ * until it is certain that this will not be tried once more, they are frozen (FIFREEZE).
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/log.h"
 #include "base/util.h"
 #include "copy/copy.h"
 #include "guest/setup.h"
 
 #define VOLUMES "/volumes"
-#define DATA "data"
-#define NEW "data.new"
+#define NODE "/dev/.volume" /* of the container, for a moment */
+#define DATA VOLUME_DATA
+#define NEW DATA ".new"
 
 /* openat2 of Linux 5.6, by number: the C library at hand need not know it. */
 enum { CALL_OPENAT2 = 437 };
@@ -93,23 +102,23 @@ static int copy_tree(int from, const char *to, struct sm_error *err)
 	return r;
 }
 
-/* Gives an empty volume its first contents. */
-static int fill(const char *place, const struct proto_mount *m, struct sm_error *err)
+/* Gives an empty volume, which is mounted on place, its first contents. from: what the image has where it goes, or
+ * none.
+ */
+static int fill(const char *place, int root, int from, const struct proto_mount *m, struct sm_error *err)
 {
-	_fd_ int root = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_fd_ int from = -1;
-	char to[64];
+	_free_ char *to = NULL;
 	int r;
 
-	if (root < 0)
-		return -errno;
 	if (!is_empty(root, DATA))
 		return 0;
-	from = m->no_copy ? -ENOENT : open_in_container(m->target);
-	if (from < 0)
+	if (from < 0 || m->no_copy)
 		return mkdirat(root, DATA, 0755) < 0 && errno != EEXIST ? -errno : 0;
 	r = remove_tree_at(root, NEW);
-	snprintf(to, sizeof(to), "%s/" NEW, place);
+	if (r == 0 && asprintf(&to, "%s/" NEW, place) < 0) {
+		to = NULL;
+		r = -ENOMEM;
+	}
 	if (r == 0)
 		r = copy_tree(from, to, err);
 	if (r == 0 && (syncfs(root) < 0 || renameat(root, NEW, root, DATA) < 0))
@@ -117,36 +126,146 @@ static int fill(const char *place, const struct proto_mount *m, struct sm_error 
 	return r;
 }
 
-int volume_open(struct agent *a, unsigned number, const struct proto_mount *m, char *ret, size_t size,
-		struct sm_error *err)
+static int find_device(struct agent *a, const struct proto_mount *m, char *ret, size_t size, struct sm_error *err)
 {
-	char serial[24], device[300], place[40];
+	char serial[24];
+
+	snprintf(serial, sizeof(serial), "volume%u", m->number);
+	return disks_find(a, serial, ret, size, err);
+}
+
+/* Mounts it on place, and keeps its root. */
+static int mount_on(struct agent *a, const char *device, const char *place, int from, const struct proto_mount *m,
+		    struct sm_error *err)
+{
 	struct sm_error own = {0};
+	_fd_ int root = -1;
 	int r;
 
-	snprintf(serial, sizeof(serial), "volume%u", number);
-	snprintf(place, sizeof(place), VOLUMES "/%u", number);
-	r = disks_find(a, serial, device, sizeof(device), err);
-	if (r < 0)
-		return r;
-	r = mkdir_p(place, 0700);
-	if (r < 0 && r != -EEXIST)
-		return error_sys(err, -r, "make %s", place);
+	if (a->num_volumes == AGENT_VOLUMES)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "more than %d volumes", AGENT_VOLUMES);
 	if (mount(device, place, "ext4", 0, "discard") < 0)
 		return error_sys(err, errno, "mount the volume for %s", m->target);
-	r = fill(place, m, &own);
+	root = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = root < 0 ? -errno : fill(place, root, from, m, &own);
 	if (r < 0)
 		return error_set(err, SM_ERROR_GUEST, -r, "fill the volume for %s: %s", m->target,
 				 own.kind ? own.message : strerror(-r));
-	snprintf(ret, size, "%s/" DATA, place);
+	a->volumes[a->num_volumes++] = (struct agent_volume){.fd = TAKE_FD(root)};
 	return 0;
 }
 
-/* The clone of it that the container has is then all there is, and unmounting that is clean. */
-void volume_let_go(unsigned number)
+static void place_of(const struct proto_mount *m, char ret[static 40])
+{
+	snprintf(ret, 40, VOLUMES "/%u", m->number);
+}
+
+int volume_open(struct agent *a, const struct proto_mount *m, char *ret, size_t size, struct sm_error *err)
+{
+	_fd_ int from = open_in_container(m->target);
+	char device[300], place[40];
+	int r = find_device(a, m, device, sizeof(device), err);
+
+	if (r < 0)
+		return r;
+	place_of(m, place);
+	r = mkdir_p(place, 0700);
+	if (r < 0 && r != -EEXIST)
+		return error_sys(err, -r, "make %s", place);
+	snprintf(ret, size, "%s/" DATA, place);
+	return mount_on(a, device, place, from, m, err);
+}
+
+/* The clone of it that the container has is then all there is to unmount. */
+void volume_let_go(const struct proto_mount *m)
 {
 	char place[40];
 
-	snprintf(place, sizeof(place), VOLUMES "/%u", number);
+	place_of(m, place);
 	umount2(place, MNT_DETACH);
+}
+
+/* The container's /dev has no disks. */
+static int make_node(const struct agent *a, const char *device, struct sm_error *err)
+{
+	char path[64], text[32] = "";
+	unsigned major, minor;
+	_fd_ int fd = -1;
+
+	snprintf(path, sizeof(path), "block/%.32s/dev", device + strlen("/dev/"));
+	fd = openat(a->sys_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread_full(fd, text, sizeof(text) - 1, 0) <= 0 || sscanf(text, "%u:%u", &major, &minor) != 2)
+		return error_set(err, SM_ERROR_GUEST, ENODEV, "the number of the disk %s", device);
+	unlink(NODE);
+	if (mknod(NODE, S_IFBLK | 0600, makedev(major, minor)) < 0)
+		return error_sys(err, errno, "make " NODE);
+	return 0;
+}
+
+int volume_open_on_target(struct agent *a, const struct proto_mount *m, struct sm_error *err)
+{
+	_fd_ int from = open(m->target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char device[300];
+	int r = find_device(a, m, device, sizeof(device), err);
+
+	if (r == 0)
+		r = make_node(a, device, err);
+	if (r < 0)
+		return r;
+	r = mount_on(a, NODE, m->target, from, m, err);
+	unlink(NODE);
+	return r;
+}
+
+void volume_take_off(const struct agent *a, const char *target)
+{
+	struct stat there, st;
+
+	if (stat(target, &there) < 0)
+		return;
+	for (unsigned i = 0; i < a->num_volumes; i++)
+		if (fstat(a->volumes[i].fd, &st) == 0 && st.st_dev == there.st_dev) {
+			umount2(target, MNT_DETACH); /* of a directory within one: nothing is mounted there */
+			return;
+		}
+}
+
+/* ------------------------------------------------------------------------------------------ standing still */
+
+void volumes_sync(const struct agent *a)
+{
+	for (unsigned i = 0; i < a->num_volumes; i++)
+		if (syncfs(a->volumes[i].fd) < 0)
+			log_debug("agent", "sync a volume: %s", strerror(errno)); /* freezing it will say so */
+}
+
+int volumes_freeze(struct agent *a)
+{
+	for (unsigned i = 0; i < a->num_volumes; i++) {
+		struct agent_volume *v = &a->volumes[i];
+		int r = v->frozen || ioctl(v->fd, FIFREEZE, 0) == 0 ? 0 : -errno;
+
+		if (r < 0 && r != -EBUSY) { /* EBUSY: a program in the VM has done so */
+			volumes_thaw(a);
+			return r;
+		}
+		v->frozen |= r == 0;
+	}
+	return 0;
+}
+
+void volumes_thaw(struct agent *a)
+{
+	for (unsigned i = 0; i < a->num_volumes; i++) {
+		if (a->volumes[i].frozen && ioctl(a->volumes[i].fd, FITHAW, 0) < 0)
+			log_warn("agent", "a volume that stood still does not go on: %s", strerror(errno));
+		a->volumes[i].frozen = false;
+	}
+}
+
+void volumes_done(struct agent *a)
+{
+	volumes_thaw(a);
+	while (a->num_volumes)
+		fd_close(a->volumes[--a->num_volumes].fd);
 }

@@ -501,6 +501,9 @@ struct sm_mount {
 	 * ENOTCONN); who serves there again is used.
 	 */
 	bool served;
+	/** Told of a VM that goes on from a snapshot or a branch: not the volume itself, but a disk of the VM's own
+	 * with what was in it then. Not for options. */
+	bool copy;
 };
 #define SM_MOUNT_INIT                                                                                                  \
 	{                                                                                                              \
@@ -620,7 +623,9 @@ struct sm_vm_options {
 	 * limited (timeout_ns, else the snapshot's) is counted anew. Ports of the host stay the first VM's: it has
 	 * those that are given here. Its mounts are the snapshot's, each with the source that it had; one that is given
 	 * here has the same target and another source, and may be read-only. A source that is not there is an error.
-	 * The new VM has random numbers, a wall clock, a host name and a disk of its own.
+	 * Of its volumes it has disks of its own with what was in them then; a volume that is given here is put in the
+	 * place of the one on the same target, or where there was none. The new VM has random numbers, a wall clock, a
+	 * host name and a disk of its own.
 	 */
 	const char *snapshot;
 	const struct sm_secret *secrets; /**< At most 32. */
@@ -955,10 +960,10 @@ struct sm_snapshot_info {
  * Saves a running VM under a name ([a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63, not beginning with "base-" or "failed-";
  * -EEXIST when there is one). The VM goes on; *ret_pause_ns (may be NULL) is how long all of it stood still; its
  * processes are stopped a little earlier and go on a little later. What its
- * disk holds is shared with the snapshot from then on, and neither can change that for the other. -EOPNOTSUPP for a VM
- * with a volume, or a mount that has the option dax. On failure the VM goes on as if nothing had been. Start VMs from
- * it by
- * sm_vm_options.snapshot.
+ * disk holds is shared with the snapshot from then on, and neither can change that for the other. Of its volumes the
+ * snapshot has copies, whose blocks are shared where the file system can; who writes to a volume in the VM waits until
+ * that is made. -EOPNOTSUPP for a VM with a mount that has the option dax. On failure the VM goes on as if nothing had
+ * been. Start VMs from it by sm_vm_options.snapshot.
  */
 SM_PUBLIC int sm_vm_snapshot(struct sm_vm *vm, const char *name, uint64_t *ret_pause_ns, struct sm_error *err);
 
@@ -979,17 +984,18 @@ SM_PUBLIC int sm_vm_snapshot_with(struct sm_vm *vm, const char *name, const stru
 /**
  * Makes count (1 to 1000) new VMs that go on from where a running VM is now; it goes on too, and all share its memory
  * and disk until one of them writes. options as for sm_vm_start with a snapshot, which is not to be given; of several
- * VMs, NAME-1 is the first one's name. *ret_pause_ns (may be NULL): how long the parent stood still. Memory that the
- * parent has of its own is written to a file of the data directory, without a sync, which goes when the last child has
- * it mapped. All or none: on failure those that had started are removed. ret has room for count handles.
+ * VMs, NAME-1 is the first one's name. Of the parent's volumes each has a disk of its own with what was in them, for
+ * which they are copied once, as for a snapshot. *ret_pause_ns (may be NULL): how long the parent stood still. Memory
+ * that the parent has of its own is written to a file of the data directory, without a sync, which goes when the last
+ * child has it mapped. All or none: on failure those that had started are removed. ret has room for count handles.
  */
 SM_PUBLIC int sm_vm_branch(struct sm_vm *vm, const struct sm_vm_options *options, size_t count, struct sm_vm **ret,
 			   uint64_t *ret_pause_ns, struct sm_error *err);
 /**
  * Writes a running VM to the disk, its processes and memory included, and ends all that runs for it: it takes no memory
  * and survives a restart of the host. Returns when that is durable; killed at any moment, there is the running VM or
- * the suspended one. Clients that are attached lose their connection. Only a VM started with `detach`, without
- * volumes or a mount with the option dax; not a paused one.
+ * the suspended one. Clients that are attached lose their connection. Its volumes stay its own. Only a VM started with
+ * `detach`, without a mount with the option dax; not a paused one.
  * On failure the VM goes on. sm_vm_exec, what copies files, sm_vm_start_again, and a connection to one of its ports,
  * which stay open, wake it, too; sm_vm_stop ends it for good.
  */

@@ -104,7 +104,8 @@ const struct verb verb_branch = {
 		   "disk as they are now; all of it is shared until one of them writes. Random numbers, clock, host "
 		   "name and "
 		   "ports are each one's own. Directories of the host (-v) are shared by all of them: what "
-		   "one writes there the others see.\n"
+		   "one writes there the others see. Of its volumes each one has a disk of its own, for which they are "
+		   "copied once, and -v NAME:DST puts a volume in the place of one.\n"
 		   "The VM stands still for its state alone. What of its memory is its own is copied meanwhile, which "
 		   "takes that much of free memory. Either all of them start or none.",
 	.examples = examples,

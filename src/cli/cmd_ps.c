@@ -164,7 +164,7 @@ static bool has_volume(const void *item, const char *wanted)
 	const struct sm_vm_info *vm = item;
 
 	for (size_t i = 0; i < vm->num_mounts; i++)
-		if ((vm->mounts[i].volume && streq(vm->mounts[i].volume, wanted)) ||
+		if ((vm->mounts[i].volume && !vm->mounts[i].copy && streq(vm->mounts[i].volume, wanted)) ||
 		    streq(vm->mounts[i].target, wanted) || streq(vm->mounts[i].source, wanted))
 			return true;
 	return false;

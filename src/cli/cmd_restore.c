@@ -264,7 +264,8 @@ const struct verb verb_restore = {
 		"and whose client is not there are killed. A limit on the command's time, the saved VM's unless "
 		"--timeout is given, is counted anew. The ports of the saved VM stay its own. "
 		"Directories of the host (-v) are there as they are now: files that are other files than then are "
-		"looked up anew, and what was open and is gone fails with EBADF.",
+		"looked up anew, and what was open and is gone fails with EBADF. Of volumes it has disks of its own, "
+		"as they were then; -v NAME:DST puts a volume in the place of one, or where there was none.",
 	.examples = examples,
 	VERB_OPTS(options, struct restore_values),
 	.min_operands = 1,

@@ -25,7 +25,7 @@ static void drop_volumes(struct cli *cli, const struct sm_vm_info *vm)
 		return;
 	for (size_t i = 0; i < vm->num_mounts; i++)
 		for (size_t k = 0; vm->mounts[i].volume && k < n; k++)
-			if (list[k]->anonymous && streq(list[k]->name, vm->mounts[i].volume))
+			if (list[k]->anonymous && !vm->mounts[i].copy && streq(list[k]->name, vm->mounts[i].volume))
 				sm_volume_remove(cli->client, list[k]->name, NULL);
 	sm_volume_list_free(list, n);
 }

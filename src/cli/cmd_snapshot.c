@@ -50,7 +50,8 @@ const struct verb verb_snapshot = {
 		"Its processes, memory, open files and disk, under a name from which supermachine restore starts other "
 		"VMs. The image stays in the store as long as the snapshot is there. Directories of the host (-v) are "
 		"no "
-		"part of it. A VM with volumes, or a mount with the option dax, cannot be saved. --diff is much "
+		"part of it; volumes are copied, and what writes to one waits until that is done. A VM with a mount "
+		"with the option dax cannot be saved. --diff is much "
 		"smaller and faster; it needs the snapshot that the VM came from by restore, which cannot be removed "
 		"as long as the diff is there. A diff of a base, from which run starts, holds that memory itself. A "
 		"VM that booted, or was suspended, can only be saved whole.",

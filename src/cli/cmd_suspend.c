@@ -26,9 +26,8 @@ const struct verb verb_suspend = {
 		   "restart "
 		   "of the host. resume, start, exec, cp and a connection to one of its ports, which stay open, wake a "
 		   "suspended VM; stop ends it for good. Connections that there are and "
-		   "commands that were run by exec end. Only VMs that were started with -d, without volumes or a mount "
-		   "with "
-		   "the option dax.",
+		   "commands that were run by exec end. Its volumes stay its own. Only VMs that were "
+		   "started with -d, without a mount with the option dax.",
 	.examples = examples,
 	.min_operands = 1,
 	.max_operands = -1,

@@ -299,6 +299,8 @@ void cli_mounts_json(struct json *j, const struct sm_mount *mounts, size_t count
 		json_text(j, "type", mounts[i].volume ? "volume" : mounts[i].served ? "fs" : "bind");
 		if (mounts[i].volume)
 			json_text(j, "name", mounts[i].volume);
+		if (mounts[i].copy)
+			json_bool(j, "copy", true);
 		json_text(j, "source", mounts[i].source);
 		json_text(j, "target", mounts[i].target);
 		json_bool(j, "read_only", mounts[i].read_only);

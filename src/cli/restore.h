@@ -44,7 +44,9 @@ enum sm_on_idle cli_on_idle(const char *text);
 #define CLI_AUDIT_HELP(through)                                                                                        \
 	"append a line of JSON for each file of the host that is opened, changed or refused through " through
 /* Of -v. */
-#define RESTORE_VOLUME_HELP "in place of what was on DST: a mount of the saved VM's keeps its source unless it is named"
+#define RESTORE_VOLUME_HELP                                                                                            \
+	"in place of what was on DST: a mount of the saved VM's keeps its source unless it is named; or NAME:DST, a "  \
+	"volume, also where there was none"
 
 /* That several VMs can have all this: 0, or the exit status after a usage error was told. */
 int restore_check_count(struct cli *cli, const struct restore_values *v, const struct cli_ports *ports);

@@ -39,22 +39,28 @@ static void texts_free(char **v)
 	free(v);
 }
 
-/* NULL: no memory. */
-static char **mount_texts(const struct vm_record *rec)
+/* For a guest that begins all of them; for a copy (added) the volumes that it was not saved with. NULL: no memory. */
+static char **mount_texts(const struct vm_record *rec, bool added)
 {
 	char **v = calloc(rec->num_mounts + 1, sizeof(*v));
+	unsigned volumes = 0, n = 0;
 
 	for (unsigned i = 0; v && i < rec->num_mounts; i++) {
 		const struct vm_mount *m = &rec->mounts[i];
+		unsigned number = volumes;
 		struct proto_mount p = {.target = m->target,
 					.read_only = m->read_only,
 					.cow = m->cow,
 					.is_file = m->is_file,
 					.volume = m->volume != NULL,
-					.no_copy = m->volume && m->no_copy};
+					.no_copy = m->volume && m->no_copy,
+					.number = number};
 
-		v[i] = proto_mount_format(&p);
-		if (!v[i]) {
+		volumes += p.volume;
+		if (added ? !p.volume || m->own : m->replaced)
+			continue;
+		v[n] = proto_mount_format(&p);
+		if (!v[n++]) {
 			texts_free(v);
 			return NULL;
 		}
@@ -103,7 +109,7 @@ static int send_setup(struct keeper *k)
 
 	if (getrandom(s.seed, sizeof(s.seed), 0) != sizeof(s.seed))
 		return -EIO;
-	s.mounts = mount_texts(rec);
+	s.mounts = mount_texts(rec, false);
 	s.tmpfs = tmpfs_texts(rec);
 	if (!s.mounts || !s.tmpfs) {
 		texts_free(s.mounts);
@@ -147,8 +153,13 @@ static int send_resume(struct keeper *k)
 		m.machine_id = machine_id;
 		m.env = k->rec.env;
 		m.timeout_ns = k->rec.timeout_ns;
+		m.mounts = mount_texts(&k->rec, true);
+		if (!m.mounts)
+			return -ENOMEM;
 	}
-	return open_resume(k, &m);
+	r = open_resume(k, &m);
+	texts_free(m.mounts);
+	return r;
 }
 
 /* A guest that was set up for nobody yet: as above, but for processes, of which it has none. */
@@ -311,9 +322,9 @@ int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols)
 	return send_event(k, &e);
 }
 
-int agent_hold(struct keeper *k, bool hold)
+int agent_hold(struct keeper *k, bool hold, bool volumes)
 {
-	struct proto_hold h = {.hold = hold};
+	struct proto_hold h = {.hold = hold, .volumes = volumes};
 	_cleanup_(buf_done) struct buf b = {0};
 	uint32_t ch;
 	int r;
@@ -347,6 +358,7 @@ int agent_poweroff(struct keeper *k)
 
 	if (!k->agent || k->agent_lost)
 		return -ESRCH;
+	snapshot_copies_lost(k);
 	r = proto_stop_encode(&b, &s);
 	return r < 0 ? r : mux_open(agent_mux(k), PROTO_POWEROFF, &b, NULL, &k->poweroff_ch);
 }

@@ -190,18 +190,21 @@ static int lock_volume(int fd, const struct vm_mount *m, struct sm_error *err)
 	return 0;
 }
 
-/* What a guest writes to a volume that it may only read (its journal, say) stays in a file of the VM's own. */
+/*
+ * What a guest writes to a volume that it may only read (its journal, say), or that it has as it was in a snapshot,
+ * goes into a file of the VM's own. In the first case that lasts as long as the guest.
+ */
 static int add_scratch(struct keeper *k, struct monitor_files *f, json_t *disk, int volume, uint64_t size, unsigned n,
-		       struct sm_error *err)
+		       bool stays, struct sm_error *err)
 {
 	json_t *layers = json_array();
-	char name[24];
+	char name[VM_VOLUME_FILE];
 	int fd;
 
 	json_array_append_new(layers, file_json(volume, size));
 	json_object_set_new(disk, "layers", layers);
-	snprintf(name, sizeof(name), "volume.%u", n);
-	fd = open_into(f, k->dirfd, name, O_RDWR | O_CREAT | O_TRUNC, err);
+	vm_volume_file(n, false, name);
+	fd = open_into(f, k->dirfd, name, O_RDWR | O_CREAT | (stays ? 0 : O_TRUNC), err);
 	if (fd < 0)
 		return fd;
 	json_object_set_new(disk, "top", file_json(fd, size));
@@ -211,16 +214,20 @@ static int add_scratch(struct keeper *k, struct monitor_files *f, json_t *disk, 
 static int add_volume(struct keeper *k, struct monitor_files *f, json_t *disks, const struct vm_mount *m, unsigned n,
 		      struct sm_error *err)
 {
-	int fd = open_into(f, AT_FDCWD, m->source, m->read_only ? O_RDONLY : O_RDWR, err);
+	bool scratch = m->read_only || m->own;
+	char base[VM_VOLUME_FILE], serial[24];
 	json_t *o = json_object();
-	char serial[24];
 	struct stat st;
-	int r = fd < 0 ? fd : lock_volume(fd, m, err);
+	int fd, r;
 
+	vm_volume_file(n, true, base);
+	fd = m->own ? open_into(f, k->dirfd, base, O_RDONLY, err)
+		    : open_into(f, AT_FDCWD, m->source, m->read_only ? O_RDONLY : O_RDWR, err);
+	r = fd < 0 ? fd : m->own ? 0 : lock_volume(fd, m, err);
 	if (r == 0 && fstat(fd, &st) < 0)
 		r = error_sys(err, errno, "volume %s", m->volume);
-	if (r == 0 && m->read_only)
-		r = add_scratch(k, f, o, fd, (uint64_t)st.st_size, n, err);
+	if (r == 0 && scratch)
+		r = add_scratch(k, f, o, fd, (uint64_t)st.st_size, n, m->own || k->args.resume, err);
 	else if (r == 0)
 		json_object_set_new(o, "top", file_json(fd, (uint64_t)st.st_size));
 	snprintf(serial, sizeof(serial), "volume%u", n);

@@ -162,6 +162,9 @@ struct saving {
 	struct monitor_saving files;
 	struct client *client; /* who waits, NULL: nobody any more */
 	uint32_t ch;
+	/* Who copies the volumes: until then nothing is written to them. NULL: they are not held. */
+	struct client *copies;
+	uint32_t copies_ch;
 };
 
 /* How long nobody has used the VM (idle.c). */
@@ -341,6 +344,12 @@ int snapshot_request(struct keeper *k, const char *dir, unsigned keep) MUST_CHEC
 void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
 void snapshot_frozen(struct keeper *k, uint64_t pause_ns);	   /* the guest goes on, in the new top of its disk */
 void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes); /* error NULL: it is in its files */
+/* What it has of volumes is held from the snapshot on until this client (NULL: nobody) has copied it. */
+void snapshot_to_copy(struct keeper *k, struct client *c, uint32_t ch);
+/* Nobody copies the volumes any more that are held for this client, and this channel (0: any). False: none are. */
+bool snapshot_copied(struct keeper *k, const struct client *c, uint32_t ch);
+/* The guest is to end, and will write to them: what was copied until now is of no use. */
+void snapshot_copies_lost(struct keeper *k);
 /* branch.c */
 int branch_open(const struct keeper *k, struct monitor_saving *s) MUST_CHECK; /* -ENOMEM: there is no room for a copy */
 /* The guest goes on: keeps the files for a client, and fills in where they are. */
@@ -350,7 +359,7 @@ void branch_written(struct keeper *k);					 /* or given up */
 void branch_drop(struct keeper *k, const struct client *c, uint32_t ch); /* 0: all of that client's */
 /* suspend.c: the VM as a snapshot in its own directory */
 int suspend_open(struct keeper *k) MUST_CHECK; /* a new directory for it: a descriptor, or -errno */
-int suspend_commit(struct keeper *k, const struct vm_suspended *s, struct sm_error *err) MUST_CHECK;
+int suspend_commit(struct keeper *k, struct vm_suspended *s, struct sm_error *err) MUST_CHECK;
 void suspend_undo(struct keeper *k); /* the guest goes on */
 /* At the start of one that goes on: sets the arguments, and has the disk be what it was. */
 int resume_prepare(struct keeper *k, struct sm_error *err) MUST_CHECK;
@@ -423,9 +432,10 @@ void workingset_noted(struct keeper *k, int64_t pages);
 
 /* agent.c */
 int agent_start(struct keeper *k, int fd, struct sm_error *err) MUST_CHECK; /* takes fd on success */
-int agent_become(struct keeper *k);	     /* tells a spare's guest what it is now; keeper_setup_done follows */
-int agent_exec_main(struct keeper *k);	     /* or adopts the one that runs */
-int agent_hold(struct keeper *k, bool hold); /* snapshot_held follows a hold */
+int agent_become(struct keeper *k);    /* tells a spare's guest what it is now; keeper_setup_done follows */
+int agent_exec_main(struct keeper *k); /* or adopts the one that runs */
+/* snapshot_held follows a hold. volumes: when the processes go on, those do not. */
+int agent_hold(struct keeper *k, bool hold, bool volumes);
 int agent_signal(struct keeper *k, int signal);
 int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols);
 int agent_poweroff(struct keeper *k);
@@ -463,7 +473,10 @@ void server_attach_pending(struct keeper *k); /* the command runs: let the waiti
 void server_pause_done(struct keeper *k);     /* tells who asked */
 void server_claimed(struct keeper *k);	      /* the spare is his, who becomes its owner */
 void server_branch_frozen(struct keeper *k, struct keeper_snapshot_reply *m); /* its answer comes early */
-void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text);
+/* copies: the channel stays open for as long as the client copies volumes. */
+void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, bool copies, int error,
+			  const char *text);
+void server_copies_lost(struct keeper *k);
 bool server_drained(struct keeper *k);
 void server_done(struct keeper *k);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The mounts of a VM's record. See record.h. */
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,10 @@ json_t *vm_mounts_to_json(const struct vm_record *r)
 			rj_put_str(o, "volume", m->volume);
 			rj_put_bool(o, "no_copy", m->no_copy);
 			rj_put_bool(o, "anonymous", m->anonymous);
+			if (m->own)
+				rj_put_bool(o, "own", true);
+			if (m->replaced)
+				rj_put_bool(o, "replaced", true);
 		}
 		json_array_append_new(list, o);
 	}
@@ -82,8 +87,12 @@ static void get_mount(struct rj *j, struct vm_mount *m)
 	m->served = rj_bool(j, "served");
 	m->no_copy = rj_bool(j, "no_copy");
 	m->anonymous = rj_bool(j, "anonymous");
+	m->own = rj_bool(j, "own");
+	m->replaced = rj_bool(j, "replaced");
 	if (!j->member && m->volume && (m->cow || m->served || m->dax || !vm_name_valid(m->volume)))
 		rj_fail(j, "volume", "not a volume's");
+	if (!j->member && ((m->own && !m->volume) || (m->replaced && !m->own)))
+		rj_fail(j, "own", "not a volume's");
 	if (!j->member && (m->source[0] != '/' || m->target[0] != '/'))
 		rj_fail(j, "mounts", "not absolute");
 }
@@ -91,9 +100,14 @@ static void get_mount(struct rj *j, struct vm_mount *m)
 bool vm_mounts_saved(const struct vm_record *r)
 {
 	for (unsigned i = 0; i < r->num_mounts; i++)
-		if (r->mounts[i].dax || r->mounts[i].volume || r->mounts[i].served || r->share_group)
+		if (r->mounts[i].dax || r->mounts[i].served || (r->share_group && !r->mounts[i].volume))
 			return false;
 	return true;
+}
+
+void vm_volume_file(unsigned number, bool base, char ret[static VM_VOLUME_FILE])
+{
+	snprintf(ret, VM_VOLUME_FILE, "volume.%u%s", number, base ? ".base" : "");
 }
 
 unsigned vm_volumes(const struct vm_record *r, bool writable)

@@ -383,7 +383,14 @@ int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_erro
 	rj_put_u64(o, "window", s->window);
 	rj_put_u64(o, "layers", s->layers);
 	rj_put_bool(o, "booted", s->booted);
+	rj_put_strv(o, "volumes", s->volumes);
 	return rj_dump(o, ret, err);
+}
+
+void vm_suspended_done(struct vm_suspended *s)
+{
+	strv_free(s->volumes);
+	*s = (struct vm_suspended){0};
 }
 
 int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err)
@@ -399,9 +406,12 @@ int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, s
 	s.window = rj_u64(&j, "window", 0, INT64_MAX);
 	s.layers = (unsigned)rj_u64(&j, "layers", 0, VM_MAX_LAYERS);
 	s.booted = rj_bool(&j, "booted");
+	s.volumes = rj_strv(&j, "volumes", false);
 	e = rj_finish(&j, "suspended.json", err);
 	if (e == 0)
 		*ret = s;
+	else
+		vm_suspended_done(&s);
 	return e;
 }
 

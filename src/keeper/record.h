@@ -58,7 +58,11 @@ struct vm_mount {
 	char *id_ranges; /* NULL: none */
 	char *volume;	 /* NULL: a directory of the host; else its name, and source is its file (lib/volume.h) */
 	bool no_copy, anonymous; /* volume: as the public header has them */
-	bool is_file;		 /* not in the record: found when the source is opened */
+	/* volume: what it was in the snapshot that the VM goes on from, a disk of the VM's own: in its directory
+	 * `volume.N.base`, which several have links to, and over it `volume.N`, N counting its volumes from 0. */
+	bool own;
+	bool replaced; /* own: it is not mounted any more, but the guest that was saved knows its disk */
+	bool is_file;  /* not in the record: found when the source is opened */
 };
 
 struct vm_record {
@@ -116,6 +120,9 @@ int vm_record_parse(const char *json, size_t len, struct vm_record *ret, struct 
 void vm_record_done(struct vm_record *r);
 /* How many volumes it has; writable: but for those that it only reads. */
 unsigned vm_volumes(const struct vm_record *r, bool writable);
+/* "volume.N", or with base "volume.N.base": a file of a VM's directory and of a snapshot's. */
+#define VM_VOLUME_FILE 24
+void vm_volume_file(unsigned number, bool base, char ret[static VM_VOLUME_FILE]);
 /* All of its mounts can go into a snapshot. */
 bool vm_mounts_saved(const struct vm_record *r);
 /* Whether a program of the user's serves one of its mounts. */
@@ -146,8 +153,11 @@ struct vm_suspended {
 	uint64_t window;
 	unsigned layers;
 	bool booted;
+	char **volumes; /* which files they are, in the order of the mounts (suspend.c), of its own ones "-"; NULL: none
+			 */
 };
 #define VM_SUSPENDED "suspended"
+void vm_suspended_done(struct vm_suspended *s);
 int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_error *err) MUST_CHECK;
 int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err) MUST_CHECK;
 

@@ -44,6 +44,7 @@ static void client_free(struct client *c)
 	if (c->k->spare.client == c)
 		spare_client_gone(c->k);
 	branch_drop(c->k, c, 0);
+	snapshot_copied(c->k, c, 0);
 	execs_client_gone(c->k, link_mux(c->link), 0);
 	counters_client_gone(c->k, link_mux(c->link), 0);
 	*c->prev = c->next;
@@ -236,26 +237,40 @@ void server_branch_frozen(struct keeper *k, struct keeper_snapshot_reply *m)
 	int r;
 
 	k->saving.client = NULL;
+	r = !c ? -ECONNRESET : branch_keep(k, c, k->saving.ch, &k->saving.files, m);
+	r = r < 0 ? r : keeper_snapshot_reply_encode(&b, m);
+	snapshot_to_copy(k, r == 0 ? c : NULL, k->saving.ch);
 	if (!c)
 		return;
-	r = branch_keep(k, c, k->saving.ch, &k->saving.files, m);
-	r = r < 0 ? r : keeper_snapshot_reply_encode(&b, m);
 	if (r == 0)
 		mux_opened(link_mux(c->link), k->saving.ch, &b);
 	else
 		mux_close(link_mux(c->link), k->saving.ch, r, strerror(-r));
 }
 
-void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text)
+void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, bool copies, int error,
+			  const char *text)
 {
 	struct client *c = k->saving.client;
 	_cleanup_(buf_done) struct buf b = {0};
 
-	if (!c)
+	if (!c) {
+		if (copies)
+			snapshot_to_copy(k, NULL, 0);
 		return;
+	}
 	if (m && keeper_snapshot_reply_encode(&b, m) == 0)
 		mux_opened(link_mux(c->link), k->saving.ch, &b);
+	if (m && !b.error && copies) {
+		snapshot_to_copy(k, c, k->saving.ch);
+		return;
+	}
 	mux_close(link_mux(c->link), k->saving.ch, m ? b.error : error ? error : -EIO, text);
+}
+
+void server_copies_lost(struct keeper *k)
+{
+	mux_close(link_mux(k->saving.copies->link), k->saving.copies_ch, -ESRCH, "the VM ends");
 }
 
 void server_pause_done(struct keeper *k)
@@ -493,7 +508,7 @@ static const char *refusal(uint16_t service, int r)
 	if (saves && r == -EBUSY)
 		return "another snapshot is being taken, or it is being stopped";
 	if (saves && r == -EOPNOTSUPP)
-		return "a VM with volumes, or a mount that has the option dax, cannot be saved";
+		return "a VM with a mount that has the option dax, or is of a server's, cannot be saved";
 	if (saves && r == -ENOMEM)
 		return "there is not enough free memory for a copy of what it has in its own";
 	if (saves && r == -EPERM)
@@ -560,6 +575,7 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 	if (c->k->spare.client == c && c->k->spare.ch == ch)
 		spare_client_gone(c->k);
 	branch_drop(c->k, c, ch);
+	snapshot_copied(c->k, c, ch);
 	execs_client_gone(c->k, link_mux(c->link), ch);
 	counters_client_gone(c->k, link_mux(c->link), ch);
 	drop_waiter(c, ch);
@@ -572,7 +588,17 @@ static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const u
 	mux_consumed(link_mux(c->link), ch, stream, len);
 }
 
-static const struct mux_callbacks client_callbacks = {.open = on_open, .data = on_data, .closed = on_closed};
+/* The only stream that says so is who has copied volumes, and is told that they were held until now. */
+static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
+{
+	struct client *c = arg;
+
+	if (snapshot_copied(c->k, c, ch))
+		mux_send_eof(link_mux(c->link), ch, 1);
+}
+
+static const struct mux_callbacks client_callbacks = {
+	.open = on_open, .data = on_data, .eof = on_eof, .closed = on_closed};
 
 static void on_link_end(struct link *l, int r, const char *why, void *arg)
 {

@@ -7,6 +7,9 @@
  *	MEMORY	the processes run again; the monitor's copy writes and syncs the files
  *	done	the frozen layer is synced too, and who asked is told
  *
+ * Volumes stand still from HOLD on, and until the library has copied them, which it does when it has been told; who
+ * writes to one meanwhile waits.
+ *
  * The library has made the directory, and does the rest: links to the layers, the description, the name. A VM that is
  *to be suspended (suspend.c) goes the same way, but for that it stands still from FREEZE on. A branch's files are in
  *memory (branch.c), and who asked is told when FREEZE is over.
@@ -24,6 +27,12 @@
 #include "base/log.h"
 #include "base/util.h"
 
+/* Their copies are the library's work. */
+static bool has_copies(const struct keeper *k)
+{
+	return !k->saving.suspend && vm_volumes(&k->rec, false);
+}
+
 static void finish(struct keeper *k, const struct keeper_snapshot_reply *m, int error, const char *text)
 {
 	struct saving *s = &k->saving;
@@ -37,7 +46,7 @@ static void finish(struct keeper *k, const struct keeper_snapshot_reply *m, int 
 	s->dirfd = fd_close(s->dirfd);
 	monitor_saving_close(&s->files);
 	s->stage = SAVING_NOTHING;
-	server_snapshot_done(k, m, error, text);
+	server_snapshot_done(k, m, m && has_copies(k) && !s->branch, error, text);
 	s->client = NULL;
 	if (goes_on)
 		server_tell_started(k);
@@ -53,7 +62,7 @@ static int check(const struct keeper *k, bool suspend)
 		return -EPERM;
 	if (k->pause.on || k->pause.under_way)
 		return -EHOSTDOWN;
-	if (k->saving.stage != SAVING_NOTHING || k->forced != SM_REASON_NONE)
+	if (k->saving.stage != SAVING_NOTHING || k->saving.copies || k->forced != SM_REASON_NONE)
 		return -EBUSY;
 	return vm_mounts_saved(&k->rec) ? 0 : -EOPNOTSUPP;
 }
@@ -117,7 +126,7 @@ int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 					   .unsynced = s->branch};
 	r = prepare(k, dir);
 	if (r == 0) {
-		r = agent_hold(k, true);
+		r = agent_hold(k, true, false);
 		if (r < 0)
 			undo_prepare(k);
 	}
@@ -155,7 +164,7 @@ void snapshot_held(struct keeper *k, int error, const char *text)
 	}
 	k->saving.stage = SAVING_FREEZE;
 	if (save(k, &err) < 0) {
-		(void)!agent_hold(k, false);
+		(void)!agent_hold(k, false, false);
 		finish(k, NULL, err.code ? -err.code : -EIO, err.message);
 	}
 }
@@ -187,7 +196,7 @@ void snapshot_frozen(struct keeper *k, uint64_t pause_ns)
 	s->stage = SAVING_MEMORY;
 	s->pause_ns = pause_ns;
 	if (!s->suspend)
-		(void)!agent_hold(k, false); /* without its agent the VM ends */
+		(void)!agent_hold(k, false, has_copies(k)); /* without its agent the VM ends */
 	if (s->branch) {
 		struct keeper_snapshot_reply m = reply(k, 0);
 
@@ -205,8 +214,8 @@ static void give_up(struct keeper *k, int error, const char *text)
 		undo_prepare(k);
 	if (frozen && s->suspend)
 		suspend_undo(k);
-	if (!frozen || s->suspend)
-		(void)!agent_hold(k, false);
+	if (!frozen || s->suspend || (has_copies(k) && !s->branch))
+		(void)!agent_hold(k, false, false);
 	finish(k, NULL, error, text);
 }
 
@@ -224,10 +233,37 @@ static int sync_layer(const struct keeper *k, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "sync the disk") : 0;
 }
 
+void snapshot_to_copy(struct keeper *k, struct client *c, uint32_t ch)
+{
+	if (!has_copies(k))
+		return;
+	k->saving.copies = c;
+	k->saving.copies_ch = ch;
+	if (!c)
+		(void)!agent_hold(k, false, false);
+}
+
+bool snapshot_copied(struct keeper *k, const struct client *c, uint32_t ch)
+{
+	if (!k->saving.copies || k->saving.copies != c || (ch && ch != k->saving.copies_ch))
+		return false;
+	k->saving.copies = NULL;
+	(void)!agent_hold(k, false, false);
+	return true;
+}
+
+void snapshot_copies_lost(struct keeper *k)
+{
+	if (k->saving.copies)
+		server_copies_lost(k);
+	k->saving.copies = NULL;
+}
+
 /* Everything is in its place. A VM that was told to stop meanwhile is not suspended. */
 static int commit(struct keeper *k, const struct keeper_snapshot_reply *m, struct sm_error *err)
 {
-	struct vm_suspended s = {.window = m->window, .layers = (unsigned)m->layers, .booted = m->booted};
+	_cleanup_(vm_suspended_done) struct vm_suspended s = {
+		.window = m->window, .layers = (unsigned)m->layers, .booted = m->booted};
 	int r = sync_layer(k, err);
 
 	if (r < 0 || !k->saving.suspend)

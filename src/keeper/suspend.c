@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/log.h"
+#include "base/util.h"
 
 #define WRITING "suspending"
 #define OLD "suspended.old"
@@ -38,11 +39,69 @@ int suspend_open(struct keeper *k)
 	return fd < 0 ? -errno : fd;
 }
 
-int suspend_commit(struct keeper *k, const struct vm_suspended *s, struct sm_error *err)
+/*
+ * The guest's memory fits its volumes as they are now. Other VMs cannot have them meanwhile, as this one's record names
+ * them (lib/volume_use.c); what somebody else does to the files is noticed by this. malloc'ed.
+ */
+static int identify_volume(const struct vm_mount *m, char **ret, struct sm_error *err)
+{
+	_fd_ int fd = m->own ? -1 : open(m->source, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (!m->own && (fd < 0 || fsync(fd) < 0 || fstat(fd, &st) < 0))
+		return error_sys(err, errno, "volume %s", m->volume);
+	if (m->own)
+		*ret = strdup("-");
+	else if (asprintf(ret, "%llx %llx %lld.%ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+			  (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec) < 0)
+		*ret = NULL;
+	return *ret ? 0 : error_sys(err, ENOMEM, "volume %s", m->volume);
+}
+
+static int note_volumes(const struct keeper *k, struct vm_suspended *s, struct sm_error *err)
+{
+	unsigned volumes = vm_volumes(&k->rec, false), n = 0;
+	int r = 0;
+
+	s->volumes = volumes ? calloc(volumes + 1, sizeof(char *)) : NULL;
+	if (volumes && !s->volumes)
+		return error_sys(err, ENOMEM, "volumes");
+	for (unsigned i = 0; i < k->rec.num_mounts && r == 0; i++)
+		if (k->rec.mounts[i].volume)
+			r = identify_volume(&k->rec.mounts[i], &s->volumes[n++], err);
+	return r;
+}
+
+static int check_volumes(const struct keeper *k, const struct vm_suspended *s, struct sm_error *err)
+{
+	char **was = s->volumes;
+
+	for (unsigned i = 0; i < k->rec.num_mounts; i++) {
+		const struct vm_mount *m = &k->rec.mounts[i];
+		_free_ char *now = NULL;
+		int r = m->volume ? identify_volume(m, &now, err) : 0;
+
+		if (r < 0)
+			return r;
+		if (now && (!was || !*was || !streq(*was, now)))
+			return error_set(
+				err, SM_ERROR_STATE, ESTALE,
+				"the file of volume %s, %s, is not what it was when the VM was suspended: what "
+				"the VM knows of it is no longer true; supermachine stop gives up what it was "
+				"about, and it can be started anew then",
+				m->volume, m->source);
+		was += now != NULL;
+	}
+	return 0;
+}
+
+int suspend_commit(struct keeper *k, struct vm_suspended *s, struct sm_error *err)
 {
 	_free_ char *text = NULL;
-	int r = vm_suspended_format(s, &text, err);
+	int r = note_volumes(k, s, err);
 
+	if (r == 0)
+		r = vm_suspended_format(s, &text, err);
 	if (r < 0)
 		return r;
 	r = write_file_atomic_at(k->saving.dirfd, "suspended.json", text, strlen(text), 0400);
@@ -90,9 +149,11 @@ static int merge_layers(struct keeper *k, struct vm_suspended *s, struct sm_erro
 
 int resume_prepare(struct keeper *k, struct sm_error *err)
 {
-	struct vm_suspended s = {0};
+	_cleanup_(vm_suspended_done) struct vm_suspended s = {0};
 	int r = load(k, &s, err);
 
+	if (r == 0)
+		r = check_volumes(k, &s, err);
 	if (r < 0)
 		return r;
 	if (asprintf(&k->suspended, "%s/" VM_SUSPENDED, k->args.dir) < 0) {

@@ -52,7 +52,9 @@ static bool is_outlived(const struct keeper *k)
 /* False: there is nothing to wait for, or nobody to ask. */
 static bool sync_volumes(struct keeper *k)
 {
-	if (!is_outlived(k) || k->phase < PHASE_READY || k->pause.on || agent_poweroff(k) < 0)
+	/* One that is suspended stands still, and its volumes with it. */
+	if (!is_outlived(k) || k->phase < PHASE_READY || k->pause.on || k->forced == SM_REASON_SUSPENDED ||
+	    agent_poweroff(k) < 0)
 		return false;
 	loop_timer_at(k->deadline, time_now_ns() + k->args.limits.poweroff);
 	return true;

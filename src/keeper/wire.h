@@ -25,12 +25,15 @@
  *
  * PROTO_KEEPER_SNAPSHOT: OPENED with a keeper_snapshot_reply and CLOSE 0 when the VM is in the files `state` and
  * `memory` of the directory, synced, and runs again; its disk as it was then is in the first `layers` layers of the
- * VM's directory. CLOSE -EHOSTDOWN while it is paused, -EOPNOTSUPP for one with directories of the host, -ESTALE for a
- * diff over other files than its memory comes from, else as above, or what failed; the VM goes on.
+ * VM's directory. CLOSE -EHOSTDOWN while it is paused, -EOPNOTSUPP for one with mounts that cannot be saved, -ESTALE
+ * for a diff over other files than its memory comes from, else as above, or what failed; the VM goes on.
  *
  * The same for a branch (no directory): OPENED as soon as the VM runs again, while its memory is still being copied.
  * The files are memory that the keeper holds until the channel is closed, to be opened by way of /proc/PID/fd; each is
  * whole when the lock of `state` can be had. CLOSE -ENOMEM when there is no room for a copy.
+ *
+ * Both of a VM with volumes: the channel stays open, and nothing is written to these until the client has copied them:
+ * it then sends EOF (stream 0), which is answered by EOF (1), or CLOSE if they were not held all the time.
  *
  * PROTO_KEEPER_SUSPEND: OPENED and CLOSE 0 when the VM is in its own directory (record.h), synced; the keeper ends
  * then. CLOSE -EPERM for a VM with an owner, else as above; the VM goes on. The agent's services are refused with

@@ -38,6 +38,14 @@ static void on_data(void *arg, uint32_t ch, void *user, unsigned stream, const u
 		mux_consumed(conn->mux, ch, stream, len);
 }
 
+static void on_eof(void *arg, uint32_t ch, void *user, unsigned stream)
+{
+	struct call *call = user;
+
+	if (call)
+		call->eof = true;
+}
+
 /* An exec's exit, or a keeper's news, by the service. */
 static void on_event(void *arg, uint32_t ch, void *user, struct cursor *event)
 {
@@ -76,7 +84,7 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 }
 
 static const struct mux_callbacks callbacks = {
-	.opened = on_opened, .data = on_data, .event = on_event, .closed = on_closed};
+	.opened = on_opened, .data = on_data, .eof = on_eof, .event = on_event, .closed = on_closed};
 
 /* ------------------------------------------------------------------------------------------- link */
 

@@ -31,6 +31,6 @@ int idle_from_options(struct vm_record *r, const struct sm_vm_options *o, struct
 	if (!r->idle_ns || r->on_idle != SM_ON_IDLE_SUSPEND || vm_mounts_saved(r))
 		return 0;
 	return error_set(err, SM_ERROR_INVALID, EOPNOTSUPP,
-			 "a VM with volumes, a share group, or a mount that has the option dax cannot be suspended: "
+			 "a VM with mounts of a share group, or a mount that has the option dax, cannot be suspended: "
 			 "stop or kill it when it is idle");
 }

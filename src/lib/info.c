@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a VM is, for `ps` and `inspect`: the record and the present state, as a struct or as JSON. */
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -19,6 +21,7 @@ struct info {
 	struct vm_record rec;
 	char *directory;
 	struct sm_mount *mounts;
+	size_t num_mounts;
 	struct sm_port *ports;
 	char *port_text;
 };
@@ -52,7 +55,7 @@ static void fill(struct info *in, const struct vm_view *v)
 				      .in_machine = v->in_machine,
 				      .outcome = SM_OUTCOME_INIT};
 	in->pub.mounts = in->mounts;
-	in->pub.num_mounts = r->num_mounts;
+	in->pub.num_mounts = in->num_mounts;
 	in->pub.ports = in->ports;
 	in->pub.num_ports = num_ports;
 	in->pub.cpu_limit = r->cpu_limit;
@@ -61,28 +64,32 @@ static void fill(struct info *in, const struct vm_view *v)
 		in->pub.outcome = v->exit.outcome;
 }
 
-static struct sm_mount *public_mounts(const struct vm_record *r)
+static struct sm_mount *public_mounts(const struct vm_record *r, size_t *count)
 {
 	struct sm_mount *v = calloc(r->num_mounts + 1, sizeof(*v));
 
+	*count = 0;
 	for (unsigned i = 0; v && i < r->num_mounts; i++) {
 		const struct vm_mount *m = &r->mounts[i];
 
-		v[i] = (struct sm_mount){.size = sizeof(v[i]),
-					 .source = m->source,
-					 .target = m->target,
-					 .read_only = m->read_only,
-					 .cow = m->cow,
-					 .direct = m->direct,
-					 .dax = m->dax,
-					 .ids = m->ids,
-					 .symlinks = m->symlinks,
-					 .cache = m->cache,
-					 .id_ranges = m->id_ranges,
-					 .xattrs = m->xattrs,
-					 .volume = m->volume,
-					 .no_copy = m->no_copy,
-					 .served = m->served};
+		if (m->replaced)
+			continue;
+		v[(*count)++] = (struct sm_mount){.size = sizeof(*v),
+						  .source = m->source,
+						  .target = m->target,
+						  .read_only = m->read_only,
+						  .cow = m->cow,
+						  .direct = m->direct,
+						  .dax = m->dax,
+						  .ids = m->ids,
+						  .symlinks = m->symlinks,
+						  .cache = m->cache,
+						  .id_ranges = m->id_ranges,
+						  .xattrs = m->xattrs,
+						  .volume = m->volume,
+						  .no_copy = m->no_copy,
+						  .served = m->served,
+						  .copy = m->own};
 	}
 	return v;
 }
@@ -102,7 +109,7 @@ static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, s
 	if (r == 0)
 		r = vm_view(c, id, &v, err);
 	if (r == 0)
-		in->mounts = public_mounts(&in->rec);
+		in->mounts = public_mounts(&in->rec, &in->num_mounts);
 	if (r == 0)
 		r = ports_read(dir, &in->rec, v.state != SM_VM_EXITED, &in->ports, &in->pub.num_ports, &in->port_text);
 	/* Whoever waits at them may have been killed, or the host restarted. */
@@ -257,6 +264,7 @@ int sm_vm_inspect(struct sm_vm *vm, char **ret_json, struct sm_error *err)
 	struct sm_vm_info *info = NULL;
 	_fd_ int dir = -1;
 	json_t *o, *exit;
+	struct stat st;
 	int r = sm_vm_query(vm, &info, err);
 
 	if (r < 0)
@@ -274,6 +282,8 @@ int sm_vm_inspect(struct sm_vm *vm, char **ret_json, struct sm_error *err)
 	rj_put_u64(o, "started_ns", (uint64_t)info->started_ns);
 	rj_put_u64(o, "keeper_pid", (uint64_t)info->keeper_pid);
 	rj_put_u64(o, "monitor_pid", (uint64_t)info->monitor_pid);
+	if (info->state == SM_VM_SUSPENDED && fstatat(dir, VM_SUSPENDED "/memory", &st, AT_SYMLINK_NOFOLLOW) == 0)
+		rj_put_u64(o, "suspended_bytes", (uint64_t)st.st_blocks * 512);
 	if (info->state != SM_VM_EXITED && info->state != SM_VM_SUSPENDED)
 		mounts_say_watched(dir, json_object_get(o, "mounts"));
 	exit = info->state == SM_VM_EXITED ? load_json(dir, "exit.json") : NULL;

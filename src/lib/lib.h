@@ -134,9 +134,9 @@ struct conn {
 };
 struct call {
 	uint32_t ch;
-	bool wants_news; /* a keeper WAIT: its events are keeper_news */
-	bool opened, closed, started, ended, has_exit;
-	int code; /* of the close */
+	bool wants_news;				    /* a keeper WAIT: its events are keeper_news */
+	bool opened, closed, eof, started, ended, has_exit; /* eof: of any stream */
+	int code;					    /* of the close */
 	char text[256];
 	struct buf reply;	 /* bytes of OPENED */
 	struct vm_exit record;	 /* ended */
@@ -331,7 +331,7 @@ int image_for_run(struct sm_client *c, const struct sm_vm_options *o, struct ima
 int mounts_from_options(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o,
 			struct sm_error *err) MUST_CHECK;
 /* Of a VM that goes on from a snapshot: other sources for mounts that it has, which stay what they were else. */
-int mounts_replace(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o,
+int mounts_replace(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, bool booted,
 		   struct sm_error *err) MUST_CHECK;
 
 /* watched.c: has the mounts of a VM in the machine watched on this host. What fails is said, and no error. */

@@ -258,33 +258,78 @@ static int check_same(const struct vm_mount *was, const struct vm_mount *now, st
 			 was->target, was->cow ? ": it has the option cow" : "");
 }
 
-static int replace(struct vm_record *r, struct vm_mount *now, struct sm_error *err)
+static struct vm_mount *find_target(struct vm_record *r, const char *target)
 {
-	for (unsigned i = 0; i < r->num_mounts; i++) {
-		struct vm_mount *was = &r->mounts[i];
-		char *old = was->source;
-		int e;
-
-		if (!streq(was->target, now->target))
-			continue;
-		e = check_same(was, now, err);
-		if (e < 0)
-			return e;
-		was->source = now->source;
-		was->read_only |= now->read_only;
-		now->source = old;
-		return 0;
-	}
-	return error_set(err, SM_ERROR_INVALID, EINVAL,
-			 "a VM that goes on from a snapshot has the mounts that it had, and none on %s", now->target);
+	for (unsigned i = 0; i < r->num_mounts; i++)
+		if (!r->mounts[i].replaced && streq(r->mounts[i].target, target))
+			return &r->mounts[i];
+	return NULL;
 }
 
-int mounts_replace(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
+/* One that is there already, from another source. */
+static int replace(struct vm_record *r, struct vm_mount *now, struct sm_error *err)
+{
+	struct vm_mount *was = find_target(r, now->target);
+	char *old;
+	int e;
+
+	if (!was)
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "a VM that goes on from a snapshot has the host's directories that it had, and none "
+				 "on %s",
+				 now->target);
+	if (was->volume)
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "on %s is a volume: another can take its place, but nothing of the host", was->target);
+	e = check_same(was, now, err);
+	if (e < 0)
+		return e;
+	old = was->source;
+	was->source = now->source;
+	was->read_only |= now->read_only;
+	now->source = old;
+	return 0;
+}
+
+/* A guest that was saved has some disks without anything in them, for volumes that it has not had. Its own ones stay
+ * where they are, whose numbers it knows; the others come after them. */
+static int add_volume(struct vm_record *r, struct vm_mount *now, bool booted, struct sm_error *err)
+{
+	struct vm_mount *was = find_target(r, now->target), *v;
+
+	if (was && !was->volume)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "on %s is what the host has on %s, and no volume",
+				 was->target, was->source);
+	if (booted)
+		return error_set(err, SM_ERROR_INVALID, EOPNOTSUPP,
+				 "volume %s: a VM that was booted (--cold) has no place for one more disk",
+				 now->volume);
+	if (vm_volumes(r, false) >= VM_MAX_VOLUMES || r->num_mounts >= VM_MAX_MOUNTS)
+		return error_set(
+			err, SM_ERROR_INVALID, EINVAL,
+			"volume %s: a VM has %d volumes at most, and one that was saved with some keeps these, "
+			"also where others take their places",
+			now->volume, VM_MAX_VOLUMES);
+	v = realloc(r->mounts, (r->num_mounts + 1) * sizeof(*v));
+	if (!v)
+		return error_sys(err, ENOMEM, "volume %s", now->volume);
+	r->mounts = v;
+	was = find_target(r, now->target);
+	if (was)
+		was->replaced = true;
+	v[r->num_mounts++] = *now;
+	*now = (struct vm_mount){0};
+	return 0;
+}
+
+int mounts_replace(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, bool booted,
+		   struct sm_error *err)
 {
 	_cleanup_(vm_record_done) struct vm_record own = {0};
 	int e = mounts_from_options(c, &own, o, err);
 
+	e = e < 0 ? e : volumes_become_own(c, r, err);
 	for (unsigned i = 0; i < own.num_mounts && e == 0; i++)
-		e = replace(r, &own.mounts[i], err);
+		e = own.mounts[i].volume ? add_volume(r, &own.mounts[i], booted, err) : replace(r, &own.mounts[i], err);
 	return e;
 }

@@ -35,15 +35,15 @@ static int add_environment(struct vm_record *r, const char *const *more)
 }
 
 /* A copy of that VM's record under another identity. */
-static int become_new(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, unsigned layers,
+static int become_new(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, const struct vmsnap *m,
 		      struct sm_error *err)
 {
 	int e = start_new_identity(r, o, err);
 
 	if (e < 0)
 		return e;
-	r->layers = layers;
-	e = mounts_replace(c, r, o, err);
+	r->layers = (unsigned)strv_len((const char *const *)m->layers);
+	e = mounts_replace(c, r, o, m->booted, err);
 	if (e == 0)
 		e = audit_from_options(r, o, err);
 	if (e < 0)
@@ -83,7 +83,7 @@ int start_restored(struct sm_client *c, const struct sm_vm_options *o, struct sm
 	e = vmsnap_restore_begin(c, o->snapshot, &from, &r, err);
 	if (e < 0)
 		return e;
-	e = become_new(c, &r, o, (unsigned)strv_len((const char *const *)from.meta.layers), err);
+	e = become_new(c, &r, o, &from.meta, err);
 	if (e == 0)
 		e = start_record(c, &r, o, &from, -1, since, ret, err);
 	vmsnap_restore_done(&from);
@@ -125,8 +125,7 @@ static int start_child(struct sm_vm *parent, const struct sm_vm_options *o, stru
 	if (e == 0)
 		e = start_check_own(&own, err);
 	if (e == 0)
-		e = become_new(parent->client, &r, &own, (unsigned)strv_len((const char *const *)from->meta.layers),
-			       err);
+		e = become_new(parent->client, &r, &own, &from->meta, err);
 	return e < 0 ? e : start_record(parent->client, &r, &own, from, -1, time_now_ns(), ret, err);
 }
 

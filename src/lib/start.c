@@ -280,19 +280,21 @@ static int launch_from(struct sm_client *c, struct sm_vm *vm, struct vmsnap_rest
 
 	if (r >= 0)
 		r = vmsnap_link_layers(from->dirfd, dir, layers, err);
+	if (r >= 0)
+		r = volumes_give(from->volumes_fd < 0 ? from->dirfd : from->volumes_fd, dir, from->num_volumes, err);
 	from->lock = fd_close(from->lock);
 	return r < 0 ? r : launch_restored(c, vm, from, detach, since, progress, err);
 }
 
 /* The VM's disk is that of the one in `from`, top and all. */
-static int link_disk(struct sm_client *c, const char *id, int from, struct sm_error *err)
+static int link_disk(struct sm_client *c, const struct vm_record *rec, int from, struct sm_error *err)
 {
-	_fd_ int dir = vmdir_open(c, id, err);
+	_fd_ int dir = vmdir_open(c, rec->id, err);
 	int r = dir < 0 ? dir : vmsnap_link_layers(from, dir, disk_layers(from), err);
 
 	if (r == 0 && linkat(from, "top", dir, "top", 0) < 0 && errno != ENOENT)
 		r = error_sys(err, errno, "share the disk");
-	return r;
+	return r < 0 ? r : volumes_lend(from, dir, rec, err);
 }
 
 /* from: the snapshot that it goes on from, NULL: none. The ports come first: one that is taken is told before anything
@@ -344,7 +346,7 @@ int start_record(struct sm_client *c, const struct vm_record *r, const struct sm
 	/* With nobody to come back for it, it is litter as soon as it has ended. */
 	if (o->detach)
 		vm->transient_fd = fd_close(vm->transient_fd);
-	e = disk < 0 ? 0 : link_disk(c, r->id, disk, err);
+	e = disk < 0 ? 0 : link_disk(c, r, disk, err);
 	if (e == 0)
 		e = start_with_ports(c, vm, r, from, o->detach, since, &o->progress, err);
 	if (e < 0) {

@@ -112,6 +112,22 @@ int vmsnap_check_memory(int dir, const char *name, const struct vmsnap *m, bool 
 	return r < 0 ? r : check_base(dir, name, m, verify, allocated, err);
 }
 
+static int check_volumes(int dir, const char *name, const struct vmsnap *m, uint64_t *allocated, struct sm_error *err)
+{
+	char file[VM_VOLUME_FILE];
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && m->volumes && m->volumes[i]; i++) {
+		vm_volume_file(i, true, file);
+		r = check_file(dir, file, true, m->volumes[i], name, allocated, err);
+		if (r < 0 || streq(m->volume_tops[i], "-"))
+			continue;
+		vm_volume_file(i, false, file);
+		r = check_file(dir, file, false, m->volume_tops[i], name, allocated, err);
+	}
+	return r;
+}
+
 int vmsnap_check(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
 		 struct sm_error *err)
 {
@@ -125,6 +141,7 @@ int vmsnap_check(int dir, const char *name, const struct vmsnap *m, bool verify,
 		snprintf(layer, sizeof(layer), "layer.%u", i);
 		r = check_file(dir, layer, true, m->layers[i], name, &sum, err);
 	}
+	r = r < 0 ? r : check_volumes(dir, name, m, &sum, err);
 	if (allocated)
 		*allocated = sum;
 	return r;
@@ -212,7 +229,7 @@ static int load_record(int dir, const char *name, struct vm_record *rec, struct 
 int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_restore *ret, struct vm_record *rec,
 			 struct sm_error *err)
 {
-	struct vmsnap_restore x = {.dirfd = -1, .lock = -1};
+	struct vmsnap_restore x = {.dirfd = -1, .lock = -1, .volumes_fd = -1};
 	_fd_ int snapshots = base_open_dir(c, err);
 	int r = snapshots < 0 ? snapshots : 0;
 
@@ -232,7 +249,9 @@ int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_re
 		r = vmsnap_chain(snapshots, name, &x.meta, true, &x.under, err);
 	if (r == 0)
 		r = load_record(x.dirfd, name, rec, err);
-	if (r == 0 && (rec->memory != x.meta.memory || rec->cpus != x.meta.cpus || vm_volumes(rec, false)))
+	x.num_volumes = (unsigned)strv_len((const char *const *)x.meta.volumes);
+	if (r == 0 &&
+	    (rec->memory != x.meta.memory || rec->cpus != x.meta.cpus || vm_volumes(rec, false) != x.num_volumes))
 		r = error_set(err, SM_ERROR_CORRUPT, EBADMSG, "snapshot %s: its two descriptions differ", name);
 	if (r == 0)
 		utimensat(snapshots, name, NULL, 0);
@@ -250,6 +269,7 @@ void vmsnap_restore_done(struct vmsnap_restore *r)
 	free(r->under);
 	r->dir = r->under = NULL;
 	r->dirfd = fd_close(r->dirfd);
+	r->volumes_fd = fd_close(r->volumes_fd);
 	r->lock = fd_close(r->lock);
 }
 

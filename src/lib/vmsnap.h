@@ -9,6 +9,8 @@
  *		verified.*	of `state` or `memory`, if it is not quite the file that was saved: which one has been
  *				found to have the same checksum
  *		base		of a diff of a base: a link to that one's memory
+ *		volume.N.base	its volumes, in the order of its mounts (volume.h)
+ *		volume.N	what was written over one, if anything was
  *		layer.0 ...	its disk above the template, lowest first: hard links to files that nobody changes any
  *more
  *
@@ -41,6 +43,7 @@ struct vmsnap {
 									   */
 	char **layers;
 	char fingerprint[65]; /* of one that was built (build.c): what it was made from; "": it was not */
+	char **volumes, **volume_tops; /* which files volume.N.base and volume.N are, "-" for one without; NULL: none */
 	/* Of a diff; depth 0: it is none. */
 	struct vm_origin parent;
 	char parent_sum[MEMSUM_DIGITS + 1]; /* of its memory */
@@ -96,6 +99,8 @@ struct vmsnap_restore {
 			 */
 	char *under;	/* names in dir of what the memory lies over, lowest first, a colon between; NULL: nothing */
 	struct vm_origin origin; /* of a branch */
+	int volumes_fd;		 /* of a branch with volumes, the directory that has them; -1: dirfd */
+	unsigned num_volumes;
 	int dirfd, lock;
 };
 int vmsnap_restore_begin(struct sm_client *c, const char *name, struct vmsnap_restore *ret, struct vm_record *rec,
@@ -108,6 +113,8 @@ struct vmsnap_branch {
 	struct vmsnap_restore from;
 	struct conn conn;
 	struct call call;
+	int vmdir; /* the VM's, for as long as volumes are in volumes_dir there; else -1 */
+	char volumes_dir[24];
 };
 int vmsnap_branch_begin(struct sm_vm *vm, struct vmsnap_branch *ret, struct sm_error *err) MUST_CHECK;
 void vmsnap_branch_done(struct vmsnap_branch *b);

@@ -74,7 +74,7 @@ static struct vmsnap parentage(const struct vmsnap *m)
 	struct vmsnap copy = *m;
 
 	copy.image = copy.image_id = NULL;
-	copy.layers = NULL;
+	copy.layers = copy.volumes = copy.volume_tops = NULL;
 	return copy;
 }
 

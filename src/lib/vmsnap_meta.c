@@ -9,8 +9,9 @@
 #include "base/util.h"
 #include "keeper/recordjson.h"
 
-/* Of a diff: programs that know of none refuse it. */
-#define FORMAT_VERSION 2
+/* Of one with volumes, and of a diff: programs that know of none refuse it. */
+#define FORMAT_VERSION 3
+#define DIFF_VERSION 2
 
 static void put_parent(json_t *o, const struct vmsnap *m)
 {
@@ -30,7 +31,7 @@ int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err)
 {
 	json_t *o = json_object();
 
-	rj_put_u64(o, "version", m->depth ? FORMAT_VERSION : 1);
+	rj_put_u64(o, "version", m->volumes ? FORMAT_VERSION : m->depth ? DIFF_VERSION : 1);
 	rj_put_str(o, "kind", "vm");
 	rj_put_str(o, "vm", m->vm);
 	rj_put_str(o, "image", m->image);
@@ -51,6 +52,10 @@ int vmsnap_format(const struct vmsnap *m, char **ret, struct sm_error *err)
 	rj_put_strv(o, "layers", m->layers);
 	if (m->fingerprint[0])
 		rj_put_str(o, "fingerprint", m->fingerprint);
+	if (m->volumes) {
+		rj_put_strv(o, "volumes", m->volumes);
+		rj_put_strv(o, "volume_tops", m->volume_tops);
+	}
 	put_parent(o, m);
 	return rj_dump(o, ret, err);
 }
@@ -60,6 +65,8 @@ void vmsnap_done(struct vmsnap *m)
 	free(m->image);
 	free(m->image_id);
 	strv_free(m->layers);
+	strv_free(m->volumes);
+	strv_free(m->volume_tops);
 	*m = (struct vmsnap){0};
 }
 
@@ -103,6 +110,8 @@ static void read_members(struct rj *j, struct vmsnap *m)
 	rj_str_into(j, "memory_crc64", m->memory_sum, sizeof(m->memory_sum));
 	m->layers = rj_strv(j, "layers", false);
 	rj_str_into(j, "fingerprint", m->fingerprint, sizeof(m->fingerprint));
+	m->volumes = rj_strv(j, "volumes", false);
+	m->volume_tops = rj_strv(j, "volume_tops", false);
 	read_parent(j, m);
 }
 
@@ -122,6 +131,9 @@ int vmsnap_parse(const char *json, size_t len, struct vmsnap *ret, struct sm_err
 		rj_fail(&j, "vm", "is no VM's id");
 	if (!j.member && strv_len((const char *const *)m.layers) > VM_MAX_LAYERS)
 		rj_fail(&j, "layers", "are too many");
+	if (!j.member && (strv_len((const char *const *)m.volumes) > VM_MAX_VOLUMES ||
+			  strv_len((const char *const *)m.volumes) != strv_len((const char *const *)m.volume_tops)))
+		rj_fail(&j, "volumes", "are too many, or their files");
 	r = rj_finish(&j, "metadata.json", err);
 	if (r < 0)
 		vmsnap_done(&m);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sm_vm_snapshot: has the keeper save a VM, and makes a snapshot of what it saved. See vmsnap.h. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 #include "base/fileio.h"
 #include "base/util.h"
 #include "lib/vmsnap.h"
+#include "lib/volume.h"
 
 /* One that is being taken, under the lock of the snapshots. */
 struct taking {
@@ -62,6 +65,25 @@ static int ask_keeper(struct taking *t, const char *dir, struct conn *conn, stru
 	return r;
 }
 
+/* Nothing is written to its volumes until the keeper is told that they have been copied, and says that this was so. */
+static int copy_volumes(struct taking *t, struct conn *conn, struct call *call, int to, struct sm_error *err)
+{
+	int r;
+
+	if (!vm_volumes(&t->rec, false))
+		return 0;
+	r = volumes_save(t->vmdir, &t->rec, to, err);
+	if (r < 0)
+		return r;
+	r = mux_send_eof(conn->mux, call->ch, 0);
+	while (r == 0 && !call->eof && !call->closed)
+		r = conn_step(conn, NULL, 0, -1);
+	if (r < 0 || !call->eof)
+		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s ended while its volumes were being copied",
+				 t->vm->id);
+	return 0;
+}
+
 /* That it is one that can be saved. */
 static int load_parent(struct taking *t, struct sm_error *err)
 {
@@ -73,10 +95,7 @@ static int load_parent(struct taking *t, struct sm_error *err)
 	r = vmdir_load(t->vmdir, t->vm->id, &t->rec, err);
 	if (r < 0)
 		return r;
-	if (vm_volumes(&t->rec, false))
-		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
-				 "VM %s has volumes (-v): such a VM cannot be saved", t->vm->id);
-	if (t->rec.share_group && t->rec.num_mounts)
+	if (t->rec.share_group && t->rec.num_mounts > vm_volumes(&t->rec, false))
 		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
 				 "VM %s has its mounts from a share group's server: such a VM cannot be saved",
 				 t->vm->id);
@@ -145,6 +164,32 @@ static int prepare_diff(struct taking *t, struct sm_error *err)
 	return r < 0 ? error_wrap(err, r, "VM %s", t->vm->id) : 0;
 }
 
+/* Which files its volumes are. */
+static int describe_volumes(struct taking *t, struct vmsnap *m, uint64_t *allocated)
+{
+	unsigned n = vm_volumes(&t->rec, false);
+	int r = 0;
+
+	if (!n)
+		return 0;
+	m->volumes = calloc(n + 1, sizeof(char *));
+	m->volume_tops = calloc(n + 1, sizeof(char *));
+	for (unsigned i = 0; r == 0 && m->volumes && m->volume_tops && i < n; i++) {
+		char file[VM_VOLUME_FILE], base[128], top[128] = "-";
+
+		vm_volume_file(i, true, file);
+		r = snapshot_identity(t->dir, file, true, base, allocated);
+		vm_volume_file(i, false, file);
+		r = r < 0 ? r : snapshot_identity(t->dir, file, false, top, allocated);
+		r = r == -ENOENT ? 0 : r;
+		m->volumes[i] = strdup(base);
+		m->volume_tops[i] = strdup(top);
+		if (!m->volumes[i] || !m->volume_tops[i])
+			r = -ENOMEM;
+	}
+	return m->volumes && m->volume_tops ? r : -ENOMEM;
+}
+
 static int describe(struct taking *t, struct sm_error *err)
 {
 	struct vmsnap m = {.image = t->rec.image,
@@ -173,8 +218,12 @@ static int describe(struct taking *t, struct sm_error *err)
 		r = snapshot_identity(t->dir, name, true, ids[i], &allocated);
 		layers[i] = ids[i];
 	}
-	if (r < 0)
+	r = r < 0 ? r : describe_volumes(t, &m, &allocated);
+	if (r < 0) {
+		strv_free(m.volumes);
+		strv_free(m.volume_tops);
 		return error_sys(err, -r, "files of the snapshot");
+	}
 	if (t->fingerprint)
 		snprintf(m.fingerprint, sizeof(m.fingerprint), "%s", t->fingerprint);
 	memcpy(m.parent_sum, t->over.parent_sum, sizeof(m.parent_sum));
@@ -185,6 +234,8 @@ static int describe(struct taking *t, struct sm_error *err)
 	clock_gettime(CLOCK_REALTIME, &now);
 	m.created_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	r = vmsnap_format(&m, &text, err);
+	strv_free(m.volumes);
+	strv_free(m.volume_tops);
 	if (r < 0)
 		return r;
 	r = write_file_atomic_at(t->dir, "metadata.json", text, strlen(text), 0400);
@@ -248,9 +299,10 @@ static int save(struct taking *t, struct sm_error *err)
 	r = ask_keeper(t, path, &conn, &call, err);
 	if (r < 0)
 		return r;
+	r = copy_volumes(t, &conn, &call, t->dir, err);
 	conn_done(&conn);
 	call_done(&call);
-	return 0;
+	return r;
 }
 
 static void taking_done(struct taking *t)
@@ -341,15 +393,63 @@ static int describe_branch(struct taking *t, struct vmsnap_restore *from, struct
 	return 0;
 }
 
+#define BRANCH_PREFIX ".branch-"
+
+/* Whoever copied volumes for a branch and was killed has left them; one at work holds the lock of its directory. */
+static void sweep_branches(int vmdir)
+{
+	int fd = openat(vmdir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		_fd_ int one = -1;
+
+		if (!str_starts(e->d_name, BRANCH_PREFIX))
+			continue;
+		one = openat(vmdir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (one >= 0 && flock(one, LOCK_EX | LOCK_NB) == 0)
+			remove_tree_at(vmdir, e->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	else
+		fd_close(fd);
+}
+
+/* The children's volumes begin as copies of the parent's, which are made once. */
+static int branch_volumes(struct taking *t, struct vmsnap_branch *b, struct sm_error *err)
+{
+	char name[sizeof(b->volumes_dir)] = BRANCH_PREFIX;
+	int r;
+
+	b->from.num_volumes = vm_volumes(&t->rec, false);
+	if (!b->from.num_volumes)
+		return 0;
+	sweep_branches(t->vmdir);
+	r = random_hex(name + strlen(name), 6);
+	if (r < 0)
+		return error_sys(err, -r, "random numbers");
+	if (mkdirat(t->vmdir, name, 0700) < 0)
+		return error_sys(err, errno, "make a directory for copies of volumes");
+	strcpy(b->volumes_dir, name);
+	b->vmdir = fcntl(t->vmdir, F_DUPFD_CLOEXEC, 0);
+	b->from.volumes_fd = openat(t->vmdir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (b->vmdir < 0 || b->from.volumes_fd < 0 || flock(b->from.volumes_fd, LOCK_EX) < 0)
+		return error_sys(err, errno, "make a directory for copies of volumes");
+	return copy_volumes(t, &b->conn, &b->call, b->from.volumes_fd, err);
+}
+
 int vmsnap_branch_begin(struct sm_vm *vm, struct vmsnap_branch *ret, struct sm_error *err)
 {
 	struct taking t = {.vm = vm, .vmdir = -1, .dir = -1, .snapshots = -1};
 	int r = load_parent(&t, err);
 
-	*ret = (struct vmsnap_branch){.from = {.dirfd = -1, .lock = -1}};
+	*ret = (struct vmsnap_branch){.from = {.dirfd = -1, .lock = -1, .volumes_fd = -1}, .vmdir = -1};
 	r = r < 0 ? r : ask_keeper(&t, "", &ret->conn, &ret->call, err);
 	if (r == 0) {
-		r = describe_branch(&t, &ret->from, err);
+		r = branch_volumes(&t, ret, err);
+		r = r < 0 ? r : describe_branch(&t, &ret->from, err);
 		if (r < 0)
 			vmsnap_branch_done(ret);
 	}
@@ -360,6 +460,9 @@ int vmsnap_branch_begin(struct sm_vm *vm, struct vmsnap_branch *ret, struct sm_e
 /* The keeper then lets go of its files. */
 void vmsnap_branch_done(struct vmsnap_branch *b)
 {
+	if (b->volumes_dir[0])
+		remove_tree_at(b->vmdir, b->volumes_dir);
+	b->vmdir = fd_close(b->vmdir);
 	conn_done(&b->conn);
 	call_done(&b->call);
 	vmsnap_restore_done(&b->from);

@@ -21,7 +21,6 @@
 #define DEFAULT_SIZE (10 * GIB)
 #define NEW_PREFIX ".new-"
 #define OLD_PREFIX ".old-"
-#define CHUNK 65536
 
 void volume_done(struct volume *v)
 {
@@ -120,44 +119,6 @@ int volume_load(int volumes, const char *name, struct volume *ret, struct sm_err
 
 /* ------------------------------------------------------------------------------------------- making */
 
-static bool all_zero(const uint8_t *p, size_t len)
-{
-	return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
-}
-
-/* Where the template has nothing the volume has a hole, also where the file system cannot tell what is one. */
-static int copy_stretch(int from, int to, off_t at, off_t end)
-{
-	_free_ uint8_t *chunk = malloc(CHUNK);
-
-	if (!chunk)
-		return -ENOMEM;
-	while (at < end) {
-		ssize_t n = pread_full(from, chunk, (size_t)MIN((off_t)CHUNK, end - at), at);
-		int r = n <= 0 || all_zero(chunk, (size_t)n) ? (int)MIN(n, 0) : pwrite_full(to, chunk, (size_t)n, at);
-
-		if (n <= 0 || r < 0)
-			return r;
-		at += n;
-	}
-	return 0;
-}
-
-static int copy_sparse(int from, int to, off_t size)
-{
-	int r = ftruncate(to, size) < 0 ? -errno : 0;
-
-	for (off_t at = 0, end; r == 0 && at < size; at = end) {
-		off_t data = lseek(from, at, SEEK_DATA);
-
-		if (data < 0 && errno == ENXIO)
-			return 0;
-		end = data < 0 ? size : lseek(from, data, SEEK_HOLE);
-		r = copy_stretch(from, to, data < 0 ? at : data, end = end < 0 ? size : end);
-	}
-	return r;
-}
-
 static int make_disk(struct sm_client *c, int dir, uint64_t size, struct sm_error *err)
 {
 	_free_ char *template = NULL;
@@ -170,7 +131,7 @@ static int make_disk(struct sm_client *c, int dir, uint64_t size, struct sm_erro
 	to = openat(dir, "disk", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (from < 0 || to < 0)
 		return error_sys(err, errno, "make the volume's disk");
-	r = copy_sparse(from, to, (off_t)size);
+	r = volume_copy_sparse(from, to, (off_t)size);
 	if (r == 0 && fsync(to) < 0)
 		r = -errno;
 	return r < 0 ? error_sys(err, -r, "make the volume's disk") : 0;

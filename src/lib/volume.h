@@ -8,6 +8,9 @@
  * and has its name only when all of it is there and synced. Who has a volume is written nowhere but in the records of
  * VMs: so nothing that was killed leaves one in use. volumes/.lock (flock, on the host) is held while volumes are made,
  * removed, or taken by a VM that starts; whoever holds vms.lock too has taken that first.
+ *
+ * A VM that is suspended has its volumes as one that runs. What goes on from a snapshot has copies (below), and the
+ * volumes themselves are as free for it as for any other VM.
  */
 #ifndef LIB_VOLUME_H
 #define LIB_VOLUME_H
@@ -43,5 +46,22 @@ char **volume_users(struct sm_client *c, const char *name);
 int volumes_claim(struct sm_client *c, const struct vm_record *r, struct sm_error *err) MUST_CHECK;
 /* What a removed VM that was not kept had to itself alone. */
 void volumes_drop_anonymous(struct sm_client *c, const struct vm_record *r);
+
+/*
+ * volume_own.c. A VM that goes on from another, or from a snapshot of it, has of each of that one's volumes a disk of
+ * its own with what was in it then (vm_mount.own): volume.N.base, which never changes and several have links to, and
+ * what was written over it.
+ */
+
+/* The first `size` bytes; what is zero becomes a hole. 0 or -errno. */
+int volume_copy_sparse(int from, int to, off_t size) MUST_CHECK;
+/* Puts them, as they are now, into a directory beside the VM's. Nothing is to be written to them meanwhile. */
+int volumes_save(int vmdir, const struct vm_record *r, int to, struct sm_error *err) MUST_CHECK;
+/* From such a directory to that of a VM that goes on from there. */
+int volumes_give(int from, int to, unsigned count, struct sm_error *err) MUST_CHECK;
+/* The VM's own ones to another that has the same files, and writes to them in its place. */
+int volumes_lend(int from, int to, const struct vm_record *r, struct sm_error *err) MUST_CHECK;
+/* A record of the first becomes that of such a VM, which has its id already. */
+int volumes_become_own(struct sm_client *c, struct vm_record *r, struct sm_error *err) MUST_CHECK;
 
 #endif

@@ -14,7 +14,7 @@
 static const struct vm_mount *find(const struct vm_record *r, const char *volume)
 {
 	for (unsigned i = 0; i < r->num_mounts; i++)
-		if (r->mounts[i].volume && streq(r->mounts[i].volume, volume))
+		if (r->mounts[i].volume && !r->mounts[i].own && streq(r->mounts[i].volume, volume))
 			return &r->mounts[i];
 	return NULL;
 }
@@ -71,7 +71,7 @@ static int check_against(struct sm_client *c, const struct vm_record *r, const c
 	load_quietly(c, other, &o);
 	for (unsigned i = 0; i < r->num_mounts; i++) {
 		const struct vm_mount *m = &r->mounts[i];
-		const struct vm_mount *theirs = m->volume ? find(&o, m->volume) : NULL;
+		const struct vm_mount *theirs = m->volume && !m->own ? find(&o, m->volume) : NULL;
 
 		if (!theirs || (m->read_only && theirs->read_only))
 			continue;
@@ -112,7 +112,7 @@ int volumes_claim(struct sm_client *c, const struct vm_record *r, struct sm_erro
 	for (unsigned i = 0; e >= 0 && i < r->num_mounts; i++) {
 		struct volume v = {.anonymous = r->mounts[i].anonymous};
 
-		if (!r->mounts[i].volume)
+		if (!r->mounts[i].volume || r->mounts[i].own)
 			continue;
 		snprintf(v.name, sizeof(v.name), "%s", r->mounts[i].volume);
 		e = volume_make_locked(c, volumes, &v, err);
@@ -125,7 +125,7 @@ void volumes_drop_anonymous(struct sm_client *c, const struct vm_record *r)
 	_fd_ int volumes = -1, lock = -1;
 
 	for (unsigned i = 0; i < r->num_mounts; i++) {
-		if (!r->mounts[i].volume || !r->mounts[i].anonymous)
+		if (!r->mounts[i].volume || !r->mounts[i].anonymous || r->mounts[i].own)
 			continue;
 		if (volumes < 0 && ((volumes = volumes_open(c, NULL)) < 0 || (lock = volumes_lock(volumes, NULL)) < 0))
 			return;

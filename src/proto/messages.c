@@ -431,8 +431,14 @@ char *proto_mount_format(const struct proto_mount *m)
 {
 	char *text;
 
+	char volume[3] = "";
+
+	if (m->volume && m->number > 9)
+		return NULL;
+	if (m->volume)
+		snprintf(volume, sizeof(volume), "v%c", '0' + (char)m->number);
 	return asprintf(&text, "%s%s%s%s%s:%s", m->read_only ? "r" : "", m->cow ? "c" : "", m->is_file ? "f" : "",
-			m->volume ? "v" : "", m->no_copy ? "n" : "", m->target) < 0
+			volume, m->no_copy ? "n" : "", m->target) < 0
 		       ? NULL
 		       : text;
 }
@@ -451,6 +457,11 @@ int proto_mount_parse(const char *text, struct proto_mount *ret)
 		if (!flag || *flag)
 			return -EPROTO;
 		*flag = true;
+		if (flag != &ret->volume)
+			continue;
+		if (*++text < '0' || *text > '9')
+			return -EPROTO;
+		ret->number = (unsigned)(*text - '0');
 	}
 	if (text[0] != ':' || text[1] != '/' || !text[2])
 		return -EPROTO;
@@ -662,7 +673,10 @@ int proto_clock_decode(struct cursor *c, struct proto_clock *ret)
 	return decode(c, LAYOUT(clock_fields, proto_clock), ret);
 }
 
-static const struct field hold_fields[] = {R(proto_hold, 1, K_BOOL, hold)};
+static const struct field hold_fields[] = {
+	R(proto_hold, 1, K_BOOL, hold),
+	F(proto_hold, 2, K_BOOL, volumes),
+};
 
 int proto_hold_encode(struct buf *b, const struct proto_hold *x)
 {
@@ -683,6 +697,7 @@ static const struct field resume_fields[] = {
 	F(proto_resume, TAG_OPTIONAL | 6, K_U64, timeout_ns),
 	F(proto_resume, TAG_OPTIONAL | 7, K_STR, user),
 	F(proto_resume, TAG_OPTIONAL | 8, K_STR, cwd),
+	F(proto_resume, 9, K_STRV, mounts), /* it refuses this one */
 };
 
 int proto_resume_encode(struct buf *b, const struct proto_resume *x)

@@ -132,14 +132,15 @@ struct proto_tmpfs {
 	bool noexec;
 };
 int proto_tmpfs_parse(const char *text, struct proto_tmpfs *ret) MUST_CHECK; /* 0 or -EPROTO */
-/* One of the mounts. As text: "FLAGS:TARGET" with the flags r, c, f, v, n. */
+/* One of the mounts. As text: "FLAGS:TARGET" with the flags r, c, f, v and a digit, n. */
 struct proto_mount {
 	const char *target; /* absolute; points into what was parsed */
 	bool read_only;
 	bool cow;     /* below a writable layer of its own */
 	bool is_file; /* a regular file instead of a directory */
-	bool volume;  /* not of the device: a disk; the first one's serial is "volume0", the next one's "volume1" ... */
+	bool volume;  /* not of the device: a disk, whose serial is "volume" and the number */
 	bool no_copy; /* volume: when it is empty it stays so */
+	unsigned number;
 };
 char *proto_mount_format(const struct proto_mount *m);			     /* NULL: no memory */
 int proto_mount_parse(const char *text, struct proto_mount *ret) MUST_CHECK; /* 0 or -EPROTO */
@@ -266,11 +267,13 @@ int proto_clock_decode(struct cursor *c, struct proto_clock *ret);
 
 /*
  * PROTO_HOLD request; OPENED and CLOSE 0 when it is so. hold: every command's processes stand still and their output
- * stays where it is, all of it that was read before has been sent. What is restored from a snapshot that is taken then
- * stands still until PROTO_RESUME.
+ * stays where it is, all of it that was read before has been sent. The file systems of volumes are frozen: what was
+ * written is on their disks, which nothing is written to. What is restored from a snapshot that is taken then stands
+ * still until PROTO_RESUME, its volumes until PROTO_ADOPT.
  */
 struct proto_hold {
-	bool hold; /* else: they go on */
+	bool hold;    /* else: they go on */
+	bool volumes; /* but what writes to a volume waits, until the same comes without this */
 };
 int proto_hold_encode(struct buf *b, const struct proto_hold *x);
 int proto_hold_decode(struct cursor *c, struct proto_hold *ret);
@@ -288,6 +291,8 @@ struct proto_resume {
 	char **env;	     /* of commands that are run from now on; NULL: as it was */
 	uint64_t timeout_ns; /* for the image's command, from now on; 0: as it was */
 	char *user, *cwd;    /* of commands as well; NULL: as they were */
+	char **mounts; /* proto_mount_format: volumes that this copy has beside those it was saved with, or in place of
+			  one, which is where they go */
 };
 int proto_resume_encode(struct buf *b, const struct proto_resume *x);
 int proto_resume_decode(struct cursor *c, struct proto_resume *ret);

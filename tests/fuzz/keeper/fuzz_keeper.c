@@ -49,6 +49,21 @@ int pause_request(struct keeper *k, bool pause)
 	return k->main_open ? 0 : -EAGAIN;
 }
 
+void snapshot_to_copy(struct keeper *k, struct client *c, uint32_t ch)
+{
+	k->saving.copies = c;
+	k->saving.copies_ch = ch;
+}
+
+bool snapshot_copied(struct keeper *k, const struct client *c, uint32_t ch)
+{
+	bool was = k->saving.copies && k->saving.copies == c && (!ch || ch == k->saving.copies_ch);
+
+	if (was)
+		k->saving.copies = NULL;
+	return was;
+}
+
 int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 {
 	if (keep > KEEPER_UNDER_MAX || (dir && dir[0] && dir[0] != '/'))
@@ -207,7 +222,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[0] & 0x40)
 		server_pause_done(&k);
 	if (data[0] & 0x40)
-		server_snapshot_done(&k, &(struct keeper_snapshot_reply){.layers = 1}, 0, "");
+		server_snapshot_done(&k, &(struct keeper_snapshot_reply){.layers = 1}, !k.saving.copies, 0, "");
 	if (data[0] & 0x80)
 		server_tell_ended(&k);
 	close(pair[1]);

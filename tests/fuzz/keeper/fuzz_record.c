@@ -151,9 +151,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (vm_start_parse((const char *)data + 1, size - 1, &s, NULL) == 0 &&
 		    strlen(s.boot_id) >= sizeof(s.boot_id))
 			abort();
-		if (vm_suspended_parse((const char *)data + 1, size - 1, &suspended, NULL) == 0 &&
-		    suspended.layers > VM_MAX_LAYERS)
-			abort();
+		if (vm_suspended_parse((const char *)data + 1, size - 1, &suspended, NULL) == 0) {
+			if (suspended.layers > VM_MAX_LAYERS)
+				abort();
+			vm_suspended_done(&suspended);
+		}
 		break;
 	case 3:
 		fuzz_exec((const char *)data + 1, size - 1);

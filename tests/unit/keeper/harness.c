@@ -25,7 +25,8 @@ static void write_text(struct rig *r, const char *name, const char *text)
 
 static void write_record(struct rig *r, const struct rig_options *o)
 {
-	char file[96];
+	char file[96], disk[96];
+	struct vm_mount volume = {.source = disk, .target = "/v", .volume = (char *)(uintptr_t) "data"};
 	char *env[] = {NULL}, *json = NULL;
 	struct vm_record rec = {.id = "0123456789ab",
 				.image = "image",
@@ -48,8 +49,12 @@ static void write_record(struct rig *r, const struct rig_options *o)
 				.timeout_ns = o->timeout_ns,
 				.ttl_ns = o->ttl_ns,
 				.idle_ns = o->idle_ns,
-				.on_idle = o->on_idle};
+				.on_idle = o->on_idle,
+				.mounts = &volume,
+				.num_mounts = o->volume};
 
+	snprintf(disk, sizeof(disk), "%s/disk", r->dir);
+	write_text(r, "disk", "content");
 	snprintf(file, sizeof(file), "%s/file", r->dir);
 	write_text(r, "file", "content");
 	assert_int_equal(vm_record_format(&rec, &json, NULL), 0);
@@ -72,9 +77,10 @@ static void write_snapshot(struct rig *r, const char *state)
 }
 
 /* One layer was frozen; what was begun since does not count. */
-static void write_suspended(struct rig *r, const char *state)
+static void write_suspended(struct rig *r, const char *state, bool volume)
 {
-	struct vm_suspended s = {.window = GIB, .layers = 1};
+	char *volumes[] = {(char *)(uintptr_t) "another file", NULL};
+	struct vm_suspended s = {.window = GIB, .layers = 1, .volumes = volume ? volumes : NULL};
 	char *json, dir[128];
 
 	snprintf(dir, sizeof(dir), "%s/suspended", r->dir);
@@ -99,7 +105,7 @@ void rig_start(struct rig *r, const struct rig_options *o)
 	snprintf(r->socket, sizeof(r->socket), "%s/socket", r->dir);
 	write_record(r, o);
 	if (o->resume)
-		write_suspended(r, o->state ? o->state : "");
+		write_suspended(r, o->state ? o->state : "", o->volume);
 	else if (o->state)
 		write_snapshot(r, o->state);
 	if (o->given_up)

@@ -40,6 +40,7 @@ struct rig_options {
 	struct slots *first;		   /* opened, and first in line: until it is closed the keeper has to wait */
 	bool given_up;			   /* the record of its end is there already */
 	const char *secrets[3];		   /* their names */
+	bool volume;			   /* it has one, whose file is "disk"; resume: which has changed */
 	const char *state;		   /* restore: what the snapshot's state file says; "": there is none */
 };
 

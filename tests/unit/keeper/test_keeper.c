@@ -476,6 +476,48 @@ static void snapshots_of_a_running_vm(void **state)
 	expect(&x, SM_REASON_STOPPED, 137);
 }
 
+/* Of a VM with volumes the snapshot is not over until its client has copied them, nor is another one begun; and it is
+ * told when they were not held so long. */
+static void volumes_are_held_for_copies(void **state)
+{
+	struct keeper_snapshot m = {0};
+	struct keeper_snapshot_reply reply;
+	struct buf b = {0};
+	struct vm_exit x;
+	struct call call;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .keep = true, .volume = true});
+	rig_connect(&r);
+	rig_wait_channel(&r, false);
+	rig_until(&r, &r.wait.started);
+	snprintf(m.dir, sizeof(m.dir), "%s", r.dir);
+	assert_int_equal(keeper_snapshot_encode(&b, &m), 0);
+	for (int stopped = 0; stopped < 2; stopped++) {
+		assert_int_equal(conn_call(&r.conn, PROTO_KEEPER_SNAPSHOT, &b, &call), 0);
+		rig_until(&r, &call.opened);
+		assert_int_equal(ask_snapshot(&r, &reply), -EBUSY);
+		assert_false(call.closed || call.eof);
+		if (stopped)
+			break;
+		assert_int_equal(mux_send_eof(r.conn.mux, call.ch, 0), 0);
+		rig_until(&r, &call.eof);
+		assert_false(call.closed);
+		mux_close(r.conn.mux, call.ch, 0, "");
+		call_done(&call);
+		unlinkat(r.dirfd, "state", 0);
+		unlinkat(r.dirfd, "memory", 0);
+	}
+	buf_done(&b);
+	rig_stop(&r, KEEPER_STOP_GRACE, 0, 0);
+	rig_until(&r, &call.closed);
+	assert_true(call.code == -ESRCH && !call.eof);
+	call_done(&call);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 143);
+}
+
 static void failed_snapshot_changes_nothing(void **state)
 {
 	struct keeper_snapshot_reply reply;
@@ -551,7 +593,7 @@ static void suspended(void **state)
 	assert_int_equal(read_file_at(r.dirfd, "suspended/suspended.json", 1000, &text, &len), 0);
 	assert_int_equal(vm_suspended_parse(text, len, &s, NULL), 0);
 	free(text);
-	assert_true(s.layers == 1 && s.booted);
+	assert_true(s.layers == 1 && s.booted && !s.volumes);
 	x = rig_finish(&r);
 	assert_int_equal(x.outcome.reason, SM_REASON_SUSPENDED);
 }
@@ -738,6 +780,22 @@ static void resume_failed(void **state)
 	for (int i = 0; size_of(&r, "exit.json") == UINT64_MAX && i < 1000; i++)
 		usleep(10000);
 	assert_true(size_of(&r, "suspended/state") != UINT64_MAX);
+	rig_finish(&r);
+}
+
+/* Its memory would not fit. */
+static void resume_of_a_changed_volume(void **state)
+{
+	char *text = NULL;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"cat"}, .resume = true, .volume = true, .keep = true});
+	for (int i = 0; size_of(&r, "exit.json") == UINT64_MAX && i < 1000; i++)
+		usleep(10000);
+	assert_int_equal(read_file_at(r.dirfd, "exit.json", 10000, &text, NULL), 0);
+	assert_non_null(strstr(text, "is not what it was when the VM was suspended"));
+	free(text);
+	assert_true(size_of(&r, "suspended/state") != UINT64_MAX && size_of(&r, "layer.1") != UINT64_MAX);
 	rig_finish(&r);
 }
 
@@ -1515,6 +1573,8 @@ int main(void)
 		cmocka_unit_test(pause_puts_limits_off),
 		cmocka_unit_test(stop_ends_a_pause),
 		cmocka_unit_test(snapshots_of_a_running_vm),
+		cmocka_unit_test(volumes_are_held_for_copies),
+		cmocka_unit_test(resume_of_a_changed_volume),
 		cmocka_unit_test(failed_snapshot_changes_nothing),
 		cmocka_unit_test(lost_snapshot),
 		cmocka_unit_test(suspended),

@@ -141,6 +141,9 @@ static void bad_records_are_refused(void **state)
 		{"\"parts\":[]", "\"parts\":[],\"mounts\":[{\"source\":\"/s\"}]"},
 		{"\"parts\":[]", "\"parts\":[],\"mounts\":[{\"source\":\"s\",\"target\":\"/t\"}]"},
 		{"\"parts\":[]", "\"parts\":[],\"mounts\":[{\"source\":\"/s\",\"target\":\"/t\",\"ids\":\"x\"}]"},
+		{"\"parts\":[]", "\"parts\":[],\"mounts\":[{\"source\":\"/s\",\"target\":\"/t\",\"own\":true}]"},
+		{"\"parts\":[]",
+		 "\"parts\":[],\"mounts\":[{\"source\":\"/s\",\"target\":\"/t\",\"volume\":\"v\",\"replaced\":true}]"},
 		{"[\"a\"]", "[]"},
 		{"[\"a\"]", "[1]"},
 		{"[\"a\"]", "\"a\""},
@@ -275,7 +278,8 @@ static void log_headers_are_checked(void **state)
 
 static void suspended_round_trip(void **state)
 {
-	struct vm_suspended a = {.window = GIB, .layers = VM_MAX_LAYERS, .booted = true}, b;
+	char one[] = "1 2 3", own[] = "-", *volumes[] = {one, own, NULL};
+	struct vm_suspended a = {.window = GIB, .layers = VM_MAX_LAYERS, .booted = true, .volumes = volumes}, b;
 	static const char *const bad[] = {"",
 					  "{}",
 					  "{\"version\":2}",
@@ -287,6 +291,9 @@ static void suspended_round_trip(void **state)
 	assert_int_equal(vm_suspended_format(&a, &json, NULL), 0);
 	assert_int_equal(vm_suspended_parse(json, strlen(json), &b, NULL), 0);
 	assert_true(b.window == GIB && b.layers == VM_MAX_LAYERS && b.booted);
+	assert_string_equal(b.volumes[0], one);
+	assert_string_equal(b.volumes[1], own);
+	vm_suspended_done(&b);
 	free(json);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_true(vm_suspended_parse(bad[i], strlen(bad[i]), &b, NULL) < 0);

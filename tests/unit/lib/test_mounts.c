@@ -174,6 +174,54 @@ static struct sm_mount volume_of(const char *name, const char *target)
 	return m;
 }
 
+/* What goes on from a snapshot: those that it had stay where they are, others come after them. */
+static void test_replaced_volumes(void)
+{
+	static char data[] = "/data", text[] = "/state";
+	struct sm_client client = {.data_dir = data, .state_dir = text};
+	struct sm_mount had[3] = {
+		volume_of("v", "/a"), volume_of("w", "/b"), {.size = sizeof(had[2]), .source = "/tmp", .target = "/d"}};
+	struct sm_mount now[6] = {volume_of("x", "/b"), volume_of("v", "/new")};
+	struct sm_vm_options o = SM_VM_OPTIONS_INIT;
+	struct sm_error err = {0};
+	struct vm_record r;
+
+	assert_int_equal(add(&r, had, 3, NULL), 0);
+	strcpy(r.id, "0123456789ab");
+	o.mounts = now;
+	o.num_mounts = 2;
+	assert_int_equal(mounts_replace(&client, &r, &o, false, NULL), 0);
+	assert_int_equal(r.num_mounts, 5);
+	assert_true(r.mounts[0].own && !r.mounts[0].replaced && r.mounts[1].own && r.mounts[1].replaced);
+	assert_false(r.mounts[2].own);
+	assert_string_equal(r.mounts[3].volume, "x");
+	assert_string_equal(r.mounts[4].source, "/data/volumes/v/disk");
+	assert_true(!r.mounts[3].own && !r.mounts[4].own);
+
+	/* not more than there is room for, none that had booted, nothing in the place of what is no volume */
+	now[0] = volume_of("y", "/y");
+	now[1] = volume_of("z", "/z");
+	now[2] = volume_of("q", "/q");
+	o.num_mounts = 3;
+	assert_int_equal(mounts_replace(&client, &r, &o, false, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "volume q: a VM has 6 volumes at most"));
+	vm_record_done(&r);
+	assert_int_equal(add(&r, had, 3, NULL), 0);
+	o.num_mounts = 1;
+	assert_int_equal(mounts_replace(&client, &r, &o, true, &err), -EOPNOTSUPP);
+	now[0] = volume_of("y", "/d");
+	assert_int_equal(mounts_replace(&client, &r, &o, false, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "and no volume"));
+	now[0] = had[2];
+	now[0].target = "/a";
+	assert_int_equal(mounts_replace(&client, &r, &o, false, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "on /a is a volume"));
+	now[0].target = "/c";
+	assert_int_equal(mounts_replace(&client, &r, &o, false, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "none on /c"));
+	vm_record_done(&r);
+}
+
 static void test_volumes(void **state)
 {
 	static char x[] = "x", *one[] = {x, NULL};
@@ -209,6 +257,7 @@ static void test_volumes(void **state)
 	r.argv = r.env = NULL;
 	vm_record_done(&r);
 
+	test_replaced_volumes();
 	refused(volume_of("a b", "/a"), EINVAL, "no name for a volume");
 	refused(volume_of("../x", "/a"), EINVAL, "no name for a volume");
 	v[1] = volume_of("v", "/twice");

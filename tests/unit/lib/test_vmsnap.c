@@ -38,7 +38,7 @@ static struct vmsnap sample(char **layers)
 
 static void description_round_trip(void **state)
 {
-	char *layers[] = {"one", "two", NULL}, *text = NULL;
+	char *layers[] = {"one", "two", NULL}, *tops[] = {"-", "three", NULL}, *text = NULL;
 	struct vmsnap m = sample(layers), got;
 
 	assert_int_equal(vmsnap_format(&m, &text, NULL), 0);
@@ -56,6 +56,16 @@ static void description_round_trip(void **state)
 	assert_non_null(strstr(text, "\"version\": 1"));
 	vmsnap_done(&got);
 	free(text);
+	m.volumes = layers;
+	m.volume_tops = tops;
+	assert_int_equal(vmsnap_format(&m, &text, NULL), 0);
+	assert_non_null(strstr(text, "\"version\": 3"));
+	assert_int_equal(vmsnap_parse(text, strlen(text), &got, NULL), 0);
+	assert_string_equal(got.volumes[1], "two");
+	assert_string_equal(got.volume_tops[0], "-");
+	vmsnap_done(&got);
+	free(text);
+	m.volumes = m.volume_tops = NULL;
 	m.depth = 1;
 	strcpy(m.parent.name, "base-0");
 	m.parent.created_ns = 8;
@@ -82,12 +92,14 @@ static void bad_descriptions(void **state)
 	static const char *const good = "{\"version\":1,\"kind\":\"vm\",\"vm\":\"0123456789ab\",\"image\":\"box\","
 					"\"image_id\":\"abc\",\"memory\":256,\"cpus\":2}";
 	static const char *const cases[][2] = {
-		{"\"version\":1", "\"version\":3"},
+		{"\"version\":1", "\"version\":4"},
 		{"\"kind\":\"vm\"", "\"kind\":\"base\""},
 		{"\"vm\":\"0123456789ab\"", "\"vm\":\"../x\""},
 		{"\"cpus\":2", "\"cpus\":0"},
 		{"\"memory\":256", "\"memory\":-1"},
 		{"\"image_id\":\"abc\"", "\"image_id\":3"},
+		{"\"cpus\":2", "\"cpus\":2,\"volumes\":[\"a\"]"},
+		{"\"cpus\":2", "\"cpus\":2,\"volumes\":[\"a\"],\"volume_tops\":[\"-\",\"-\"]"},
 		/* a diff's: one without the other, too deep, no name, a base without its memory, or below another */
 		{"\"cpus\":2", "\"cpus\":2,\"depth\":1"},
 		{"\"cpus\":2", "\"cpus\":2,\"parent\":\"warm\""},

@@ -107,6 +107,98 @@ static void end_vm(struct place *p, const char *id, int lock)
 	assert_int_equal(vmdir_remove(p->client, id, NULL), 0);
 }
 
+static void put(int dir, const char *name, const char *text)
+{
+	assert_int_equal(write_file_atomic_at(dir, name, text, strlen(text), 0600), 0);
+}
+
+static void expect_file(int dir, const char *name, const char *text)
+{
+	char *got = NULL;
+
+	if (!text) {
+		assert_int_equal(faccessat(dir, name, F_OK, 0), -1);
+		return;
+	}
+	assert_int_equal(read_file_at(dir, name, 100, &got, NULL), 0);
+	assert_string_equal(got, text);
+	free(got);
+}
+
+static int make_dir(struct place *p, const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", p->dir, name);
+	assert_int_equal(mkdir_p(path, 0700), 0);
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* What goes on from a VM has its volumes' files as they were, and may write to its own alone; who has the files of one
+ * that ended has the same. */
+static void copies(void **state)
+{
+	struct place *p = *state;
+	char disk[128];
+	struct vm_mount mounts[] = {
+		{.source = disk, .target = "/w", .volume = (char *)(uintptr_t) "w"},
+		{.source = disk, .target = "/dir"},
+		{.source = disk, .target = "/r", .volume = (char *)(uintptr_t) "r", .read_only = true},
+		{.source = disk, .target = "/o", .volume = (char *)(uintptr_t) "o", .own = true}};
+	struct vm_record r = {.id = "0123456789ab", .mounts = mounts, .num_mounts = ARRAY_SIZE(mounts)};
+	int vm = make_dir(p, "vm"), snapshot = make_dir(p, "snapshot"), child = make_dir(p, "child");
+	int lent = make_dir(p, "lent");
+	struct stat a, b;
+
+	snprintf(disk, sizeof(disk), "%s/vm/disk", p->dir);
+	put(vm, "disk", "the volume");
+	put(vm, "volume.1", "a journal");
+	put(vm, "volume.2.base", "a copy");
+	put(vm, "volume.2", "written");
+	assert_int_equal(volumes_save(vm, &r, snapshot, NULL), 0);
+	put(vm, "disk", "it goes on");
+	put(vm, "volume.1", "it, too");
+	for (int i = 0; i < 2; i++) {
+		int dir = i ? child : snapshot;
+
+		expect_file(dir, "volume.0.base", "the volume");
+		expect_file(dir, "volume.0", NULL);
+		expect_file(dir, "volume.1.base", "the volume");
+		expect_file(dir, "volume.1", "a journal");
+		expect_file(dir, "volume.2.base", "a copy");
+		expect_file(dir, "volume.2", "written");
+		if (!i)
+			assert_int_equal(volumes_give(snapshot, child, 3, NULL), 0);
+	}
+	assert_int_equal(fstatat(snapshot, "volume.0.base", &a, 0), 0);
+	assert_int_equal(fstatat(child, "volume.0.base", &b, 0), 0);
+	assert_true(a.st_ino == b.st_ino && (a.st_mode & 0777) == 0400);
+	assert_int_equal(fstatat(snapshot, "volume.1", &a, 0), 0);
+	assert_int_equal(fstatat(child, "volume.1", &b, 0), 0);
+	assert_true(a.st_ino != b.st_ino && (b.st_mode & 0777) == 0600);
+
+	assert_int_equal(volumes_lend(vm, lent, &r, NULL), 0);
+	assert_int_equal(fstatat(vm, "volume.2", &a, 0), 0);
+	assert_int_equal(fstatat(lent, "volume.2", &b, 0), 0);
+	assert_true(a.st_ino == b.st_ino);
+	expect_file(lent, "volume.0", NULL);
+
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++)
+		mounts[i].source = strdup("/x");
+	assert_int_equal(volumes_become_own(p->client, &r, NULL), 0);
+	assert_true(mounts[0].own && !mounts[1].own && mounts[2].own);
+	assert_string_equal(mounts[1].source, "/x");
+	assert_non_null(strstr(mounts[2].source, "/0123456789ab/volume.1.base"));
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++)
+		free(mounts[i].source);
+	/* One that is there is never written over. */
+	assert_int_equal(volumes_give(snapshot, child, 3, NULL), -EEXIST);
+	close(vm);
+	close(snapshot);
+	close(child);
+	close(lent);
+}
+
 static int claim(struct place *p, const char *id, struct sm_error *err)
 {
 	struct vm_record r;
@@ -238,8 +330,12 @@ static void made_at_first_use_and_pruned(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(made_listed_removed), TEST(leftovers_go), TEST(one_vm_at_a_time),
-					   TEST(kept_for_vms_that_ended), TEST(made_at_first_use_and_pruned)};
+	const struct CMUnitTest tests[] = {TEST(made_listed_removed),
+					   TEST(leftovers_go),
+					   TEST(one_vm_at_a_time),
+					   TEST(kept_for_vms_that_ended),
+					   TEST(made_at_first_use_and_pruned),
+					   TEST(copies)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -251,7 +251,8 @@ static void test_setup(void **state)
 
 static void test_mounts(void **state)
 {
-	static const char *const bad[] = {"", "r", ":", ":/", ":relative", "x:/a", "rr:/a", "r/a", "rcfr:/a"};
+	static const char *const bad[] = {"",	     "r",    ":",     ":/",	 ":relative", "x:/a",	"rr:/a", "r/a",
+					  "rcfr:/a", "v:/a", "vn:/a", "v0v1:/a", "v10:/a",    "v0c:/a", "n:/a"};
 	struct proto_mount x = {.target = "/a:b c", .read_only = true, .is_file = true}, y;
 	char *text = proto_mount_format(&x);
 
@@ -260,6 +261,14 @@ static void test_mounts(void **state)
 	assert_true(y.read_only && y.is_file && !y.cow);
 	assert_string_equal(y.target, "/a:b c");
 	free(text);
+	x = (struct proto_mount){.target = "/v", .volume = true, .number = 5, .read_only = true, .no_copy = true};
+	text = proto_mount_format(&x);
+	assert_string_equal(text, "rv5n:/v");
+	assert_int_equal(proto_mount_parse(text, &y), 0);
+	assert_true(y.read_only && y.volume && y.no_copy && y.number == 5);
+	free(text);
+	x.number = 10;
+	assert_null(proto_mount_format(&x));
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_int_equal(proto_mount_parse(bad[i], &y), -EPROTO);
 }
