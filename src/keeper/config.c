@@ -419,7 +419,7 @@ static int add_under(struct keeper *k, struct monitor_files *f, int dir, json_t 
 	return 0;
 }
 
-/* The last is what this VM's own branches lie over. */
+/* The last is what this VM's own branches lie over, unless it lies over another itself and goes when the VM runs. */
 static int add_files(struct keeper *k, struct monitor_files *f, int dir, json_t *o, struct sm_error *err)
 {
 	int workingset, state, memory;
@@ -456,7 +456,7 @@ static int add_snapshot(struct keeper *k, struct monitor_files *f, json_t *confi
 	fd = k->args.files ? add_branch(k, f, dir, o, err) : add_files(k, f, dir, o, err);
 	if (fd < 0)
 		return fd;
-	r = k->args.files ? 0 : note_under(k, fd, err);
+	r = k->args.files || (k->args.resume && k->args.under) ? 0 : note_under(k, fd, err);
 	k->restore_broken = r < 0;
 	return r;
 }

@@ -11,7 +11,9 @@
  *	layer.0 ...	what snapshots have frozen of it, lowest first, between template and top (disk.c)
  *	suspended/	a VM that is suspended: state, memory (vmm/snapshot.h) and suspended.json (struct
  *			vm_suspended), whole as soon as it has this name; the disk is its first `layers` layers then,
- *			and what is in the top does not count (suspend.c)
+ *			and what is in the top does not count; and base, if the memory is not whole (suspend.c)
+ *	volume.N	what was written over volume N, if it is read-only or a copy; volume.N.base is that copy
+ *			(vm_mount)
  *	waiting		why a keeper waits before it starts its VM, while it does (admission.h)
  *	log, log.1	what the command printed (log.h)
  *	exec.N...	commands that run detached (execs.h)
@@ -157,6 +159,7 @@ struct vm_suspended {
 			 */
 };
 #define VM_SUSPENDED "suspended"
+#define VM_SUSPENDED_BASE "base" /* there: what the memory lies over, if it is not whole */
 void vm_suspended_done(struct vm_suspended *s);
 int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_error *err) MUST_CHECK;
 int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err) MUST_CHECK;

@@ -125,6 +125,8 @@ int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 					   .keep = k->num_under,
 					   .unsynced = s->branch};
 	r = prepare(k, dir);
+	if (r == 0 && s->suspend && suspend_over_base(k))
+		s->files.over = s->files.lean = true;
 	if (r == 0) {
 		r = agent_hold(k, true, false);
 		if (r < 0)

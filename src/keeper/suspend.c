@@ -6,6 +6,9 @@
  *	suspended/	the same, whole: renaming it is what suspends the VM. The keeper and the monitor end then
  *	suspended.old/	from the moment on in which the guest goes on; of no meaning
  *
+ * Of one that came from a base `memory` has what differs from that one's, to which `base` there is a link: little is
+ * written then, and once it is resumed it lies over the base as before.
+ *
  * A keeper with --resume goes on from it. Until the guest's agent has let the processes go on nothing has happened that
  * anybody could miss, so whatever fails until then leaves the VM suspended: what the guest's kernel wrote to its disk
  * meanwhile is in the top, which the next attempt throws away.
@@ -27,6 +30,28 @@
 
 #define WRITING "suspending"
 #define OLD "suspended.old"
+
+/* Whether its memory came from a base's file and nothing else that would have to stay. */
+static bool came_from_base(const struct keeper *k)
+{
+	_free_ char *text = NULL;
+	struct vm_start s;
+	size_t len;
+
+	return k->num_under == 1 && read_file_at(k->dirfd, "start.json", VM_RECORD_MAX, &text, &len) == 0 &&
+	       vm_start_parse(text, len, &s, NULL) == 0 && str_starts(s.origin.name, "base-");
+}
+
+bool suspend_over_base(struct keeper *k)
+{
+	char path[32];
+
+	if (!came_from_base(k))
+		return false;
+	/* Where that cannot be, another file system, say, it is saved whole. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", k->under[0]);
+	return linkat(AT_FDCWD, path, k->saving.dirfd, VM_SUSPENDED_BASE, AT_SYMLINK_FOLLOW) == 0;
+}
 
 int suspend_open(struct keeper *k)
 {
@@ -161,6 +186,8 @@ int resume_prepare(struct keeper *k, struct sm_error *err)
 		return error_sys(err, ENOMEM, "resume");
 	}
 	k->args.restore = k->suspended;
+	if (faccessat(k->dirfd, VM_SUSPENDED "/" VM_SUSPENDED_BASE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		k->args.under = VM_SUSPENDED_BASE;
 	k->args.adopt = true;
 	k->args.booted = s.booted;
 	k->args.window = s.window;

@@ -187,6 +187,18 @@ test_diff() {
 	out $sm resume cold
 	out -125 $sm snapshot --diff cold no
 	out $sm rm -f cold
+	# one of a base is a diff of it also after it was suspended, and what is on the disk meanwhile is as little
+	vm slept
+	$sm exec slept sh -c 'echo kept >/dev/shm/f'
+	out $sm suspend slept
+	[ "$($sm inspect slept | jq '.[0].suspended_bytes')" -lt $((64 << 20)) ] || fail "$($sm inspect slept)"
+	out $sm resume slept
+	out $sm snapshot --diff slept d6
+	out $sm rm -f slept
+	out $sm restore -d --name woken d6
+	is "its memory" "$($sm exec woken cat /dev/shm/f)" kept
+	out $sm rm -f woken
+	out $sm snapshot rm d6
 	out $sm restore -d --name last d5
 	out $sm snapshot rm d5
 	out -125 $sm snapshot --diff last no
