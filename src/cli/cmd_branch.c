@@ -77,12 +77,12 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	char **env = NULL;
 	int status = cli_ports_parse(cli, &v->ports, &v->reverse, &ports);
 
-	if (status == 0)
-		status = restore_check_count(cli, v, &ports);
 	if (status == 0 && cli_env(&v->env_file, &v->env, false, &env, &err) < 0)
 		status = cli_fail(cli, &err, NULL);
 	if (status == 0)
 		status = cli_mounts_parse(cli, &v->volumes, &(struct opt_list){0}, &(struct opt_list){0}, &mounts);
+	if (status == 0)
+		status = restore_check_count(cli, v, &ports, &mounts);
 	if (status == 0)
 		status = branch(cli, v, env, &ports, &mounts, operands[0]);
 	cli_env_free(env);

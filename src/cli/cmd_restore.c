@@ -195,7 +195,8 @@ static int run(struct restore *r)
 	return status;
 }
 
-int restore_check_count(struct cli *cli, const struct restore_values *v, const struct cli_ports *ports)
+int restore_check_count(struct cli *cli, const struct restore_values *v, const struct cli_ports *ports,
+			const struct cli_mounts *mounts)
 {
 	if (v->count <= 1)
 		return 0;
@@ -205,6 +206,10 @@ int restore_check_count(struct cli *cli, const struct restore_values *v, const s
 		if (!ports->v[i].reverse && (ports->v[i].host_port || ports->v[i].host_path))
 			return cli_usage(cli, "-p 0:GUEST takes a free one for each", "several VMs cannot have port %u",
 					 ports->v[i].host_port);
+	for (size_t i = 0; i < mounts->n; i++)
+		if (mounts->v[i].volume && *mounts->v[i].volume && !mounts->v[i].read_only)
+			return cli_usage(cli, "any number of them may read it: -v NAME:DST:ro",
+					 "several VMs cannot have volume %s", mounts->v[i].volume);
 	return 0;
 }
 
@@ -224,9 +229,9 @@ int restore_vm(struct cli *cli, const struct restore_values *v, const char *snap
 	if (status == 0)
 		status = cli_ports_parse(cli, &v->ports, &v->reverse, &r.ports);
 	if (status == 0)
-		status = restore_check_count(cli, v, &r.ports);
-	if (status == 0)
 		status = cli_mounts_parse(cli, &v->volumes, &(struct opt_list){0}, &(struct opt_list){0}, &r.mounts);
+	if (status == 0)
+		status = restore_check_count(cli, v, &r.ports, &r.mounts);
 	if (status == 0 && session_begin(&r.session, cli, &err) < 0)
 		status = cli_fail(cli, &err, NULL);
 	if (status == 0) {

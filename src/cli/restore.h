@@ -49,7 +49,8 @@ enum sm_on_idle cli_on_idle(const char *text);
 	"volume, also where there was none"
 
 /* That several VMs can have all this: 0, or the exit status after a usage error was told. */
-int restore_check_count(struct cli *cli, const struct restore_values *v, const struct cli_ports *ports);
+int restore_check_count(struct cli *cli, const struct restore_values *v, const struct cli_ports *ports,
+			const struct cli_mounts *mounts);
 
 /* Starts it and, unless it is detached, stays with its command. Returns the exit status. */
 int restore_vm(struct cli *cli, const struct restore_values *v, const char *snapshot);

@@ -98,6 +98,14 @@ static int check_branch(const struct sm_vm_options *o, size_t count, struct sm_e
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "%zu VMs of one: from 1 to %d", count, BRANCH_MAX);
 	if (o->snapshot)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a branch goes on from a running VM, not a snapshot");
+	for (size_t i = 0; count > 1 && i < o->num_mounts; i++) {
+		struct sm_mount m = OPTIONS_GET(struct sm_mount, OPTIONS_AT(struct sm_mount, o->mounts, i));
+
+		if (m.volume && *m.volume && !m.read_only)
+			return error_set(err, SM_ERROR_INVALID, EINVAL,
+					 "%zu VMs cannot have volume %s: any number of them may read it", count,
+					 m.volume);
+	}
 	for (size_t i = 0; count > 1 && i < o->num_ports; i++) {
 		struct sm_port p = OPTIONS_GET(struct sm_port, OPTIONS_AT(struct sm_port, o->ports, i));
 

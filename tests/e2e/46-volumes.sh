@@ -162,6 +162,8 @@ state"
 	has "no directory" "$err" 'on /d is a volume: another can take its place'
 	out -125 $sm restore -d -v a:/1 -v b:/2 -v c:/3 -v d:/4 -v e:/5 -v f:/6 saved
 	has "too many" "$err" 'volume f: a VM has 6 volumes at most'
+	out -125 $sm restore -d -n 2 -v fresh:/d saved
+	has "two of them" "$err" 'several VMs cannot have volume fresh'
 	chmod u+w "$base"
 	printf x >>"$base"
 	out -125 $sm restore -d saved
