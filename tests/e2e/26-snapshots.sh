@@ -527,7 +527,6 @@ test_idle() {
 	out $sm rm idler
 	out -125 $sm run --idle 5s box true
 	has "in the foreground" "$err" 'goes with -d'
-	out -125 $sm run -d --idle 5s --on-idle suspend -v vol:/v box true
+	out -125 $sm run -d --idle 5s --on-idle suspend -v "$PWD:/v:dax" box true
 	has "what cannot be suspended" "$err" 'cannot be suspended'
-	$sm volume rm -f vol >/dev/null 2>&1 || true
 }
