@@ -106,6 +106,7 @@ int agent_init(struct agent *a, enum agent_role role)
 			    .shares_fd = -1,
 			    .init_fd = -1,
 			    .loader_fd = -1,
+			    .memory_fd = -1,
 			    .signal_fd = -1};
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&chld);

@@ -54,6 +54,8 @@ struct agent {
 	bool modules_left;	  /* the rest is to be loaded once HELLO is out */
 	int loader_fd;		  /* the modules that SETUP needs are still loading, -1: no more */
 	pid_t loader_pid;	  /* who loads what comes after those, 0: nobody has */
+	int memory_fd;		  /* tells of memory that was plugged (memory.c), -1 */
+	uint64_t memory_total;	  /* before any was */
 	bool prepared;		  /* PREPARE was done: this guest may be one of many copies */
 	bool mounts_ahead;	  /* and the container's own mounts are there (mounts.c) */
 	bool set_up;		  /* SETUP was done */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 /* Where a guest that will be copied has these mounts ready (mounts_ahead). */
 #define AHEAD "/ahead"
 #define PATH_SIZE 64
+#define PAGE 4096u
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 struct fs_mount {
@@ -152,5 +154,19 @@ int mounts_enter(struct sm_error *err)
 	/* What pivot_root cannot do to an initramfs: the new root is moved over the old one. */
 	if (chdir(SETUP_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
 		return error_sys(err, errno, "enter the container's root");
+	return 0;
+}
+
+int mounts_grow(struct sm_error *err)
+{
+	struct sysinfo info;
+	char data[64];
+
+	if (sysinfo(&info) < 0)
+		return error_sys(err, errno, "sysinfo");
+	snprintf(data, sizeof(data), "size=50%%,nr_inodes=%llu",
+		 (unsigned long long)info.totalram * info.mem_unit / PAGE / 2);
+	if (mount(NULL, "/dev/shm", NULL, MS_REMOUNT | SAFE, data) < 0)
+		return error_sys(err, errno, "remount /dev/shm");
 	return 0;
 }

@@ -39,9 +39,9 @@ static void finish_modules(struct agent *a)
 	a->loader_pid = 0; /* reaped here or before: both are its end */
 }
 
-static bool has_window(struct agent *a)
+bool has_driver(struct agent *a, const char *driver)
 {
-	int fd = openat(a->sys_fd, WINDOW_DRIVER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(a->sys_fd, driver, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 	bool found = false;
@@ -61,7 +61,7 @@ static int await_window(struct agent *a)
 {
 	uint64_t until = time_now_ns() + WINDOW_WAIT_NS;
 
-	while (has_window(a) && faccessat(a->sys_fd, WINDOW_DISK, F_OK, 0) < 0) {
+	while (has_driver(a, WINDOW_DRIVER) && faccessat(a->sys_fd, WINDOW_DISK, F_OK, 0) < 0) {
 		if (time_now_ns() > until)
 			return -ENODEV;
 		usleep(2000);
@@ -121,7 +121,7 @@ static void tell_kernel(struct agent *a, const char *file, const char *text)
 		log_debug("agent", "%s: %s", file, strerror(-r));
 }
 
-static int prepare(struct agent *a)
+static int prepare(struct agent *a, struct proto_prepared *ret)
 {
 	int r;
 
@@ -130,6 +130,7 @@ static int prepare(struct agent *a)
 	if (r < 0)
 		return r;
 	get_ready(a);
+	ret->pluggable = memory_prepare(a);
 	rehearse();
 	sync();
 	tell_kernel(a, "sys/vm/drop_caches", "3");
@@ -140,18 +141,21 @@ static int prepare(struct agent *a)
 
 void prepare_open(struct agent *a, uint32_t ch, struct cursor *request)
 {
+	_cleanup_(buf_done) struct buf reply = {0};
+	struct proto_prepared p = {0};
 	int r;
 
 	if (a->role != ROLE_GUEST || a->set_up) {
 		agent_refuse(a, ch, -EALREADY, "only a guest without an image can be prepared for a snapshot");
 		return;
 	}
-	r = prepare(a);
+	r = prepare(a, &p);
 	if (r < 0) {
 		agent_refuse(a, ch, r, "the image window's disk did not appear");
 		return;
 	}
+	r = proto_prepared_encode(&reply, &p);
 	a->prepared = true;
-	mux_opened(a->mux, ch, NULL);
+	mux_opened(a->mux, ch, r < 0 ? NULL : &reply);
 	mux_close(a->mux, ch, 0, NULL);
 }

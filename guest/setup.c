@@ -106,6 +106,9 @@ static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error 
 		setup_network(a);
 	a->loader_fd = boot_modules_wait(a->loader_fd);
 	stage(&since, "modules", 0);
+	/* Before anything is made that takes a part of the memory as its size. */
+	if (r == 0)
+		r = stage(&since, "memory", memory_await(a, s->plugged, err));
 	if (r == 0)
 		r = stage(&since, "disks", disks_mount(a, s, err));
 	if (r == 0)
@@ -116,6 +119,8 @@ static int set_up(struct agent *a, const struct proto_setup *s, struct sm_error 
 		r = stage(&since, "shares", shares_open(a, s, &shares, err));
 	if (r == 0)
 		r = stage(&since, "enter", mounts_enter(err));
+	if (r == 0 && s->plugged)
+		r = mounts_grow(err);
 	if (r == 0)
 		r = make_volumes(s, err);
 	if (r == 0)

@@ -25,6 +25,8 @@ int mounts_ahead(struct agent *a) MUST_CHECK;
 int mounts_make(struct agent *a, struct sm_error *err) MUST_CHECK;
 /* Makes SETUP_ROOT the root of the agent and of all that it starts. */
 int mounts_enter(struct sm_error *err) MUST_CHECK;
+/* /dev/shm may take half of the memory that there is now. */
+int mounts_grow(struct sm_error *err) MUST_CHECK;
 
 /*
  * shares.c: the directories of the host, and volumes. They are opened while the agent's own root is still there, and
@@ -52,6 +54,12 @@ void volume_let_go(const struct proto_mount *m);
 int volume_open_on_target(struct agent *a, const struct proto_mount *m, struct sm_error *err) MUST_CHECK;
 /* Takes a volume off there, if there is one; who has files of it open goes on with them. */
 void volume_take_off(const struct agent *a, const char *target);
+
+/* prepare.c: whether this driver (a path in /sys) has a device. */
+bool has_driver(struct agent *a, const char *driver);
+/* memory.c: gets ready for memory to be plugged; false: that cannot be. Then waits until so much has come. */
+bool memory_prepare(struct agent *a);
+int memory_await(struct agent *a, uint64_t plugged, struct sm_error *err) MUST_CHECK;
 
 /* setup.c: the loopback interface, and what docker allows every user. */
 void setup_network(struct agent *a);

@@ -101,6 +101,7 @@ static int send_setup(struct keeper *k)
 				.hosts = rec->hosts,
 				.read_only = rec->read_only,
 				.limits = rec->limits,
+				.plugged = k->args.plugged,
 				.rehearse = k->spare.stage == SPARE_WAITS,
 				.volumes = rec->volumes};
 	_cleanup_(buf_done) struct buf b = {0};
@@ -205,7 +206,7 @@ static void on_opened(void *arg, uint32_t ch, void *user, struct cursor *reply)
 
 	if (ch == k->setup_ch && k->phase == PHASE_SETUP) {
 		if (k->args.base)
-			keeper_prepared(k);
+			keeper_prepared(k, reply);
 		else
 			keeper_setup_done(k);
 	} else if (ch == k->saving.hold_ch && k->saving.hold_ch) {

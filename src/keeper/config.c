@@ -481,6 +481,8 @@ int monitor_config(struct keeper *k, struct monitor_files *f, int control, int a
 	rj_put_str(o, "name", k->rec.id);
 	rj_put_u64(o, "memory", k->rec.memory);
 	rj_put_u64(o, "cpus", k->rec.cpus);
+	if (k->args.base)
+		rj_put_bool(o, "pluggable", true);
 	if (k->rec.dax_size)
 		rj_put_u64(o, "dax", k->rec.dax_size);
 	rj_put_u64(o, "control", (uint64_t)control);

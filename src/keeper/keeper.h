@@ -62,10 +62,11 @@ struct keeper_args {
 	bool resume;	     /* the VM itself is suspended: it goes on, and the three above follow from that */
 	bool base;	     /* boot, save the idle guest into the VM's directory as files `state` and `memory`, end */
 	uint64_t window;     /* base, restore: the size of the image window, which the image need not be in; 0: none */
-	uint64_t patience;   /* how long it may wait to be admitted (admission.c) */
-	uint64_t reserve;    /* bytes of memory that no start may take */
-	uint64_t spare;	     /* restore: a spare (spare.c): how long it waits to be claimed; 0: it is none */
-	bool watched;	     /* the mounts are another kernel's, which has their events: somebody there will watch */
+	uint64_t plugged; /* restore: of its memory, what the base's guest has not; VM_PLUGGABLE (record.h) was there */
+	uint64_t patience; /* how long it may wait to be admitted (admission.c) */
+	uint64_t reserve;  /* bytes of memory that no start may take */
+	uint64_t spare;	   /* restore: a spare (spare.c): how long it waits to be claimed; 0: it is none */
+	bool watched;	   /* the mounts are another kernel's, which has their events: somebody there will watch */
 	uint64_t prepare_ns;
 	struct keeper_limits limits;
 };
@@ -261,8 +262,8 @@ struct keeper {
 /* vm.c: the phases. Each callable from any callback. */
 int keeper_run(const struct keeper_args *args, struct sm_error *err) MUST_CHECK; /* a VM's whole life */
 void keeper_setup_done(struct keeper *k);
-void keeper_prepared(struct keeper *k);			/* a base's guest is ready to be saved */
-void keeper_saved(struct keeper *k, const char *error); /* NULL: it is in its files */
+void keeper_prepared(struct keeper *k, struct cursor *reply); /* a base's guest is ready to be saved */
+void keeper_saved(struct keeper *k, const char *error);	      /* NULL: it is in its files */
 /* The command is its owner's alone, who attaches to it first of all. */
 static inline bool keeper_foreground(const struct keeper *k)
 {

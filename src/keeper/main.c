@@ -29,7 +29,7 @@ static int usage(void)
 	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner [--background]] [--prepared NS]\n"
 	      "                           [--restore DIR [--files NAMES] [--under NAMES] [--adopt "
 	      "[--booted]]|--base|--resume] "
-	      "[--window BYTES] "
+	      "[--window BYTES] [--plugged BYTES] "
 	      "[--watched] [--patience NS] [--spare NS]\n"
 	      "                           VMDIR\n"
 	      "       supermachine-keeper --forward LINK-FD VMDIR WAKER [FD]:PORT...\n"
@@ -42,23 +42,16 @@ static int usage(void)
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
-						{"vmm", required_argument, NULL, 'm'},
-						{"owner", no_argument, NULL, 'o'},
-						{"prepared", required_argument, NULL, 'p'},
-						{"restore", required_argument, NULL, 'r'},
-						{"files", required_argument, NULL, 'f'},
-						{"base", no_argument, NULL, 'b'},
-						{"window", required_argument, NULL, 'w'},
-						{"adopt", no_argument, NULL, 'a'},
-						{"booted", no_argument, NULL, 'B'},
-						{"resume", no_argument, NULL, 'R'},
-						{"background", no_argument, NULL, 'g'},
-						{"watched", no_argument, NULL, 'W'},
-						{"patience", required_argument, NULL, 't'},
-						{"spare", required_argument, NULL, 'S'},
-						{"under", required_argument, NULL, 'u'},
-						{0}};
+	static const struct option options[] = {
+		{"socket", required_argument, NULL, 's'},   {"vmm", required_argument, NULL, 'm'},
+		{"owner", no_argument, NULL, 'o'},	    {"prepared", required_argument, NULL, 'p'},
+		{"restore", required_argument, NULL, 'r'},  {"files", required_argument, NULL, 'f'},
+		{"base", no_argument, NULL, 'b'},	    {"window", required_argument, NULL, 'w'},
+		{"plugged", required_argument, NULL, 'P'},  {"adopt", no_argument, NULL, 'a'},
+		{"booted", no_argument, NULL, 'B'},	    {"resume", no_argument, NULL, 'R'},
+		{"background", no_argument, NULL, 'g'},	    {"watched", no_argument, NULL, 'W'},
+		{"patience", required_argument, NULL, 't'}, {"spare", required_argument, NULL, 'S'},
+		{"under", required_argument, NULL, 'u'},    {0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -86,11 +79,13 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->background = true;
 		else if (c == 'W')
 			a->watched = true;
-		else if ((c != 'p' && c != 'w' && c != 't' && c != 'S') || parse_u64(optarg, 0, INT64_MAX,
-										     c == 'p'	? &a->prepare_ns
-										     : c == 'w' ? &a->window
-										     : c == 'S' ? &a->spare
-												: &a->patience) < 0)
+		else if ((c != 'p' && c != 'w' && c != 'P' && c != 't' && c != 'S') ||
+			 parse_u64(optarg, 0, INT64_MAX,
+				   c == 'p'   ? &a->prepare_ns
+				   : c == 'w' ? &a->window
+				   : c == 'P' ? &a->plugged
+				   : c == 'S' ? &a->spare
+					      : &a->patience) < 0)
 			return false;
 	}
 	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base) ||

@@ -98,12 +98,22 @@ void keeper_setup_done(struct keeper *k)
 		keeper_try_main(k);
 }
 
-void keeper_prepared(struct keeper *k)
+/* It is worth no failure: such a base then serves its own size alone. */
+static void note_pluggable(struct keeper *k, struct cursor *reply)
+{
+	struct proto_prepared p;
+
+	if (proto_prepared_decode(reply, &p) == 0 && p.pluggable)
+		fd_close(openat(k->dirfd, VM_PLUGGABLE, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+}
+
+void keeper_prepared(struct keeper *k, struct cursor *reply)
 {
 	struct monitor_saving files = {.fds = {-1, -1, -1}};
 	struct sm_error err = {0};
 	int r = monitor_saving_open(&files, k->dirfd);
 
+	note_pluggable(k, reply);
 	keeper_stage(k, "setup");
 	r = r < 0 ? error_sys(&err, -r, "make the base's files") : monitor_snapshot(k, &files, &err);
 	monitor_saving_close(&files);

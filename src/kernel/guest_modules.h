@@ -13,8 +13,8 @@
 	(const char *const[])                                                                                          \
 	{                                                                                                              \
 		"virtio_pci", "vmw_vsock_virtio_transport", "erofs", "overlay", "virtio_blk", "?virtio_pmem",          \
-			"?nd_pmem", "?virtio_console", "?virtio_net", "?virtio_balloon", "?virtio-rng", "?fuse",       \
-			"?virtiofs", NULL                                                                              \
+			"?nd_pmem", "?virtio_console", "?virtio_net", "?virtio_balloon", "?virtio_mem", "?virtio-rng", \
+			"?fuse", "?virtiofs", NULL                                                                     \
 	}
 
 #endif

@@ -29,8 +29,15 @@
 #define WINDOW_MIN_MEMORY (160 * MIB)
 #define FAILURE_COUNTS_S 3600
 #define LOCK_POLL_MS 20
+/* What is plugged comes in such pieces (mm/page_alloc.c's largest), and its page structures, 1/64 of it, come out of
+ * the memory that the base has. */
+#define PLUG_STEP (4 * MIB)
+#define PLUG_PER_MEMORY 7
+/* As of the image's window (start.c). */
+#define DAX_PER_MEMORY 8
 
 static const char prefix[] = "base-";
+static const uint64_t classes[] = {4096 * MIB, VM_DEFAULT_MEMORY, 256 * MIB, 128 * MIB};
 
 void base_done(struct base *b)
 {
@@ -228,7 +235,8 @@ int base_metadata_write(int dir, const struct base *b, const struct vm_record *r
 	rj_put_u64(o, "version", FORMAT_VERSION);
 	rj_put_str(o, "kind", "base");
 	rj_put_str(o, "key", b->key);
-	rj_put_u64(o, "memory", rec->memory);
+	rj_put_u64(o, "memory", b->memory);
+	rj_put_bool(o, "pluggable", b->pluggable);
 	rj_put_u64(o, "cpus", rec->cpus);
 	rj_put_u64(o, "window", b->window);
 	rj_put_u64(o, "dax", rec->dax_size);
@@ -257,6 +265,7 @@ static int parse_metadata(const char *text, size_t len, int dir, struct base_inf
 	rj_u64(&j, "version", FORMAT_VERSION, FORMAT_VERSION);
 	rj_str_into(&j, "key", i->key, sizeof(i->key));
 	i->memory = rj_u64(&j, "memory", 1, INT64_MAX);
+	i->pluggable = rj_bool(&j, "pluggable");
 	i->cpus = (unsigned)rj_u64(&j, "cpus", 1, 1024);
 	i->window = rj_u64(&j, "window", 0, INT64_MAX);
 	i->dax = rj_u64(&j, "dax", 0, INT64_MAX);
@@ -311,7 +320,7 @@ bool base_fits(struct sm_client *c, const struct base_info *i)
 
 /* ------------------------------------------------------------------------------------------ finding */
 
-static bool usable(int snapshots, const char *name, int64_t *ret_created_ns)
+static bool usable(int snapshots, const char *name, struct base *b)
 {
 	struct base_info i;
 	bool whole;
@@ -319,7 +328,8 @@ static bool usable(int snapshots, const char *name, int64_t *ret_created_ns)
 	if (base_info_load(snapshots, name, &i, NULL) < 0)
 		return false;
 	whole = i.whole;
-	*ret_created_ns = i.created_ns;
+	b->created_ns = i.created_ns;
+	b->pluggable = i.pluggable;
 	base_info_done(&i);
 	if (whole)
 		utimensat(snapshots, name, NULL, 0);
@@ -357,31 +367,31 @@ static int find_or_make(struct sm_client *c, int snapshots, const char *name, co
 
 	if (lock < 0)
 		return lock;
-	if (usable(snapshots, name, &b->created_ns))
+	if (usable(snapshots, name, b))
 		return 0;
 	if (failed_lately(snapshots, b->key))
 		return error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made");
 	base_sweep_locked(snapshots, false);
 	base_remove_locked(snapshots, name, NULL);
 	client_say(c, SM_LOG_INFO, "making the base snapshot for %llu MiB and %u CPU%s",
-		   (unsigned long long)(rec->memory / MIB), rec->cpus, rec->cpus == 1 ? "" : "s");
+		   (unsigned long long)(b->memory / MIB), rec->cpus, rec->cpus == 1 ? "" : "s");
 	r = base_make(c, snapshots, name, rec, b, progress, err);
 	if (r != -ECANCELED && r != -EBUSY)
 		note_failure(snapshots, b->key, r < 0);
-	if (r == 0 && !usable(snapshots, name, &b->created_ns))
+	if (r == 0 && !usable(snapshots, name, b))
 		r = error_set(err, SM_ERROR_HOST, EIO, "the base snapshot changed as it was made");
 	return r;
 }
 
 /* Which it is, and where; *ret_name: BASE_KEY_DIGITS more than the prefix. */
-static int name_base(struct sm_client *c, const struct vm_record *rec, struct base *b,
+static int name_base(struct sm_client *c, const struct vm_record *rec, uint64_t memory, struct base *b,
 		     char name[static sizeof(prefix) + BASE_KEY_DIGITS], struct sm_error *err)
 {
 	struct shape s;
 	int r;
 
-	*b = (struct base){.window = rec->memory >= WINDOW_MIN_MEMORY ? WINDOW : 0};
-	s = (struct shape){rec->memory, b->window, rec->dax_size, rec->cpus, rec->kernel, rec->initramfs, rec->cmdline};
+	*b = (struct base){.memory = memory, .window = memory >= WINDOW_MIN_MEMORY ? WINDOW : 0};
+	s = (struct shape){memory, b->window, rec->dax_size, rec->cpus, rec->kernel, rec->initramfs, rec->cmdline};
 	r = make_key(c, &s, b->key, err);
 	if (r < 0)
 		return r;
@@ -392,14 +402,56 @@ static int name_base(struct sm_client *c, const struct vm_record *rec, struct ba
 	return error_sys(err, ENOMEM, "base snapshot");
 }
 
+/* Whether a base of so much memory can serve a VM of this record, if what is missing can be plugged. */
+static bool is_near(const struct vm_record *rec, uint64_t memory)
+{
+	return memory < rec->memory && (rec->memory - memory) % PLUG_STEP == 0 &&
+	       rec->memory - memory <= MIN(memory * PLUG_PER_MEMORY, VM_PLUG_MAX) &&
+	       rec->dax_size / DAX_PER_MEMORY <= memory;
+}
+
+/* The base that serves this record best of those there are: 0. -ENOENT: none does, and *b is the one to make. */
+static int choose(struct sm_client *c, int snapshots, const struct vm_record *rec, struct base *b,
+		  char name[static sizeof(prefix) + BASE_KEY_DIGITS], struct sm_error *err)
+{
+	uint64_t wanted = 0;
+	int r = name_base(c, rec, rec->memory, b, name, err);
+
+	if (r < 0 || usable(snapshots, name, b))
+		return r;
+	/* What most runs ask for is to have all of its memory at once. */
+	if (rec->memory == VM_DEFAULT_MEMORY)
+		return -ENOENT;
+	for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
+		if (classes[i] == rec->memory)
+			wanted = rec->memory;
+		if (!is_near(rec, classes[i]))
+			continue;
+		base_done(b);
+		r = name_base(c, rec, classes[i], b, name, err);
+		if (r < 0)
+			return r;
+		if (!wanted)
+			wanted = classes[i];
+		if (!usable(snapshots, name, b))
+			continue;
+		if (b->pluggable)
+			return 0;
+		wanted = rec->memory; /* a kernel without a driver for it */
+	}
+	base_done(b);
+	r = name_base(c, rec, wanted ? wanted : rec->memory, b, name, err);
+	return r < 0 ? r : -ENOENT;
+}
+
 int base_find(struct sm_client *c, const struct vm_record *rec, struct base *ret, struct sm_error *err)
 {
 	char name[sizeof(prefix) + BASE_KEY_DIGITS];
 	_fd_ int snapshots = base_open_dir(c, err);
 	struct base b = {0};
-	int r = snapshots < 0 ? snapshots : name_base(c, rec, &b, name, err);
+	int r = snapshots < 0 ? snapshots : choose(c, snapshots, rec, &b, name, err);
 
-	if (r == 0 && !usable(snapshots, name, &b.created_ns))
+	if (r == -ENOENT)
 		r = error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "there is no base snapshot %s", b.key);
 	if (r < 0)
 		base_done(&b);
@@ -408,18 +460,30 @@ int base_find(struct sm_client *c, const struct vm_record *rec, struct base *ret
 	return r;
 }
 
+static int get(struct sm_client *c, int snapshots, const struct vm_record *rec, const struct sm_progress *progress,
+	       struct base *b, struct sm_error *err)
+{
+	char name[sizeof(prefix) + BASE_KEY_DIGITS];
+	int r = choose(c, snapshots, rec, b, name, err);
+
+	if (r != -ENOENT)
+		return r;
+	return failed_lately(snapshots, b->key)
+		       ? error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made")
+		       : find_or_make(c, snapshots, name, rec, b, progress, err);
+}
+
 int base_get(struct sm_client *c, const struct vm_record *rec, const struct sm_progress *progress, struct base *ret,
 	     struct sm_error *err)
 {
-	char name[sizeof(prefix) + BASE_KEY_DIGITS];
 	_fd_ int snapshots = base_open_dir(c, err);
 	struct base b = {0};
-	int r = snapshots < 0 ? snapshots : name_base(c, rec, &b, name, err);
+	int r = snapshots < 0 ? snapshots : get(c, snapshots, rec, progress, &b, err);
 
-	if (r == 0 && !usable(snapshots, name, &b.created_ns)) {
-		r = failed_lately(snapshots, b.key)
-			    ? error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made")
-			    : find_or_make(c, snapshots, name, rec, &b, progress, err);
+	/* It shows when a class's first base is made: then this VM has one of its own. */
+	if (r == 0 && b.memory != rec->memory && !b.pluggable) {
+		base_done(&b);
+		r = get(c, snapshots, rec, progress, &b, err);
 	}
 	if (r < 0)
 		base_done(&b);

@@ -23,6 +23,8 @@ struct base {
 	char *dir; /* absolute */
 	int64_t created_ns;
 	uint64_t window; /* of its image window, 0: none */
+	uint64_t memory; /* a VM that is restored from it gets the rest of its own plugged */
+	bool pluggable;
 };
 void base_done(struct base *b);
 
@@ -48,7 +50,8 @@ struct base_info {
 	unsigned cpus;
 	char *kernel, *initramfs, *cmdline;
 	int64_t created_ns, used_ns;
-	bool whole; /* its files are as they were when it was made */
+	bool pluggable; /* what is restored from it may have more memory */
+	bool whole;	/* its files are as they were when it was made */
 };
 void base_info_done(struct base_info *i);
 int base_info_load(int snapshots, const char *name, struct base_info *ret, struct sm_error *err) MUST_CHECK;

@@ -20,12 +20,12 @@
 
 #define STEP_MS 100
 
-static int write_record(int dir, const char *id, const struct vm_record *like, struct sm_error *err)
+static int write_record(int dir, const char *id, const struct vm_record *like, uint64_t memory, struct sm_error *err)
 {
 	char *argv[] = {(char[]){"-"}, NULL}, *env[] = {NULL};
 	struct vm_record rec = {.image = (char[]){""},
 				.image_id = (char[]){""},
-				.memory = like->memory,
+				.memory = memory,
 				.dax_size = like->dax_size,
 				.cpus = like->cpus,
 				.kernel = like->kernel,
@@ -104,14 +104,14 @@ static int flush(int dir, const char *name)
 /* The guest's files stay; what the VM's life left goes. */
 static void remove_traces(int dir)
 {
-	static const char *const names[] = {"config.json", "start.json", "exit.json", "console",
-					    "console.1",   "vmm.log",	 "keeper.log"};
+	static const char *const names[] = {"config.json", "start.json", "exit.json",  "console",
+					    "console.1",   "vmm.log",	 "keeper.log", VM_PLUGGABLE};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		unlinkat(dir, names[i], 0);
 }
 
-static int finish(int snapshots, const char *temporary, const char *name, int dir, const struct base *b,
+static int finish(int snapshots, const char *temporary, const char *name, int dir, struct base *b,
 		  const struct vm_record *rec, struct sm_error *err)
 {
 	struct timespec now;
@@ -121,6 +121,7 @@ static int finish(int snapshots, const char *temporary, const char *name, int di
 		r = flush(dir, "memory");
 	if (r < 0)
 		return error_sys(err, -r, "files of the base snapshot");
+	b->pluggable = faccessat(dir, VM_PLUGGABLE, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 	remove_traces(dir);
 	clock_gettime(CLOCK_REALTIME, &now);
 	r = base_metadata_write(dir, b, rec, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, err);
@@ -160,7 +161,7 @@ static void make_room(int snapshots, const char *keep)
 	strv_free(names);
 }
 
-int base_make(struct sm_client *c, int snapshots, const char *name, const struct vm_record *rec, const struct base *b,
+int base_make(struct sm_client *c, int snapshots, const char *name, const struct vm_record *rec, struct base *b,
 	      const struct sm_progress *progress, struct sm_error *err)
 {
 	char temporary[32] = ".new-", id[VM_ID_DIGITS + 1];
@@ -176,7 +177,7 @@ int base_make(struct sm_client *c, int snapshots, const char *name, const struct
 	if (mkdirat(snapshots, temporary, 0700) < 0)
 		return error_sys(err, errno, "make %s", path);
 	dir = openat(snapshots, temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	r = dir < 0 ? error_sys(err, errno, "open %s", path) : write_record(dir, id, rec, err);
+	r = dir < 0 ? error_sys(err, errno, "open %s", path) : write_record(dir, id, rec, b->memory, err);
 	if (r == 0)
 		r = run_vm(c, path, dir, id, b, progress, err);
 	if (r == 0)

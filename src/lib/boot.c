@@ -20,6 +20,7 @@ static const char *const modules[] = {
 	"?virtio_rng",
 	"?virtio_console",
 	"?virtio_balloon",
+	"?virtio_mem",
 	"?virtio_net",
 	"?ext4",
 	"?fuse",

@@ -68,8 +68,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 {
 	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
-	char prepared[24], window[24], patience[24], life[24];
-	const char *argv[28];
+	char prepared[24], window[24], plugged[24], patience[24], life[24];
+	const char *argv[32];
 	unsigned n = 0;
 	int r = client_helper(c, "supermachine-keeper", &keeper, err);
 
@@ -116,6 +116,11 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	}
 	if (l->restore)
 		argv[n++] = l->restore;
+	if (l->plugged) {
+		snprintf(plugged, sizeof(plugged), "%llu", (unsigned long long)l->plugged);
+		argv[n++] = "--plugged";
+		argv[n++] = plugged;
+	}
 	if (l->files) {
 		argv[n++] = "--files";
 		argv[n++] = l->files;
@@ -335,9 +340,11 @@ static int launch_from_base(struct sm_client *c, struct launch *l, const struct 
 			return launch_cold(c, l, r == -EAGAIN ? SM_LOG_DEBUG : SM_LOG_NOTICE, why.message, err);
 		l->restore = base.dir;
 		l->window = base.window;
+		l->plugged = rec->memory - base.memory;
 		l->created_ns = base.created_ns;
 		r = launch_keeper(c, l, &broken, &why);
 		l->restore = NULL;
+		l->plugged = 0;
 		if (broken)
 			base_discard(c, &base);
 		base_done(&base);

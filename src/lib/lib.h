@@ -225,6 +225,8 @@ void execs_sweep(int vmdir);
 int served_carry(struct sm_client *c, const struct vm_record *r, int link, struct sm_error *err) MUST_CHECK;
 
 /* launch.c */
+#define VM_DEFAULT_MEMORY (1024ULL << 20)
+
 struct launch {
 	const char *dir; /* the VM's directory, absolute, with its record; nobody else starts it meanwhile */
 	const char *id;
@@ -238,6 +240,7 @@ struct launch {
 	bool resume;			    /* instead of restore: the VM itself is suspended */
 	int64_t created_ns;		    /* of that snapshot */
 	uint64_t window;		    /* base, restore: the size of the image window */
+	uint64_t plugged;		    /* restore: memory beyond the base's */
 	uint64_t since_ns;		    /* when the work for it began */
 	uint64_t spare_ns;		    /* restore: it is a spare, for so long (keeper.h) */
 	uint64_t patience_ns;		    /* how long it waits for its turn; 0: the default */

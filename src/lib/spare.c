@@ -98,6 +98,7 @@ static int find_shape(struct sm_client *c, const struct vm_record *rec, struct s
 	sha256_hex(key.data, key.len, SPARE_SHAPE_DIGITS, s->shape);
 	s->base = TAKE_PTR(base.dir);
 	s->window = base.window;
+	s->plugged = rec->memory - base.memory;
 	s->created_ns = base.created_ns;
 	return 0;
 }

@@ -32,7 +32,7 @@ struct spare {
 	char shape[SPARE_SHAPE_DIGITS + 1];
 	char *record; /* what to make one from, as text */
 	char *base;   /* the base's directory */
-	uint64_t window;
+	uint64_t window, plugged;
 	int64_t created_ns;
 	bool wanted; /* there was a VM of this shape a short while ago */
 };

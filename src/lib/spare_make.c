@@ -110,6 +110,7 @@ static int start_one(struct sm_client *c, int spares, const struct spare *s, con
 			   .spare_ns = LIFE_NS,
 			   .restore = s->base,
 			   .window = s->window,
+			   .plugged = s->plugged,
 			   .created_ns = s->created_ns,
 			   .since_ns = time_now_ns()};
 	int e;

@@ -15,8 +15,8 @@
 #include "lib/vmsnap.h"
 #include "lib/volume.h"
 
-#define DEFAULT_MEMORY GIB
 #define MIN_MEMORY (128 * MIB)
+#define MEMORY_STEP (4 * MIB) /* what is plugged comes in such pieces (base.c) */
 #define DEFAULT_DISK (10 * GIB)
 #define MIN_DISK (16 * MIB)
 #define MAX_DISK (16 * 1024 * GIB)
@@ -173,7 +173,7 @@ static int set_machine(struct sm_client *c, struct vm_record *r, const struct sm
 {
 	int e;
 
-	r->memory = align_up(o->memory ? o->memory : DEFAULT_MEMORY, 2 * MIB);
+	r->memory = align_up(o->memory ? o->memory : VM_DEFAULT_MEMORY, MEMORY_STEP);
 	r->cpus = o->cpus ? o->cpus : o->cpu_limit ? (unsigned)((o->cpu_limit + 999) / 1000) : 1;
 	r->cpu_limit = (unsigned)o->cpu_limit;
 	e = boot_files(c, o->kernel, &r->kernel, &r->initramfs, err);

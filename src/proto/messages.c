@@ -388,13 +388,38 @@ struct setup_wire {
 		.tag = (t), .kind = (k), .offset = offsetof(struct setup_wire, s.m)                                    \
 	}
 static const struct field setup_fields[] = {
-	R(setup_wire, 1, K_U32, root), SETUP(2, K_STR, root_device),  SETUP(3, K_STR, upper_serial),
-	SETUP(4, K_STR, hostname),     SETUP(5, K_STRV, env),	      SETUP(6, K_STR, user),
-	SETUP(7, K_STR, cwd),	       SETUP(8, K_STRV, hosts),	      SETUP(9, K_STRV, dns),
-	SETUP(10, K_STRV, volumes),    SETUP(11, K_U64, realtime_ns), SETUP(12, K_SEED, seed),
-	SETUP(13, K_BOOL, read_only),  SETUP(14, K_U64, tmpfs_size),  SETUP(15, K_STRV, mounts),
-	SETUP(16, K_STRV, tmpfs),      SETUP(17, K_STRV, limits),     SETUP(TAG_OPTIONAL | 18, K_BOOL, rehearse),
+	R(setup_wire, 1, K_U32, root),
+	SETUP(2, K_STR, root_device),
+	SETUP(3, K_STR, upper_serial),
+	SETUP(4, K_STR, hostname),
+	SETUP(5, K_STRV, env),
+	SETUP(6, K_STR, user),
+	SETUP(7, K_STR, cwd),
+	SETUP(8, K_STRV, hosts),
+	SETUP(9, K_STRV, dns),
+	SETUP(10, K_STRV, volumes),
+	SETUP(11, K_U64, realtime_ns),
+	SETUP(12, K_SEED, seed),
+	SETUP(13, K_BOOL, read_only),
+	SETUP(14, K_U64, tmpfs_size),
+	SETUP(15, K_STRV, mounts),
+	SETUP(16, K_STRV, tmpfs),
+	SETUP(17, K_STRV, limits),
+	SETUP(TAG_OPTIONAL | 18, K_BOOL, rehearse),
+	SETUP(TAG_OPTIONAL | 19, K_U64, plugged),
 };
+
+static const struct field prepared_fields[] = {F(proto_prepared, TAG_OPTIONAL | 1, K_BOOL, pluggable)};
+
+int proto_prepared_encode(struct buf *b, const struct proto_prepared *x)
+{
+	return encode(b, LAYOUT(prepared_fields, proto_prepared), x);
+}
+
+int proto_prepared_decode(struct cursor *c, struct proto_prepared *ret)
+{
+	return decode(c, LAYOUT(prepared_fields, proto_prepared), ret);
+}
 
 int proto_setup_encode(struct buf *b, const struct proto_setup *s)
 {

@@ -98,6 +98,13 @@ int proto_exec_encode(struct buf *b, const struct proto_exec *x);
 int proto_exec_decode(struct cursor *c, struct proto_exec *ret); /* 0, -EPROTO, -ENOMEM; on failure nothing to free */
 void proto_exec_done(struct proto_exec *x);
 
+/* PROTO_PREPARE reply. */
+struct proto_prepared {
+	bool pluggable; /* copies of this guest can get more memory */
+};
+int proto_prepared_encode(struct buf *b, const struct proto_prepared *x);
+int proto_prepared_decode(struct cursor *c, struct proto_prepared *ret);
+
 /* PROTO_SETUP request: what the container is to look like (DESIGN: the container's view). */
 enum proto_root { PROTO_ROOT_PMEM = 1, PROTO_ROOT_BLK = 2 };
 struct proto_setup {
@@ -117,7 +124,8 @@ struct proto_setup {
 			*/
 	char **tmpfs;  /* proto_tmpfs_parse: file systems in memory, on top of the mounts */
 	char **limits; /* proto_rlimit_parse: of all commands */
-	bool rehearse; /* there is time: the guest starts a process of the agent's own and ends it, before OPENED */
+	uint64_t plugged; /* bytes of memory that come beside what the guest booted with: OPENED when they are there */
+	bool rehearse;	  /* there is time: the guest starts a process of the agent's own and ends it, before OPENED */
 };
 /* One resource limit, as text "NAME=SOFT[:HARD]" in docker's words. */
 struct proto_rlimit {

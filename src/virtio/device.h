@@ -30,6 +30,7 @@ enum virtio_id {
 	VIRTIO_ID_RNG_ = 4,
 	VIRTIO_ID_BALLOON_ = 5,
 	VIRTIO_ID_VSOCK_ = 19,
+	VIRTIO_ID_MEM_ = 24,
 	VIRTIO_ID_FS_ = 26,
 	VIRTIO_ID_PMEM_ = 27,
 };

@@ -375,6 +375,7 @@ static int parse_root(struct members *m, struct vmm_config *cfg)
 	if (cfg->memory % HUGE_PAGE)
 		fail(m, "memory", "not a multiple of 2 MiB");
 	cfg->cpus = (unsigned)take_int(m, "cpus", true, 1, VMM_MAX_CPUS);
+	cfg->pluggable = take_bool(m, "pluggable", false);
 	parse_restore(m, cfg);
 	parse_boot(m, cfg);
 	cfg->control = take_fd(m, "control", true);

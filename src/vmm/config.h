@@ -9,12 +9,13 @@
  *	{ "version": 1,
  *	  "name": "ab12cd34",               for messages and the thread names
  *	  "memory": 1073741824,             bytes, multiple of 2 MiB, >= 128 MiB
+ *	  "pluggable": true,                of a machine that boots: what is restored from its snapshots may have more
  *	  "cpus": 2,                        1..16
  *	  "kernel": 5,                      descriptor of a bzImage (vmlinuz) or ELF vmlinux
  *	  "initramfs": 6,
  *	  "cmdline": "quiet ...",           appended to the monitor's own
  *	  "restore": { "state": 20, "memory": 21, "workingset": 22 },
- *	                                    instead of kernel, initramfs and cmdline: a snapshot's files; memory, cpus,
+ *	                                    instead of kernel, initramfs and cmdline: a snapshot's files; cpus,
  *window size and the kinds of disks are those of the machine that it was made of; workingset (optional): what a machine
  *restored from it noted. Of memory that is an overlay: "under": [23, 24], the memory files that it lies over, lowest
  *first, up to 9 (none: over nothing). Of a branch: "wait": true, the files are whole when the state's lock (flock) can
@@ -112,6 +113,7 @@ struct vmm_fs_config {
 struct vmm_config {
 	char name[64];
 	uint64_t memory;
+	bool pluggable;
 	unsigned cpus;
 	int kernel, initramfs, control, console, kvm; /* kernel -1: restores */
 	int restore_state, restore_memory;	      /* -1: boots */

@@ -12,6 +12,7 @@
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/fs.h"
+#include "virtio/mem.h"
 #include "virtio/net.h"
 #include "virtio/pmem.h"
 #include "virtio/rng.h"
@@ -253,6 +254,21 @@ static int add_net(struct vm *vm, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "net") : devices_add(vm, SLOT_NET, dev, err);
 }
 
+static int add_mem(struct vm *vm, struct sm_error *err)
+{
+	struct virtio_mem_options o = {.name = "mem",
+				       .gpa = vm->plug_gpa,
+				       .region_size = VIRTIO_MEM_REGION_MAX,
+				       .backed = vm->ram.size - vm->ram.boot};
+	struct virtio_device *dev;
+	int r;
+
+	if (!vm->plug_gpa)
+		return 0;
+	r = virtio_mem_new(&vm->mem, vm->loop, &o, &dev);
+	return r < 0 ? error_sys(err, -r, "mem") : devices_add(vm, SLOT_MEM, dev, err);
+}
+
 int devices_create(struct vm *vm, struct sm_error *err)
 {
 	int r = add_fs(vm, err);
@@ -264,7 +280,8 @@ int devices_create(struct vm *vm, struct sm_error *err)
 	r = r < 0 ? r : add_console(vm, err);
 	r = r < 0 ? r : add_rng(vm, err);
 	r = r < 0 ? r : add_balloon(vm, err);
-	return r < 0 ? r : add_net(vm, err);
+	r = r < 0 ? r : add_net(vm, err);
+	return r < 0 ? r : add_mem(vm, err);
 }
 
 static struct virtio_device *device(struct vm *vm, unsigned slot)
@@ -298,17 +315,9 @@ int devices_push_top(struct vm *vm, int fd, struct sm_error *err)
 const int *const *devices_syscalls(void)
 {
 	static const int *const lists[] = {
-		virtio_pmem_syscalls,
-		virtio_blk_syscalls,
-		virtio_blk_worker_syscalls,
-		blk_chain_syscalls,
-		virtio_fs_syscalls,
-		virtio_vsock_syscalls,
-		virtio_console_syscalls,
-		virtio_rng_syscalls,
-		virtio_balloon_syscalls,
-		virtio_net_syscalls,
-		NULL,
+		virtio_pmem_syscalls,	 virtio_blk_syscalls,	virtio_blk_worker_syscalls, blk_chain_syscalls,
+		virtio_fs_syscalls,	 virtio_vsock_syscalls, virtio_console_syscalls,    virtio_rng_syscalls,
+		virtio_balloon_syscalls, virtio_mem_syscalls,	virtio_net_syscalls,	    NULL,
 	};
 
 	return lists;

@@ -28,7 +28,8 @@ enum devices_slot {
 	SLOT_RNG = 13,
 	SLOT_BALLOON = 14,
 	SLOT_NET = 15,
-	NUM_SLOTS = 16,
+	SLOT_MEM = 16,
+	NUM_SLOTS = 17,
 };
 
 struct devices_vector {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -340,13 +341,25 @@ static int read_record(struct ram *ram, unsigned overs, struct cursor *in, struc
 	return 0;
 }
 
+/* The first file may be that of a guest to which nothing was plugged: then it has nothing there. */
+static int check_first(const struct ram *ram, int fd, struct sm_error *err)
+{
+	struct stat st;
+	uint64_t size = fstat(fd, &st) == 0 && (uint64_t)st.st_size == ram->boot ? ram->boot : ram->size;
+
+	for (uint64_t chunk = size / RAM_CHUNK; chunk < ram->size / RAM_CHUNK; chunk++)
+		if (ram_bit(ram->based, chunk))
+			return error_set(err, SM_ERROR_CORRUPT, EINVAL, "the memory lies over more than there is");
+	return ram_check_file(ram, fd, size, err);
+}
+
 static int take_files(struct ram *ram, const int *under, unsigned num_under, int fd, struct sm_error *err)
 {
 	int r = ram_check_file(ram, fd, ram->size, err);
 
 	for (unsigned i = 0; i < num_under && r == 0; i++) {
 		ram->files[i] = under[i];
-		r = ram_check_file(ram, under[i], ram->size, err);
+		r = i ? ram_check_file(ram, under[i], ram->size, err) : check_first(ram, under[i], err);
 	}
 	ram->files[ram->num_over] = fd;
 	if (r == 0 && !num_under && any(ram->based, ram_bitmap_size(ram)))

@@ -54,7 +54,7 @@ uint8_t *ram_reserve(uint64_t size, int prot)
 
 int ram_map(struct ram *ram, uint64_t size, struct sm_error *err)
 {
-	*ram = (struct ram){.size = size, .pagemap = -1, .files = {-1}};
+	*ram = (struct ram){.size = size, .boot = size, .pagemap = -1, .files = {-1}};
 	ram->host = ram_reserve(size, PROT_READ | PROT_WRITE);
 	if (!ram->host)
 		return error_sys(err, errno, "guest memory of %llu MiB", (unsigned long long)(size >> 20));
@@ -195,11 +195,16 @@ int ram_map_pages(struct ram *ram, int fd, uint64_t from, uint64_t to)
 		       : 0;
 }
 
+bool ram_may_have(const struct ram *ram, uint64_t size)
+{
+	return size == ram->size || size == ram->boot;
+}
+
 int ram_check_file(const struct ram *ram, int fd, uint64_t size, struct sm_error *err)
 {
 	struct stat st;
 
-	if (size != ram->size)
+	if (!ram_may_have(ram, size))
 		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "the memory's record does not fit %llu MiB",
 				 (unsigned long long)(ram->size >> 20));
 	if (fstat(fd, &st) < 0)
@@ -212,16 +217,19 @@ int ram_check_file(const struct ram *ram, int fd, uint64_t size, struct sm_error
 
 int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err)
 {
-	uint64_t size = cursor_u64(in), num = ram->size / RAM_CHUNK;
-	const uint8_t *bitmap = cursor_take(in, ram_bitmap_size(ram));
-	int r = ram_check_file(ram, fd, in->bad ? 0 : size, err);
+	uint64_t size = cursor_u64(in), num = size / RAM_CHUNK;
+	size_t len = (size_t)((num + 7) / 8);
+	const uint8_t *bitmap = ram_may_have(ram, size) ? cursor_take(in, len) : NULL;
+	int r = ram_check_file(ram, fd, bitmap ? size : 0, err);
 
 	if (r < 0)
 		return r;
-	ram->chunks = malloc(ram_bitmap_size(ram));
+	ram->chunks = calloc(1, ram_bitmap_size(ram));
 	if (!ram->chunks)
 		return error_sys(err, ENOMEM, "memory file");
-	memcpy(ram->chunks, bitmap, ram_bitmap_size(ram));
+	for (uint64_t i = 0; i < num; i++)
+		if (ram_bit(bitmap, i))
+			ram_set_bit(ram->chunks, i);
 	ram->files[0] = fd;
 	for (uint64_t i = 0, end; i < num && r == 0; i = end + 1) {
 		for (end = i; end < num && ram_bit(bitmap, end);)

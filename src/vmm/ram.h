@@ -2,10 +2,10 @@
 /*
  * Guest RAM: private memory, fresh or over a snapshot's memory file.
  *
- * A memory file is an image of RAM (low and high back to back), sparse: pages of zeros are holes. It is looked at in
- * chunks of 2 MiB. A chunk without data is anonymous memory on huge pages, so that new memory comes by one fault where
- * there would be 512; a chunk with data is a private mapping of the file, so that all machines restored from it share
- * the clean pages. The file must not change while it is mapped.
+ * A memory file is an image of RAM (low, high and plugged back to back), sparse: pages of zeros are holes. It is looked
+ * at in chunks of 2 MiB. A chunk without data is anonymous memory on huge pages, so that new memory comes by one fault
+ * where there would be 512; a chunk with data is a private mapping of the file, so that all machines restored from it
+ * share the clean pages. The file must not change while it is mapped.
  */
 #ifndef VMM_RAM_H
 #define VMM_RAM_H
@@ -29,6 +29,7 @@
 struct ram {
 	uint8_t *host; /* RAM_CHUNK-aligned */
 	uint64_t size;
+	uint64_t boot;	 /* of that, what the guest booted with; a first file may have only this */
 	uint8_t *chunks; /* a bit a chunk: it came from a file; NULL: none did */
 	uint8_t *based;	 /* of memory in several files (overlay.h): a bit a chunk, it lies over the first; else NULL */
 	uint8_t *over[OVERLAY_MAX]; /* and a bit a page for each of the others: it came from there */
@@ -79,7 +80,9 @@ bool ram_page_is_zero(const struct ram *ram, uint64_t page);
 int ram_write_pages(const struct ram *ram, int fd, uint64_t from, uint64_t to) MUST_CHECK;
 /* Maps their place in the file instead of what is there. */
 int ram_map_pages(struct ram *ram, int fd, uint64_t from, uint64_t to) MUST_CHECK;
-/* Reads the size and checks the file's against it. */
+/* Whether a first file may have this size: all of RAM, or what the guest booted with. */
+bool ram_may_have(const struct ram *ram, uint64_t size);
+/* Checks the size of a first file, of which the record says so much; or of another, which has all of RAM. */
 int ram_check_file(const struct ram *ram, int fd, uint64_t size, struct sm_error *err) MUST_CHECK;
 
 #endif

@@ -28,7 +28,7 @@ static void save_vm(const struct vm *vm, struct buf *out)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 
-	buf_put_u64(&b, vm->cfg->memory);
+	buf_put_u64(&b, vm->ram.boot);
 	buf_put_u32(&b, vm->cfg->cpus);
 	buf_put_u64(&b, vm->window.size);
 	buf_put_u64(&b, vm->window_gpa);

@@ -4,7 +4,7 @@
  *
  *	"SMSTATE\0", u32 version
  *	sections {u32 tag, u32 length, bytes}, in this order:
- *		VM	u64 memory, u32 cpus, u64 window size, u64 window address
+ *		VM	u64 memory at boot, u32 cpus, u64 window size, u64 window address
  *		RAM	which chunks the memory file has (ram.h)
  *		CHAIN	instead of that: the memory file has what differs from others (overlay.h)
  *		ARCH	CPU identity, clock, platform, vCPUs (x86_64/arch_state.c)
@@ -43,10 +43,12 @@ enum snapshot_tag {
 
 struct snapshot {
 	uint8_t *data;
+	uint64_t memory; /* that the guest booted with: a machine that can plug memory may have more */
 	uint64_t window_gpa;
 	bool over; /* its memory is an overlay (overlay.h) */
 	struct cursor ram, arch;
 	struct cursor devices; /* all DEV sections, their heads included */
+	bool pluggable;	       /* one of them is for memory to be plugged */
 };
 
 /* How its memory is saved: whole, or as an overlay over the first `keep` files that it came from (overlay.h). */

@@ -7,6 +7,8 @@
 
 #include "base/crc32c.h"
 #include "base/fileio.h"
+#include "virtio/mem.h"
+#include "vmm/devices.h"
 #include "vmm/snapshot.h"
 
 #define CRC_SIZE 8 /* the closing tag and the sum */
@@ -73,19 +75,40 @@ static bool take_memory(struct snapshot *s, struct cursor *c)
 	return snapshot_section(c, s->over ? SNAPSHOT_CHAIN : SNAPSHOT_RAM, &s->ram);
 }
 
+/* The devices' own records are read by them: here it counts that this one has one. */
+static bool has_device(struct cursor all, unsigned slot)
+{
+	struct cursor c;
+
+	while (all.left && snapshot_section(&all, SNAPSHOT_DEV, &c))
+		if (cursor_u32(&c) == slot && !c.bad)
+			return true;
+	return false;
+}
+
+static bool may_have_memory(const struct snapshot *s, uint64_t memory)
+{
+	return memory == s->memory ||
+	       (s->pluggable && memory > s->memory && memory - s->memory <= VIRTIO_MEM_REGION_MAX);
+}
+
 static int check_shape(struct snapshot *s, struct cursor *c, const struct vmm_config *cfg, struct sm_error *err)
 {
-	uint64_t memory = cursor_u64(c), window;
-	uint32_t cpus = cursor_u32(c);
+	uint64_t window;
+	uint32_t cpus;
 
+	s->memory = cursor_u64(c);
+	cpus = cursor_u32(c);
 	window = cursor_u64(c);
 	s->window_gpa = cursor_u64(c);
 	if (c->bad || c->left)
 		return snapshot_corrupt("its first section", err);
-	if (memory != cfg->memory || cpus != cfg->cpus || window != cfg->window_size)
+	if (!s->memory || s->memory % RAM_CHUNK)
+		return snapshot_corrupt("its memory's size", err);
+	if (!may_have_memory(s, cfg->memory) || cpus != cfg->cpus || window != cfg->window_size)
 		return error_set(err, SM_ERROR_UNSUPPORTED, ENOTSUP,
 				 "it is of a machine with %llu MiB, %u CPUs and a window of %llu MiB",
-				 (unsigned long long)(memory >> 20), cpus, (unsigned long long)(window >> 20));
+				 (unsigned long long)(s->memory >> 20), cpus, (unsigned long long)(window >> 20));
 	return 0;
 }
 
@@ -101,8 +124,9 @@ int snapshot_open(struct snapshot *s, int fd, const struct vmm_config *cfg, stru
 	if (r == 0 && !(snapshot_section(&c, SNAPSHOT_VM, &shape) && take_memory(s, &c) &&
 			snapshot_section(&c, SNAPSHOT_ARCH, &s->arch)))
 		r = snapshot_corrupt("its sections", err);
-	r = r < 0 ? r : check_shape(s, &shape, cfg, err);
 	s->devices = c;
+	s->pluggable = r == 0 && has_device(c, SLOT_MEM);
+	r = r < 0 ? r : check_shape(s, &shape, cfg, err);
 	if (r < 0)
 		snapshot_done(s);
 	return r;

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "virtio/mem.h"
 #include "vmm/control.h"
 #include "vmm/overlay.h"
 #include "vmm/seal.h"
@@ -25,6 +26,7 @@
 
 #define WINDOW_LOOK_NS 1000000000ull
 #define WINDOW_ALIGN GIB
+#define PLUG_END_MAX (1ULL << 39) /* as far as any CPU with nested paging addresses memory */
 
 static int check_capabilities(struct vm *vm, struct sm_error *err)
 {
@@ -90,8 +92,8 @@ static int add_region(struct vm *vm, struct mem_region region, struct sm_error *
 	return 0;
 }
 
-/* Above everything else. A window that nobody may write to takes no writes by KVM's word, too. */
-static int map_dax(struct vm *vm, uint64_t top, struct sm_error *err)
+/* A window that nobody may write to takes no writes by KVM's word, too. */
+static int map_dax(struct vm *vm, uint64_t *top, struct sm_error *err)
 {
 	uint64_t size = vm->cfg->dax_size;
 	struct mem_region r = {.kind = MEM_DAX_WINDOW, .size = size};
@@ -104,10 +106,30 @@ static int map_dax(struct vm *vm, uint64_t top, struct sm_error *err)
 		return ret;
 	for (unsigned i = 0; i < vm->cfg->num_fs; i++)
 		r.writable |= vm->cfg->fs[i].dax && !vm->cfg->fs[i].read_only;
-	r.gpa = align_up(top, round_up_pow2(size)); /* a BAR's place */
+	r.gpa = align_up(*top, round_up_pow2(size)); /* a BAR's place */
 	r.host = vm->dax.host;
 	vm->dax_place = (struct virtio_shm){.gpa = r.gpa, .size = size};
+	*top = r.gpa + round_up_pow2(size);
 	return add_region(vm, r, err);
+}
+
+/*
+ * Above everything else, since what a guest may have of it is not known before. What it has is in the slot and what it
+ * has not is nowhere, whatever the device's driver believes.
+ */
+static int map_plugged(struct vm *vm, uint64_t top, struct sm_error *err)
+{
+	struct mem_region r = {.kind = MEM_RAM,
+			       .writable = true,
+			       .gpa = align_up(top, WINDOW_ALIGN),
+			       .size = vm->ram.size - vm->ram.boot,
+			       .host = vm->ram.host + vm->ram.boot};
+
+	if (!(vm->snapshot ? vm->snapshot->pluggable : vm->cfg->pluggable) ||
+	    r.gpa + VIRTIO_MEM_REGION_MAX > PLUG_END_MAX)
+		return r.size ? error_set(err, SM_ERROR_UNSUPPORTED, ENOTSUP, "there is no place for more memory") : 0;
+	vm->plug_gpa = r.gpa;
+	return r.size ? add_region(vm, r, err) : 0;
 }
 
 static int load_ram(struct vm *vm, struct sm_error *err)
@@ -130,35 +152,56 @@ static int load_ram(struct vm *vm, struct sm_error *err)
 	return r;
 }
 
-static int map_memory(struct vm *vm, struct sm_error *err)
+/* Up to *top, from which on everything else lies at multiples of 1 GiB. */
+static int map_ram(struct vm *vm, uint64_t *top, struct sm_error *err)
 {
-	uint64_t memory = vm->cfg->memory, low = arch_low_ram_end(memory), top = arch_high_ram_base();
+	uint64_t boot = vm->snapshot ? vm->snapshot->memory : vm->cfg->memory, low = arch_low_ram_end(boot);
 	struct mem_region r = {.kind = MEM_RAM, .writable = true, .size = low};
-	int ret = ram_map(&vm->ram, memory, err);
+	int ret = ram_map(&vm->ram, vm->cfg->memory, err);
 
+	*top = arch_high_ram_base();
+	vm->ram.boot = boot;
 	if (ret == 0 && vm->snapshot)
 		ret = load_ram(vm, err);
 	if (ret < 0)
 		return ret;
 	r.host = vm->ram.host;
 	ret = add_region(vm, r, err);
-	if (!ret && memory > low) {
-		r.gpa = top;
-		r.host = vm->ram.host + low;
-		r.size = memory - low;
-		top += r.size;
-		ret = add_region(vm, r, err);
-	}
-	if (ret < 0 || !vm->cfg->window_size)
-		return ret < 0 ? ret : map_dax(vm, align_up(top, WINDOW_ALIGN), err);
+	if (ret < 0 || boot == low)
+		return ret;
+	r.gpa = *top;
+	r.host = vm->ram.host + low;
+	r.size = boot - low;
+	*top += r.size;
+	return add_region(vm, r, err);
+}
+
+static int map_window(struct vm *vm, uint64_t *top, struct sm_error *err)
+{
+	struct mem_region r = {.kind = MEM_IMAGE_WINDOW};
+	int ret;
+
+	*top = align_up(*top, WINDOW_ALIGN);
+	if (!vm->cfg->window_size)
+		return 0;
 	ret = window_map(&vm->window, vm->cfg->window_size, vm->cfg->window, vm->cfg->num_window, err);
 	if (ret < 0)
 		return ret;
-	vm->window_gpa = align_up(top, WINDOW_ALIGN);
-	r = (struct mem_region){
-		.kind = MEM_IMAGE_WINDOW, .gpa = vm->window_gpa, .size = vm->window.size, .host = vm->window.host};
-	ret = add_region(vm, r, err);
-	return ret < 0 ? ret : map_dax(vm, align_up(vm->window_gpa + vm->window.size, WINDOW_ALIGN), err);
+	vm->window_gpa = r.gpa = *top;
+	r.size = vm->window.size;
+	r.host = vm->window.host;
+	*top = align_up(r.gpa + r.size, WINDOW_ALIGN);
+	return add_region(vm, r, err);
+}
+
+static int map_memory(struct vm *vm, struct sm_error *err)
+{
+	uint64_t top;
+	int r = map_ram(vm, &top, err);
+
+	r = r < 0 ? r : map_window(vm, &top, err);
+	r = r < 0 ? r : map_dax(vm, &top, err);
+	return r < 0 ? r : map_plugged(vm, top, err);
 }
 
 static void on_finished(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)

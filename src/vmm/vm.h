@@ -59,12 +59,13 @@ struct vm {
 	const struct vmm_config *cfg;
 	int kvm, fd;
 	int run_size;
-	struct ram ram; /* cfg->memory bytes; below the hole and above it back to back */
+	struct ram ram; /* cfg->memory bytes; below the hole, above it, and plugged, back to back */
 	struct mem mem;
 	struct window window;
 	uint64_t window_gpa;
 	struct dax_window dax;
 	struct virtio_shm dax_place; /* where the guest finds it */
+	uint64_t plug_gpa;	     /* where memory is plugged (virtio/mem.h); 0: nowhere */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* of the fields below, under the lock */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Noting and applying a working set. See workingset.h. The file: magic, version, the size of RAM, the number of runs,
- * the runs (first page, pages; ascending, apart), CRC-32C of all that; little-endian.
+ * Noting and applying a working set. See workingset.h. The file: magic, version, the size of RAM at boot, the number of
+ * runs, the runs (first page, pages; ascending, apart), CRC-32C of all that; little-endian.
  */
 #include "vmm/workingset.h"
 
@@ -76,7 +76,7 @@ static int write_runs(const struct ram *ram, struct runs *r, int fd)
 
 	buf_put(&out, magic, sizeof(magic));
 	buf_put_u32(&out, VERSION);
-	buf_put_u64(&out, ram->size);
+	buf_put_u64(&out, ram->boot);
 	buf_put_u32(&out, r->count);
 	buf_put(&out, r->list.data, r->list.len);
 	buf_put_u32(&out, ~crc32c(UINT32_MAX, out.data, out.len));
@@ -120,7 +120,7 @@ static int read_runs(const struct ram *ram, int fd, uint8_t *data, struct cursor
 	c = cursor_of(data, (size_t)n - CRC_SIZE);
 	head = cursor_take(&c, sizeof(magic));
 	if (!head || memcmp(head, magic, sizeof(magic)) != 0 || cursor_u32(&c) != VERSION ||
-	    cursor_u64(&c) != ram->size)
+	    cursor_u64(&c) != ram->boot)
 		return -EBADMSG;
 	count = cursor_u32(&c);
 	if (c.bad || count > WORKINGSET_MAX_PAGES || c.left != count * RUN_SIZE)

@@ -70,10 +70,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size)
 		return 0;
-	which = data[0] % 16;
+	which = data[0] % 17;
 	data++;
 	size--;
 	switch (which) {
+	case 16:
+		ROUND_TRIP(proto_prepared, proto_prepared, nothing);
+		break;
 	case 13:
 		ROUND_TRIP(proto_secret, proto_secret, nothing);
 		break;

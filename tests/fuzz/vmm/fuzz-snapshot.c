@@ -81,6 +81,7 @@ static void check_memory(const struct snapshot *s, int memory)
 		memcpy(&num, record.p + 8, sizeof(num));
 	num = s->over && num <= OVERLAY_MAX ? num : 0;
 	check(ram_map(&ram, MEMORY, &err) == 0);
+	ram.boot = s->memory;
 	r = s->over ? overlay_load(&ram, files, num, memory, &record, &err) : ram_load(&ram, memory, &record, &err);
 	if (r == 0)
 		check_diff(&ram, files, num + 1, 2);

@@ -187,6 +187,15 @@ static void run_side(struct fake *f, uint32_t ch, const struct proto_exec *x)
 	mux_send(mux(f), ch, 2, "side\n", 5);
 }
 
+static void say_prepared(struct fake *f, uint32_t ch)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	if (proto_prepared_encode(&b, &(struct proto_prepared){.pluggable = true}) < 0)
+		abort();
+	mux_opened(mux(f), ch, &b);
+}
+
 static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *request)
 {
 	struct fake *f = arg;
@@ -241,7 +250,7 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 			return;
 		}
 		f->prepared = true;
-		mux_opened(mux(f), ch, NULL);
+		say_prepared(f, ch);
 		mux_close(mux(f), ch, 0, "");
 		return;
 	case PROTO_POWEROFF:

@@ -1296,6 +1296,7 @@ static void base_is_saved(void **state)
 	assert_int_equal(read_file_at(r.dirfd, "memory", 100, &text, &len), 0);
 	assert_string_equal(text, "memory");
 	free(text);
+	assert_int_equal(faccessat(r.dirfd, VM_PLUGGABLE, F_OK, 0), 0);
 	x = rig_finish(&r);
 	expect(&x, SM_REASON_EXITED, 0);
 	assert_true(has_stage(&x, "boot") && has_stage(&x, "snapshot"));

@@ -46,8 +46,8 @@ static void tear_down(struct fixture *f)
 static void add(struct fixture *f, const char *key, unsigned cpus)
 {
 	struct vm_record rec = {
-		.memory = 256 * MIB, .cpus = cpus, .kernel = "/no/kernel", .initramfs = "/no/initramfs"};
-	struct base b = {.window = GIB};
+		.memory = 777 * MIB, .cpus = cpus, .kernel = "/no/kernel", .initramfs = "/no/initramfs"};
+	struct base b = {.window = GIB, .memory = 256 * MIB, .pluggable = cpus == 2};
 	char name[64];
 	int dir;
 
@@ -74,6 +74,7 @@ static void files_are_known_again(void **state)
 	assert_int_equal(i.cpus, 2);
 	assert_int_equal(i.memory, 256 * MIB);
 	assert_int_equal(i.window, GIB);
+	assert_true(i.pluggable);
 	assert_string_equal(i.kernel, "/no/kernel");
 	assert_true(i.allocated > 0);
 	assert_false(base_fits(f.client, &i)); /* its kernel is gone */

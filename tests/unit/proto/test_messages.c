@@ -218,7 +218,8 @@ static void test_setup(void **state)
 				.realtime_ns = 5,
 				.seed = {1, 2},
 				.read_only = true,
-				.tmpfs_size = 9},
+				.tmpfs_size = 9,
+				.plugged = 4 * MIB},
 			   y;
 	struct buf b = {0};
 	struct cursor c;
@@ -234,6 +235,7 @@ static void test_setup(void **state)
 	assert_string_equal(y.mounts[0], "one");
 	assert_memory_equal(y.seed, x.seed, 32);
 	assert_true(y.read_only);
+	assert_int_equal(y.plugged, 4 * MIB);
 	proto_setup_done(&y);
 	b.len = 0;
 	x.root = 3;
@@ -246,6 +248,23 @@ static void test_setup(void **state)
 	assert_int_equal(proto_setup_encode(&b, &x), 0);
 	c = over(&b);
 	assert_int_equal(proto_setup_decode(&c, &y), -EPROTO);
+	buf_done(&b);
+}
+
+static void test_prepared(void **state)
+{
+	struct proto_prepared x = {.pluggable = true}, y = {0};
+	struct buf b = {0};
+	struct cursor c;
+
+	assert_int_equal(proto_prepared_encode(&b, &x), 0);
+	c = over(&b);
+	assert_int_equal(proto_prepared_decode(&c, &y), 0);
+	assert_true(y.pluggable);
+	/* An agent that says nothing of it cannot do it. */
+	c = cursor_of(NULL, 0);
+	assert_int_equal(proto_prepared_decode(&c, &y), 0);
+	assert_false(y.pluggable);
 	buf_done(&b);
 }
 
@@ -560,9 +579,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exec),   cmocka_unit_test(test_exec_refused), cmocka_unit_test(test_staged),
-		cmocka_unit_test(test_setup),  cmocka_unit_test(test_mounts),	    cmocka_unit_test(test_tmpfs),
-		cmocka_unit_test(test_events), cmocka_unit_test(test_others),	    cmocka_unit_test(test_resume),
-		cmocka_unit_test(test_secret), cmocka_unit_test(test_rlimit),	    cmocka_unit_test(test_watch),
+		cmocka_unit_test(test_setup),  cmocka_unit_test(test_prepared),	    cmocka_unit_test(test_mounts),
+		cmocka_unit_test(test_tmpfs),  cmocka_unit_test(test_events),	    cmocka_unit_test(test_others),
+		cmocka_unit_test(test_resume), cmocka_unit_test(test_secret),	    cmocka_unit_test(test_rlimit),
+		cmocka_unit_test(test_watch),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

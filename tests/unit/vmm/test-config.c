@@ -50,6 +50,7 @@ static void test_minimal(void **state)
 	assert_int_equal(parse("{" BASE "}", &cfg, &err), 0);
 	assert_string_equal(cfg.name, "vm");
 	assert_int_equal(cfg.memory, 256 * MIB);
+	assert_false(cfg.pluggable);
 	assert_int_equal(cfg.cpus, 2);
 	assert_int_equal(cfg.kernel, 5);
 	assert_int_equal(cfg.kvm, -1);
@@ -64,7 +65,7 @@ static void test_minimal(void **state)
 static void test_everything(void **state)
 {
 	static const char json[] =
-		"{" BASE ",\"cmdline\":\"quiet a=\\\"b\\\"\",\"kvm\":8,"
+		"{" BASE ",\"pluggable\":true,\"cmdline\":\"quiet a=\\\"b\\\"\",\"kvm\":8,"
 		"\"window\":{\"size\":4194304,\"parts\":[{\"fd\":9,\"size\":5000,\"offset\":0},"
 		"{\"fd\":10,\"size\":4096,\"offset\":8192}]},"
 		"\"blk\":[{\"layers\":[{\"fd\":11,\"size\":4096}],\"top\":{\"fd\":12,\"size\":10737418240},"
@@ -76,6 +77,7 @@ static void test_everything(void **state)
 
 	assert_int_equal(parse(json, &cfg, &err), 0);
 	assert_string_equal(cfg.cmdline, "quiet a=\"b\"");
+	assert_true(cfg.pluggable);
 	assert_int_equal(cfg.window_size, 4 * MIB);
 	assert_int_equal(cfg.num_window, 2);
 	assert_int_equal(cfg.window[1].offset, 8192);

@@ -18,6 +18,8 @@
 #include "base/crc32c.h"
 #include "base/fileio.h"
 #include "base/util.h"
+#include "virtio/mem.h"
+#include "vmm/devices.h"
 #include "vmm/overlay.h"
 #include "vmm/ram.h"
 #include "vmm/snapshot.h"
@@ -567,6 +569,96 @@ static void test_ram_refused(void **state)
 	close(fd);
 }
 
+/* RAM of `size`, of which a base's file has `boot` bytes. */
+static void map_plugged(struct ram *ram, uint64_t size, uint64_t boot)
+{
+	struct sm_error err = {0};
+
+	assert_int_equal(ram_map(ram, size, &err), 0);
+	ram->boot = boot;
+}
+
+static int over_base(struct ram *ram, int base, int top, const struct buf *record)
+{
+	struct cursor c = cursor_of(record->data, record->len);
+	struct sm_error err = {0};
+
+	return overlay_load(ram, &base, 1, top, &c, &err);
+}
+
+/*
+ * Memory plugged to what a base has: restored from its file, saved as a diff over it, saved whole, each restored again;
+ * and refused where a diff claims that the base has some of it.
+ */
+static void test_plugged(void **state)
+{
+	const uint64_t size = SIZE + 3 * RAM_CHUNK;
+	struct buf record = {0}, diff = {0}, whole = {0};
+	struct overlay_options o = {.keep = 1, .lean = true};
+	struct sm_error err = {0};
+	struct cursor c;
+	struct ram ram, again;
+	uint64_t bytes;
+	uint8_t *changed;
+	int base = save_ram(fill_some, &record, &bytes), top = new_file(), all = new_file();
+
+	map_plugged(&ram, size, SIZE);
+	c = cursor_of(record.data, record.len);
+	assert_int_equal(ram_load(&ram, base, &c, &err), 0);
+	assert_int_equal(ram.host[0], 1);
+	assert_int_equal(ram.host[SIZE - 1], 4);
+	assert_int_equal(ram.host[SIZE], 0);
+	assert_int_equal(ram.host[size - 1], 0);
+	assert_false(ram_from_file(&ram, SIZE / RAM_CHUNK));
+	ram.host[0] = 77;
+	ram.host[SIZE + RAM_CHUNK] = 5;
+	ram.host[size - 1] = 6;
+	changed = overlay_changed(&ram, 1);
+	assert_non_null(changed);
+	assert_int_equal(overlay_save(&ram, changed, &o, top, &diff, &bytes, &err), 0);
+	assert_int_equal(bytes, 3 * 4096);
+	free(changed);
+	save(&ram, all, &whole, &bytes);
+	ram_unmap(&ram);
+
+	map_plugged(&again, size, SIZE);
+	assert_int_equal(over_base(&again, base, top, &diff), 0);
+	assert_int_equal(again.host[0], 77);
+	assert_int_equal(again.host[SIZE - 1], 4);
+	assert_int_equal(again.host[SIZE], 0);
+	assert_int_equal(again.host[SIZE + RAM_CHUNK], 5);
+	assert_int_equal(again.host[size - 1], 6);
+	ram_unmap(&again);
+
+	map_plugged(&again, size, SIZE);
+	c = cursor_of(whole.data, whole.len);
+	assert_int_equal(ram_load(&again, all, &c, &err), 0);
+	assert_int_equal(again.host[0], 77);
+	assert_int_equal(again.host[size - 1], 6);
+	assert_true(ram_from_file(&again, size / RAM_CHUNK - 1));
+	ram_unmap(&again);
+
+	/* A size that is neither: the base's file with a record of all, a diff over a base that is too small. */
+	map_plugged(&again, size, SIZE - RAM_CHUNK);
+	c = cursor_of(record.data, record.len);
+	assert_int_equal(ram_load(&again, base, &c, &err), -EINVAL);
+	ram_unmap(&again);
+	map_plugged(&again, size, SIZE);
+	c = cursor_of(whole.data, whole.len);
+	assert_int_equal(ram_load(&again, base, &c, &err), -EINVAL);
+	ram_unmap(&again);
+	diff.data[12 + (SIZE / RAM_CHUNK) / 8] |= 1;
+	map_plugged(&again, size, SIZE);
+	assert_int_equal(over_base(&again, base, top, &diff), -EINVAL);
+	ram_unmap(&again);
+	buf_done(&record);
+	buf_done(&diff);
+	buf_done(&whole);
+	close(base);
+	close(top);
+	close(all);
+}
+
 /* ------------------------------------------------------------------------------------------ state */
 
 static const struct vmm_config config = {.memory = SIZE, .cpus = 2, .window_size = GIB};
@@ -628,8 +720,49 @@ static void test_state_whole(void **state)
 	assert_memory_equal(s.ram.p, "ram", 3);
 	assert_memory_equal(s.arch.p, "arch", 4);
 	assert_int_equal(s.devices.left, 12);
+	assert_int_equal(s.memory, SIZE);
+	assert_false(s.pluggable);
 	snapshot_done(&s);
 	close(fd);
+}
+
+static void with_plug(struct buf *b)
+{
+	b->data[b->len - 4] = SLOT_MEM;
+}
+
+static void no_memory(struct buf *b)
+{
+	memset(b->data + 20, 0, 8);
+}
+
+static void odd_memory(struct buf *b)
+{
+	b->data[21] = 0x10;
+}
+
+/* A machine that memory can be plugged into may have more than what it is restored from, up to a limit, but not less.
+ */
+static void test_state_with_more_memory(void **state)
+{
+	struct vmm_config more = config;
+	struct sm_error err = {0};
+	struct snapshot s;
+	int fd = state_file(with_plug);
+
+	more.memory = SIZE + 4 * MIB;
+	assert_int_equal(snapshot_open(&s, fd, &more, &err), 0);
+	assert_int_equal(s.memory, SIZE);
+	assert_true(s.pluggable);
+	snapshot_done(&s);
+	close(fd);
+	expect(state_file(NULL), &more, SM_ERROR_UNSUPPORTED, "32 MiB");
+	more.memory = SIZE - RAM_CHUNK;
+	expect(state_file(with_plug), &more, SM_ERROR_UNSUPPORTED, "32 MiB");
+	more.memory = SIZE + VIRTIO_MEM_REGION_MAX + RAM_CHUNK;
+	expect(state_file(with_plug), &more, SM_ERROR_UNSUPPORTED, "32 MiB");
+	expect(state_file(no_memory), &config, SM_ERROR_CORRUPT, "memory's size");
+	expect(state_file(odd_memory), &config, SM_ERROR_CORRUPT, "memory's size");
 }
 
 static void other_magic(struct buf *b)
@@ -685,6 +818,7 @@ int main(void)
 		cmocka_unit_test(test_chain_refused), cmocka_unit_test(test_chain_of_many_runs),
 		cmocka_unit_test(test_ram_empty),     cmocka_unit_test(test_ram_refused),
 		cmocka_unit_test(test_state_whole),   cmocka_unit_test(test_state_refused),
+		cmocka_unit_test(test_plugged),	      cmocka_unit_test(test_state_with_more_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
