@@ -570,7 +570,7 @@ struct sm_vm_options {
 	const char *image;
 	const char *name;     /**< [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63; NULL: none. -EEXIST when taken. */
 	const char *hostname; /**< NULL: the first 12 digits of its id. */
-	uint64_t memory;      /**< Rounded up to 2 MiB; 0: 1 GiB. At least 128 MiB. */
+	uint64_t memory;      /**< Rounded up to 4 MiB; 0: 1 GiB. At least 128 MiB. */
 	unsigned cpus;	      /**< 1 to 16; 0: 1. */
 	uint64_t disk_size;   /**< Of the writable layer, sparse; 0: 10 GiB. */
 	bool tmpfs_root;      /**< The writable layer is in the guest's memory: no disk, nothing stays. */
@@ -613,8 +613,8 @@ struct sm_vm_options {
 	 * rw. At most 32. */
 	const char *const *tmpfs;
 	bool trace; /**< The outcome's stages tell the monitor's own steps, too: "monitor.devices" ... */
-	bool cold; /**< Boot. Else it starts from a base snapshot of its memory size and CPUs, which is made if there is
-		      none yet. */
+	bool cold;  /**< Boot. Else it starts from a base snapshot of its CPUs and its memory, or of less memory, the
+		       rest  of which it gets as it starts; one is made if there is none yet. */
 	/**
 	 * Instead of an image: go on from this snapshot of a VM (sm_vm_snapshot), its processes included. Of the other
 	 * members only name, hostname, keep, detach, background, labels, progress, ports, mounts, audit, env,
@@ -945,7 +945,7 @@ enum sm_snapshot_kind {
 struct sm_snapshot_info {
 	const char *name; /**< "base-...", or as it was given. */
 	enum sm_snapshot_kind kind;
-	uint64_t memory; /**< Of a VM that starts from it. */
+	uint64_t memory; /**< Of a VM that starts from it; of a base, the least. */
 	unsigned cpus;
 	uint64_t allocated_size;     /**< Bytes on disk. */
 	int64_t created_ns, used_ns; /**< used: when a VM last started from it. */

@@ -26,6 +26,7 @@
 /* What a guest and its monitor have touched by the time that the guest is up, or more. */
 #define RESTORE_NEED (32 * MIB)
 #define BOOT_NEED (128 * MIB)
+#define PLUGGED_PER_NEED 64 /* memory that is plugged takes page structures at once */
 #define FIRST_PAUSE_MS 1
 #define LAST_PAUSE_MS 100
 #define SAY_AFTER_NS 300000000ull
@@ -110,7 +111,8 @@ int admission_wait(struct keeper *k, struct sm_error *err)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct admission a = {.max = MAX(LEAST_STARTS, STARTS_PER_CPU * (unsigned)MAX(cpus, 1)),
-			      .need = k->args.restore || k->args.resume ? RESTORE_NEED : BOOT_NEED};
+			      .need = (k->args.restore || k->args.resume ? RESTORE_NEED : BOOT_NEED) +
+				      k->args.plugged / PLUGGED_PER_NEED};
 	int r = open_slots(&a.slots, k->args.socket);
 
 	if (r == 0)

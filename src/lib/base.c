@@ -402,9 +402,12 @@ static int name_base(struct sm_client *c, const struct vm_record *rec, uint64_t 
 	return error_sys(err, ENOMEM, "base snapshot");
 }
 
-/* Whether a base of so much memory can serve a VM of this record, if what is missing can be plugged. */
+/* Whether a base of so much memory can serve a VM of this record, if what is missing can be plugged. One without a
+ * window, whose image is a disk, serves only those that would have none, or hardly. */
 static bool is_near(const struct vm_record *rec, uint64_t memory)
 {
+	if (memory < WINDOW_MIN_MEMORY && rec->memory >= 2 * memory)
+		return false;
 	return memory < rec->memory && (rec->memory - memory) % PLUG_STEP == 0 &&
 	       rec->memory - memory <= MIN(memory * PLUG_PER_MEMORY, VM_PLUG_MAX) &&
 	       rec->dax_size / DAX_PER_MEMORY <= memory;
