@@ -161,11 +161,12 @@ struct vm_suspended {
 #define VM_SUSPENDED "suspended"
 #define VM_SUSPENDED_BASE "base" /* there: what the memory lies over, if it is not whole */
 void vm_suspended_done(struct vm_suspended *s);
+int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_error *err) MUST_CHECK;
+int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err) MUST_CHECK;
+
 /* In the directory of a base's VM: what is restored from it may have more memory than it. */
 #define VM_PLUGGABLE "pluggable"
 #define VM_PLUG_MAX (64ULL << 30) /* so much more, at most (virtio/mem.h) */
-int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_error *err) MUST_CHECK;
-int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err) MUST_CHECK;
 
 struct vm_exit {
 	struct sm_outcome outcome;

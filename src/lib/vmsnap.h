@@ -42,7 +42,7 @@ struct vmsnap {
 	char state_sum[MEMSUM_DIGITS + 1], memory_sum[MEMSUM_DIGITS + 1]; /* their checksums (memsum.h); "": it has none
 									   */
 	char **layers;
-	char fingerprint[65]; /* of one that was built (build.c): what it was made from; "": it was not */
+	char fingerprint[65];	       /* of one that was built (build.c): what it was made from; "": it was not */
 	char **volumes, **volume_tops; /* which files volume.N.base and volume.N are, "-" for one without; NULL: none */
 	/* Of a diff; depth 0: it is none. */
 	struct vm_origin parent;
