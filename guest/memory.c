@@ -38,10 +38,12 @@ static uint64_t total(void)
 
 static int open_events(void)
 {
+	int least = 0; /* one that is lost wakes as well */
 	struct sockaddr_nl addr = {.nl_family = AF_NETLINK, .nl_groups = KERNEL_EVENTS};
 	_fd_ int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
 
-	if (fd < 0 || bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least)) < 0 ||
+	    bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }
@@ -145,9 +147,12 @@ static void raise_limits(struct agent *a)
 
 int memory_await(struct agent *a, uint64_t plugged, struct sm_error *err)
 {
-	uint64_t want = a->memory_total + plugged, until = time_now_ns() + WAIT_NS, have;
+	uint64_t want = a->memory_total + plugged, until, have;
 
-	while (plugged && (have = total()) < want) {
+	if (!plugged)
+		return 0;
+	until = time_now_ns() + WAIT_NS;
+	while ((have = total()) < want) {
 		struct pollfd p = {.fd = a->memory_fd, .events = POLLIN};
 		uint64_t now = time_now_ns();
 
@@ -159,7 +164,6 @@ int memory_await(struct agent *a, uint64_t plugged, struct sm_error *err)
 			drain(a->memory_fd);
 	}
 	a->memory_fd = fd_close(a->memory_fd);
-	if (plugged)
-		raise_limits(a);
+	raise_limits(a);
 	return 0;
 }

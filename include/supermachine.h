@@ -614,7 +614,7 @@ struct sm_vm_options {
 	const char *const *tmpfs;
 	bool trace; /**< The outcome's stages tell the monitor's own steps, too: "monitor.devices" ... */
 	bool cold;  /**< Boot. Else it starts from a base snapshot of its CPUs and its memory, or of less memory, the
-		       rest  of which it gets as it starts; one is made if there is none yet. */
+		       rest of which it gets as it starts; one is made if there is none yet. */
 	/**
 	 * Instead of an image: go on from this snapshot of a VM (sm_vm_snapshot), its processes included. Of the other
 	 * members only name, hostname, keep, detach, background, labels, progress, ports, mounts, audit, env,

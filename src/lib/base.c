@@ -37,7 +37,7 @@
 #define DAX_PER_MEMORY 8
 
 static const char prefix[] = "base-";
-static const uint64_t classes[] = {4096 * MIB, VM_DEFAULT_MEMORY, 256 * MIB, 128 * MIB};
+static const uint64_t classes[] = {4096 * MIB, VM_DEFAULT_MEMORY, 512 * MIB, 256 * MIB, 128 * MIB};
 
 void base_done(struct base *b)
 {

@@ -246,6 +246,13 @@ int virtio_pci_load(struct virtio_pci *pci, struct cursor *in)
 	return 0;
 }
 
+/* Nothing of it can have been under way. Most of a base's queues are such; an interrupt costs each copy time and pages.
+ */
+static bool never_used(const struct virtqueue *vq)
+{
+	return !vq->signalled_valid && !vq->used_idx && !vq->last_avail && !virtq_pending(vq);
+}
+
 void virtio_pci_restart(struct virtio_pci *pci)
 {
 	struct virtio_device *dev = pci->dev;
@@ -257,7 +264,7 @@ void virtio_pci_restart(struct virtio_pci *pci)
 	dev->config_changed = false;
 	/* A kick or an interrupt that was in flight at the time of the snapshot is lost: make up for all of them. */
 	for (unsigned q = 0; q < dev->num_queues; q++) {
-		if (!dev->queues[q].ready)
+		if (!dev->queues[q].ready || never_used(&dev->queues[q]))
 			continue;
 		virtio_pci_notify(pci, q);
 		dev->irq.queue(dev->irq.arg, q);
