@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
@@ -112,16 +111,6 @@ struct image_row {
 	bool whole;
 };
 
-static void put_time(struct buf *b, int64_t ns)
-{
-	time_t t = (time_t)(ns / 1000000000);
-	char text[64];
-	struct tm tm;
-
-	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
-	buf_printf(b, "%s", text);
-}
-
 static void get_field(const void *item, const char *name, struct template_value *v)
 {
 	const struct image_row *row = item;
@@ -144,7 +133,7 @@ static void get_field(const void *item, const char *name, struct template_value 
 	else if (streq(name, "CreatedSince"))
 		buf_printf(b, info->created_ns ? "%s ago" : "%s", text_age(info->created_ns, text_now(), text));
 	else if (streq(name, "CreatedAt"))
-		put_time(b, info->created_ns);
+		text_put_time(b, info->created_ns);
 	else if (streq(name, "Size"))
 		buf_printf(b, "%s", format_size(info->allocated_size, text));
 	else if (streq(name, "SharedSize"))

@@ -216,16 +216,6 @@ static void put_mounts(struct buf *b, const struct sm_vm_info *vm)
 		buf_printf(b, "%s%s", i ? "," : "", vm->mounts[i].volume ? vm->mounts[i].volume : vm->mounts[i].source);
 }
 
-static void put_time(struct buf *b, int64_t ns)
-{
-	time_t t = (time_t)(ns / 1000000000);
-	char text[64];
-	struct tm tm;
-
-	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
-	buf_printf(b, "%s", text);
-}
-
 static void get_field(const void *row, const char *name, struct template_value *v)
 {
 	const struct sm_vm_info *vm = row;
@@ -248,7 +238,7 @@ static void get_field(const void *row, const char *name, struct template_value *
 	} else if (streq(name, "State")) {
 		buf_printf(b, "%s", sm_vm_state_name(vm->state));
 	} else if (streq(name, "CreatedAt")) {
-		put_time(b, vm->created_ns);
+		text_put_time(b, vm->created_ns);
 	} else if (streq(name, "RunningFor")) {
 		buf_printf(b, "%s ago", text_age(vm->created_ns, text_now(), age));
 	} else if (streq(name, "Ports")) {

@@ -146,6 +146,16 @@ char *text_age(int64_t then_ns, int64_t now_ns, char buf[static 16])
 	return buf;
 }
 
+void text_put_time(struct buf *b, int64_t ns)
+{
+	time_t t = (time_t)(ns / 1000000000);
+	char text[64];
+	struct tm tm;
+
+	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", gmtime_r(&t, &tm));
+	buf_printf(b, "%s", text);
+}
+
 char *text_duration(uint64_t ns, char buf[static 16])
 {
 	if (ns < 10 * 1000000ULL)

@@ -21,6 +21,8 @@ int64_t text_now(void);
 /* A point in time: a duration ("10m": before now), a date in UTC ("2026-01-31" "T12:00:00" "Z", the latter two may be
  * left out), or seconds since 1970. 0 or -EINVAL. */
 int text_time(const char *s, int64_t now_ns, int64_t *ret_ns);
+/* "2026-01-31 12:00:00 +0000 UTC", as docker's tables have it. */
+void text_put_time(struct buf *b, int64_t ns);
 /* "1.25s", "350ms". */
 char *text_duration(uint64_t ns, char buf[static 16]);
 
