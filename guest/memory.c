@@ -77,15 +77,11 @@ static const struct {
 	const char *file;
 	uint64_t last_most; /* only the last number grows, and not beyond this; 0: all do */
 } limits[] = {
-	{"kernel/threads-max", 0},	   {"fs/file-max", 0},
-	{"fs/epoll/max_user_watches", 0},  {"fs/inotify/max_user_watches", 1048576},
-	{"net/ipv4/tcp_mem", 0},	   {"net/ipv4/udp_mem", 0},
-	{"net/ipv4/tcp_rmem", 6 * MIB},	   {"net/ipv4/tcp_wmem", 4 * MIB},
-	{"net/ipv4/tcp_max_orphans", 0},   {"net/ipv4/tcp_max_tw_buckets", 0},
-	{"user/max_user_namespaces", 0},   {"user/max_pid_namespaces", 0},
-	{"user/max_uts_namespaces", 0},	   {"user/max_ipc_namespaces", 0},
-	{"user/max_net_namespaces", 0},	   {"user/max_mnt_namespaces", 0},
-	{"user/max_cgroup_namespaces", 0}, {"user/max_time_namespaces", 0},
+	{"kernel/threads-max", 0},	  {"fs/file-max", 0},
+	{"fs/epoll/max_user_watches", 0}, {"fs/inotify/max_user_watches", 1048576},
+	{"net/ipv4/tcp_mem", 0},	  {"net/ipv4/udp_mem", 0},
+	{"net/ipv4/tcp_rmem", 6 * MIB},	  {"net/ipv4/tcp_wmem", 4 * MIB},
+	{"net/ipv4/tcp_max_orphans", 0},  {"net/ipv4/tcp_max_tw_buckets", 0},
 };
 
 static uint64_t scale(struct agent *a, uint64_t v)
