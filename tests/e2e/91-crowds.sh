@@ -7,17 +7,19 @@ test_crowd() {
 	local n i
 	n=$(scaled 20 500)
 	vm host -m 512M
+	exec 8>go
+	flock 8
 	for i in $(seq "$n"); do
 		# It ends when it reads a line, which comes when all are there.
 		(
 			rc=0
-			(until [ -e go ]; do sleep 0.5; done; echo "line $i") | $sm exec -i host sh -c "echo \$\$ >>/all; read x; echo \$x; exit $((i % 100))" >"o$i" 2>"e$i" || rc=$?
+			flock -s go echo "line $i" | $sm exec -i host sh -c "echo \$\$ >>/all; read x; echo \$x; exit $((i % 100))" >"o$i" 2>"e$i" || rc=$?
 			echo $rc >"s$i"
 		) &
 	done
 	all_here() { [ "$($sm exec host sh -c 'sort -u /all | wc -l')" = "$n" ]; }
 	until_true 200 all_here
-	touch go
+	flock -u 8
 	wait
 	for i in $(seq "$n"); do
 		is "command $i: $(cat "e$i")" "$(cat "s$i") $(cat "o$i")" "$((i % 100)) line $i"
