@@ -84,14 +84,19 @@ static const struct {
 	{"net/ipv4/tcp_max_orphans", 0},  {"net/ipv4/tcp_max_tw_buckets", 0},
 };
 
-static uint64_t scale(struct agent *a, uint64_t v)
+/* By how much there is more memory. */
+struct growth {
+	uint64_t from, to; /* MiB */
+};
+
+static uint64_t scale(const struct growth *g, uint64_t v)
 {
 	/* What is so large is no limit. */
-	return v >= 1ULL << 40 ? v : v * (total() / MIB) / (a->memory_total / MIB);
+	return v >= 1ULL << 40 ? v : v * g->to / g->from;
 }
 
 /* The text of a limit's file, with more memory. */
-static void scale_text(struct agent *a, const char *text, uint64_t last_most, char *out, size_t size)
+static void scale_text(const struct growth *g, const char *text, uint64_t last_most, char *out, size_t size)
 {
 	size_t len = 0;
 	char *end;
@@ -101,22 +106,22 @@ static void scale_text(struct agent *a, const char *text, uint64_t last_most, ch
 		bool last = end[strspn(end, " \t\n")] == '\0';
 
 		if (!last_most)
-			v = scale(a, v);
+			v = scale(g, v);
 		else if (last)
-			v = MAX(v, MIN(scale(a, v), last_most));
+			v = MAX(v, MIN(scale(g, v), last_most));
 		len += (size_t)snprintf(out + len, size - len, "%llu ", (unsigned long long)v);
 		text = end;
 	}
 }
 
-static void scale_rlimit(struct agent *a, int resource)
+static void scale_rlimit(const struct growth *g, int resource)
 {
 	struct rlimit l;
 
 	if (getrlimit(resource, &l) < 0)
 		return;
-	l.rlim_cur = l.rlim_cur == RLIM_INFINITY ? l.rlim_cur : scale(a, l.rlim_cur);
-	l.rlim_max = l.rlim_max == RLIM_INFINITY ? l.rlim_max : scale(a, l.rlim_max);
+	l.rlim_cur = l.rlim_cur == RLIM_INFINITY ? l.rlim_cur : scale(g, l.rlim_cur);
+	l.rlim_max = l.rlim_max == RLIM_INFINITY ? l.rlim_max : scale(g, l.rlim_max);
 	if (setrlimit(resource, &l) < 0)
 		log_debug("agent", "limit %d: %s", resource, strerror(errno));
 }
@@ -124,6 +129,7 @@ static void scale_rlimit(struct agent *a, int resource)
 /* Kernels without one of these have nothing to raise. */
 static void raise_limits(struct agent *a)
 {
+	const struct growth g = {.from = a->memory_total / MIB, .to = total() / MIB};
 	char path[64], text[128];
 
 	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
@@ -133,12 +139,12 @@ static void raise_limits(struct agent *a)
 		snprintf(path, sizeof(path), "sys/%s", limits[i].file);
 		if (read_file_at(a->proc_fd, path, sizeof(text), &now, &len) < 0)
 			continue;
-		scale_text(a, now, limits[i].last_most, text, sizeof(text));
+		scale_text(&g, now, limits[i].last_most, text, sizeof(text));
 		if (write_text_at(a->proc_fd, path, text) < 0)
 			log_debug("agent", "%s: %s", path, strerror(errno));
 	}
-	scale_rlimit(a, RLIMIT_NPROC);
-	scale_rlimit(a, RLIMIT_SIGPENDING);
+	scale_rlimit(&g, RLIMIT_NPROC);
+	scale_rlimit(&g, RLIMIT_SIGPENDING);
 }
 
 int memory_await(struct agent *a, uint64_t plugged, struct sm_error *err)

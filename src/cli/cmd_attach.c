@@ -2,8 +2,6 @@
 /* attach: joins a running VM's own command. */
 #include "cli/attach.h"
 
-#include <errno.h>
-
 #include "base/util.h"
 #include "cli/session.h"
 
@@ -24,10 +22,8 @@ int attach_wait(struct cli *cli, struct session *s, struct sm_exec *exec, uint64
 	session_started(s, exec);
 	r = session_wait(s, exec, &outcome, &err);
 	sm_exec_close(exec);
-	if (r == -ECANCELED && s->detached) {
-		cli_say(cli, "detached; it goes on");
+	if (session_was_left(s, r, NULL))
 		return 0;
-	}
 	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, memory, disk);
 }
 

@@ -2,8 +2,6 @@
 /* restore: a new VM that goes on from a snapshot of another. */
 #include "cli/restore.h"
 
-#include <errno.h>
-
 #include "base/util.h"
 #include "cli/session.h"
 
@@ -167,10 +165,8 @@ static int foreground(struct restore *r)
 	if (sm_vm_wait_started(r->vm, 0, NULL, NULL) == 0)
 		session_started(&r->session, r->exec);
 	e = session_wait(&r->session, r->exec, &r->outcome, &err);
-	if (e == -ECANCELED && r->session.detached) {
-		cli_say(r->cli, "detached; VM %s goes on", r->v->name ? r->v->name : sm_vm_id(r->vm));
+	if (session_was_left(&r->session, e, r->v->name ? r->v->name : sm_vm_id(r->vm)))
 		return 0;
-	}
 	return e < 0 ? cli_fail(r->cli, &err, NULL) : ended(r, memory, disk);
 }
 

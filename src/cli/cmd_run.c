@@ -342,10 +342,8 @@ static int foreground(struct run *run, struct sm_exec_options *streams)
 	if (sm_vm_wait_started(run->vm, 0, NULL, NULL) == 0)
 		session_started(&run->session, run->exec);
 	status = session_wait(&run->session, run->exec, &run->outcome, &err);
-	if (status == -ECANCELED && run->session.detached) {
-		cli_say(run->cli, "detached; VM %s goes on", v->name ? v->name : sm_vm_id(run->vm));
+	if (session_was_left(&run->session, status, v->name ? v->name : sm_vm_id(run->vm)))
 		return 0;
-	}
 	if (status < 0)
 		return failed(run, &err, false);
 	unwritten = report(run);

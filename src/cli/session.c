@@ -298,6 +298,14 @@ int session_wait(struct session *s, struct sm_exec *exec, struct sm_outcome *ret
 	return r;
 }
 
+bool session_was_left(const struct session *s, int r, const char *vm)
+{
+	if (r != -ECANCELED || !s->detached)
+		return false;
+	cli_say(s->cli, "detached; %s%s goes on", vm ? "VM " : "", vm ? vm : "it");
+	return true;
+}
+
 void session_end(struct session *s)
 {
 	if (s->running) {

@@ -34,6 +34,9 @@ int session_streams(struct session *s, bool interactive, bool tty, bool detachab
 void session_started(struct session *s, struct sm_exec *exec);
 /* Pumps until the end and restores the terminal. 0 with *ret, -ECANCELED when the keys let go, or -errno. */
 int session_wait(struct session *s, struct sm_exec *exec, struct sm_outcome *ret, struct sm_error *err);
+/* Whether that was because the keys let go, which is said then. vm: what is left behind, as the user names it; NULL:
+ * no more than the terminal. */
+bool session_was_left(const struct session *s, int r, const char *vm);
 /* Ends the thread and restores the terminal. Signals stay blocked. */
 void session_end(struct session *s);
 

@@ -4,8 +4,6 @@
  * does: killed in between, the VM has ended with its owner, as it would have. The mark of one that is not kept goes
  * last; without its lock, while that is there, nobody sweeps a VM away that runs detached.
  */
-#include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -13,37 +11,23 @@
 #include "lib/lib.h"
 #include "lib/spare.h"
 
-static int rewrite_record(int dir, const char *id, struct sm_error *err)
+static int rewrite(int dir, const char *id, struct sm_error *err)
 {
-	_free_ char *json = NULL;
 	struct vm_record rec = {0};
+	struct vm_start start;
 	int r = vmdir_load(dir, id, &rec, err);
 
 	if (r < 0)
 		return r;
 	rec.keep = true;
-	r = vm_record_format(&rec, &json, err);
+	r = vmdir_store(dir, &rec, err);
 	vm_record_done(&rec);
-	if (r < 0)
-		return r;
-	r = write_file_atomic_at(dir, "config.json", json, strlen(json), 0600);
-	return r < 0 ? error_sys(err, -r, "write the record of VM %s", id) : 0;
-}
-
-static int rewrite_start(int dir, const char *id, struct sm_error *err)
-{
-	_free_ char *json = NULL;
-	struct vm_start start;
-	int r = vmdir_load_start(dir, &start, err);
-
+	if (r == 0)
+		r = vmdir_load_start(dir, &start, err);
 	if (r < 0)
 		return r;
 	start.detach = true;
-	r = vm_start_format(&start, &json, err);
-	if (r < 0)
-		return r;
-	r = write_file_atomic_at(dir, "start.json", json, strlen(json), 0600);
-	return r < 0 ? error_sys(err, -r, "write start.json of VM %s", id) : 0;
+	return vmdir_store_start(dir, &start, err);
 }
 
 int sm_vm_detach(struct sm_vm *vm, struct sm_error *err)
@@ -54,9 +38,7 @@ int sm_vm_detach(struct sm_vm *vm, struct sm_error *err)
 	if (vm->owner_fd < 0)
 		return 0;
 	dir = vmdir_open(vm->client, vm->id, err);
-	r = dir < 0 ? dir : rewrite_record(dir, vm->id, err);
-	if (r == 0)
-		r = rewrite_start(dir, vm->id, err);
+	r = dir < 0 ? dir : rewrite(dir, vm->id, err);
 	if (r == 0)
 		r = vm_request(vm, PROTO_KEEPER_DISOWN, NULL, "let go of", err);
 	if (r < 0)

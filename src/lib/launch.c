@@ -48,19 +48,15 @@ static int fill_start(struct sm_client *c, struct seat *seat, const char *id, bo
 
 static int write_start(int dir, const struct vm_start *s, struct sm_error *err)
 {
-	_free_ char *json = NULL;
-	int r = vm_start_format(s, &json, err);
+	int r = vmdir_store_start(dir, s, err);
 
 	if (r < 0)
 		return r;
-	r = write_file_atomic_at(dir, "start.json", json, strlen(json), 0600);
-	if (r == 0 && unlinkat(dir, "exit.json", 0) < 0 && errno != ENOENT)
-		r = -errno;
-	if (r == 0)
-		unlinkat(dir, ADMISSION_FILE, 0); /* of a keeper that was killed while it waited */
-	if (r == 0)
-		futimens(dir, NULL); /* whoever follows events sees that it begins (lib/events.c) */
-	return r < 0 ? error_sys(err, -r, "write start.json") : 0;
+	if (unlinkat(dir, "exit.json", 0) < 0 && errno != ENOENT)
+		return error_sys(err, errno, "write start.json");
+	unlinkat(dir, ADMISSION_FILE, 0); /* of a keeper that was killed while it waited */
+	futimens(dir, NULL);		  /* whoever follows events sees that it begins (lib/events.c) */
+	return 0;
 }
 
 static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l, const struct vm_start *s,

@@ -91,6 +91,8 @@ int vmdir_adopt(struct sm_client *c, const struct vm_record *rec, int from, cons
 int vmdir_resolve(struct sm_client *c, const char *ref, char id[VM_ID_DIGITS + 1], struct sm_error *err) MUST_CHECK;
 int vmdir_load(int dirfd, const char *id, struct vm_record *ret, struct sm_error *err) MUST_CHECK;
 int vmdir_load_start(int dirfd, struct vm_start *ret, struct sm_error *err) MUST_CHECK;
+int vmdir_store(int dirfd, const struct vm_record *rec, struct sm_error *err) MUST_CHECK;
+int vmdir_store_start(int dirfd, const struct vm_start *start, struct sm_error *err) MUST_CHECK;
 /* 0, -ENOENT: it has not ended. */
 int vmdir_load_exit(int dirfd, struct vm_exit *ret, struct sm_error *err);
 /* Removes a VM that does not run, with its name. */

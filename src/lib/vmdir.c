@@ -130,19 +130,15 @@ static void name_drop_locked(struct sm_client *c, const char *name, const char *
 /* The record, and the lock that says that it is not to be kept. */
 static int write_new(int dir, const struct vm_record *rec, int *transient, struct sm_error *err)
 {
-	_free_ char *json = NULL;
-	int r = vm_record_format(rec, &json, err);
+	int r = vmdir_store(dir, rec, err);
 
 	if (r < 0)
 		return r;
-	r = write_file_atomic_at(dir, "config.json", json, strlen(json), 0600);
-	if (r == 0)
-		events_vm(dir, rec, "create", NULL);
-	if (r == 0 && !rec->keep) {
-		*transient = vmdir_flock(dir, "transient", true, false);
-		r = MIN(*transient, 0);
-	}
-	return r < 0 ? error_sys(err, -r, "write the record of VM %s", rec->id) : 0;
+	events_vm(dir, rec, "create", NULL);
+	if (rec->keep)
+		return 0;
+	*transient = vmdir_flock(dir, "transient", true, false);
+	return *transient < 0 ? error_sys(err, -*transient, "write the record of VM %s", rec->id) : 0;
 }
 
 static int fill_new(int vms, const char *temporary, const struct vm_record *rec, int *start, int *transient,
@@ -315,6 +311,28 @@ int vmdir_load_start(int dirfd, struct vm_start *ret, struct sm_error *err)
 	int r = read_file_at(dirfd, "start.json", VM_RECORD_MAX, &json, &len);
 
 	return r < 0 ? error_sys(err, -r, "read start.json") : vm_start_parse(json, len, ret, err);
+}
+
+int vmdir_store(int dirfd, const struct vm_record *rec, struct sm_error *err)
+{
+	_free_ char *json = NULL;
+	int r = vm_record_format(rec, &json, err);
+
+	if (r < 0)
+		return r;
+	r = write_file_atomic_at(dirfd, "config.json", json, strlen(json), 0600);
+	return r < 0 ? error_sys(err, -r, "write the record of VM %s", rec->id) : 0;
+}
+
+int vmdir_store_start(int dirfd, const struct vm_start *start, struct sm_error *err)
+{
+	_free_ char *json = NULL;
+	int r = vm_start_format(start, &json, err);
+
+	if (r < 0)
+		return r;
+	r = write_file_atomic_at(dirfd, "start.json", json, strlen(json), 0600);
+	return r < 0 ? error_sys(err, -r, "write start.json") : 0;
 }
 
 int vmdir_load_exit(int dirfd, struct vm_exit *ret, struct sm_error *err)
