@@ -169,6 +169,7 @@ state"
 	out -125 $sm restore -d saved
 	has "another file" "$err" 'its file volume.0.base is not the one that was saved'
 	$sm snapshot rm saved again >/dev/null
+	$sm volume rm data fresh more >/dev/null
 }
 
 limit_volumes_branched=400
@@ -211,4 +212,5 @@ test_volumes_branched() {
 	$sm snapshot rm meanwhile >/dev/null 2>&1 || true
 	checked "$(disk_of tree)"
 	is "every line once" "$(run_box -v tree:/d box sh -c "$whole")" same
+	$sm volume rm tree >/dev/null
 }

@@ -54,11 +54,11 @@ test_parallel() {
 		1 | 4) jq -e . "o$i" >/dev/null || fail "$(cat "v$i"): $(cat "o$i")" ;;
 		esac
 	done
-	is "volumes" "$($sm volume ls -q | sort | xargs)" "$(for i in $(seq "$n"); do [ $((i % 6)) != 2 ] || echo "volume-$((i / 6))"; done | sort | xargs)"
+	is "volumes" "$($sm volume ls -q | grep '^volume-' | sort | xargs)" "$(for i in $(seq "$n"); do [ $((i % 6)) != 2 ] || echo "volume-$((i / 6))"; done | sort | xargs)"
 	is "images" "$($sm images --format json | jq -r '.[].names[]' | grep -c '^box-')" "$(for i in $(seq "$n"); do [ $((i % 6)) != 5 ] || echo $((i % 4)); done | sort -u | wc -l)"
 	is "VMs" "$($sm ps -aq | wc -l)" 1
 	out $sm rm -f still
-	$sm volume ls -q | xargs $sm volume rm >/dev/null
+	$sm volume ls -q | grep '^volume-' | xargs $sm volume rm >/dev/null
 	$sm images --format json | jq -r '.[].names[]' | grep '^box-' | xargs $sm rmi >/dev/null
 }
 
