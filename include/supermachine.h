@@ -906,7 +906,7 @@ SM_PUBLIC int sm_volume_prune(struct sm_client *client, bool all, unsigned *ret_
 struct sm_event {
 	int64_t time_ns;
 	const char *type; /**< "vm" or "image". */
-	/** Of a VM: create, start, exec_start, exec_die, kill, pause, unpause, suspend, resume, oom, die, stop,
+	/** Of a VM: create, start, exec_start, exec_die, kill, pause, unpause, suspend, resume, rewind, oom, die, stop,
 	 * destroy. Of an image: load, build, commit, tag, untag, delete. More may come. */
 	const char *action;
 	const char *id, *name;	       /**< Of the VM or image; name "": none. */
@@ -1209,8 +1209,9 @@ SM_PUBLIC int sm_run(struct sm_client *client, const char *image, const char *co
 /*
  * VMs that are there before they are needed: sm_pool_acquire gives one that is up already, or as soon as there is one.
  * All of them are alike, each a restore of a base snapshot, or of a named one (vm->snapshot: an interpreter that is
- * warm already, say). Nothing of a lease is visible to the next: a VM that is given back ends, and a fresh one takes
- * its place. They end with the pool, or with this process.
+ * warm already, say). Nothing of a lease is visible to the next: a VM that is given back becomes what it was before its
+ * first lease, memory, disk, processes, log and all, in the same monitor; one with mounts, ports or secrets ends, and a
+ * fresh one takes its place. They end with the pool, or with this process.
  *
  * A pool works with threads of its own, in which all signals are blocked and nothing of the caller's is called but the
  * client's log and vm->progress. Calls may come from any thread, any number at once.
@@ -1234,6 +1235,11 @@ struct sm_pool_options {
 	bool no_wait;	  /**< sm_pool_acquire fails at once (-EBUSY, SM_ERROR_BUSY) when all are leased. */
 	bool keep;	  /**< A VM that is given back is leased again as it is, with all that was done to it. */
 	unsigned threads; /**< So many VMs are started or ended at once; 0: as many as CPUs, at least 2; at most 64. */
+	/**
+	 * Every VM that is given back ends, and a fresh one takes its place: no process of the host serves two leases,
+	 * for which each takes several times as long.
+	 */
+	bool fresh;
 };
 #define SM_POOL_OPTIONS_INIT                                                                                           \
 	{                                                                                                              \

@@ -284,7 +284,8 @@ const struct verb verb_events = {
 	.summary = "Show what happens to VMs and images",
 	.details = "Goes on until it is interrupted, or --until. Of a VM: create, start, exec_start, exec_die, kill, "
 		   "pause, "
-		   "unpause, suspend, resume, oom, die, stop, destroy; of an image: load, build, commit, tag, untag, "
+		   "unpause, suspend, resume, rewind, oom, die, stop, destroy; of an image: load, build, commit, tag, "
+		   "untag, "
 		   "delete. "
 		   "Filters "
 		   "with the same "

@@ -255,6 +255,8 @@ static void on_link_end(struct link *l, int r, const char *why, void *arg)
 	struct keeper *k = arg;
 
 	k->agent = link_free(l);
+	if (k->rewinding.fd >= 0)
+		return;
 	k->agent_lost = true;
 	keeper_agent_lost(k, r == 0 ? "it closed the connection" : why);
 }

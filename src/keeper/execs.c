@@ -344,6 +344,15 @@ int execs_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct k
 	return a->rows && a->cols ? send_event(d, &size) : 0;
 }
 
+void execs_forget(struct keeper *k)
+{
+	execs_done(k);
+	for (unsigned i = 0; i < EXECS_KEPT; i++)
+		if (k->execs.ended[i])
+			remove_files(k, k->execs.ended[i]);
+	k->execs = (struct execs){0};
+}
+
 void execs_done(struct keeper *k)
 {
 	struct detached *d;

@@ -160,12 +160,22 @@ struct saving {
 	bool suspend; /* into the VM's own directory, and it ends then */
 	bool branch;  /* into memory */
 	bool idle;    /* that is since nobody uses it */
+	bool mark;    /* in its monitor's own memory (rewind.c) */
 	struct monitor_saving files;
 	struct client *client; /* who waits, NULL: nobody any more */
 	uint32_t ch;
 	/* Who copies the volumes: until then nothing is written to them. NULL: they are not held. */
 	struct client *copies;
 	uint32_t copies_ch;
+};
+
+/* Going back to a mark (rewind.c). */
+struct rewinding {
+	bool marked;	       /* there is one */
+	bool under_way;	       /* until the command runs again */
+	int fd;		       /* the guest's next connection, until the monitor has gone back; -1 */
+	struct client *client; /* who waits for that, NULL: nobody */
+	uint32_t ch;
 };
 
 /* How long nobody has used the VM (idle.c). */
@@ -233,6 +243,7 @@ struct keeper {
 	bool owner_seen;
 	struct pause pause;
 	struct saving saving;
+	struct rewinding rewinding;
 	struct branch *branches;
 	int under[KEEPER_UNDER_MAX]; /* the files that the guest's memory came from, but for a branch's own */
 	unsigned num_under;
@@ -342,6 +353,9 @@ void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
 /* Saves the VM into files of this directory (NULL: suspends it; "": for a branch); server_snapshot_done follows. 0 or
  * -errno: it is no time for that. */
 int snapshot_request(struct keeper *k, const char *dir, unsigned keep) MUST_CHECK;
+/* The same for a mark, in the monitor's memory. */
+int snapshot_mark(struct keeper *k) MUST_CHECK;
+void snapshot_marked(struct keeper *k, const char *error, uint64_t pause_ns); /* the monitor has answered */
 void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
 void snapshot_frozen(struct keeper *k, uint64_t pause_ns);	   /* the guest goes on, in the new top of its disk */
 void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes); /* error NULL: it is in its files */
@@ -351,6 +365,10 @@ void snapshot_to_copy(struct keeper *k, struct client *c, uint32_t ch);
 bool snapshot_copied(struct keeper *k, const struct client *c, uint32_t ch);
 /* The guest is to end, and will write to them: what was copied until now is of no use. */
 void snapshot_copies_lost(struct keeper *k);
+/* rewind.c */
+/* Goes back to the mark; server_rewound follows, unless the VM ends. 0 or -errno: it is no time for that. */
+int rewind_request(struct keeper *k) MUST_CHECK;
+void rewind_done(struct keeper *k, const char *error); /* the monitor has, or has not */
 /* branch.c */
 int branch_open(const struct keeper *k, struct monitor_saving *s) MUST_CHECK; /* -ENOMEM: there is no room for a copy */
 /* The guest goes on: keeps the files for a client, and fills in where they are. */
@@ -381,6 +399,9 @@ bool out_of_space(int error);
 int monitor_saving_open(struct monitor_saving *s, int dirfd) MUST_CHECK;
 void monitor_saving_close(struct monitor_saving *s);
 int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err) MUST_CHECK;
+int monitor_mark(struct keeper *k, int top, struct sm_error *err) MUST_CHECK; /* snapshot_marked follows */
+/* agent: the end for the guest's next connection, -1 top: there is no disk. If it cannot, the monitor ends. */
+int monitor_rewind(struct keeper *k, int agent, int top) MUST_CHECK;
 void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
 int monitor_count(struct keeper *k) MUST_CHECK;		    /* counters_came follows */
 int monitor_pause(struct keeper *k, bool pause) MUST_CHECK; /* 0 or -errno; pause_done follows */
@@ -451,6 +472,7 @@ int execs_attach(struct keeper *k, struct mux *near, uint32_t ch, const struct k
 int execs_signal(struct keeper *k, uint64_t id, int signal) MUST_CHECK;
 void execs_client_gone(struct keeper *k, struct mux *near, uint32_t ch); /* ch 0: all of its channels */
 void execs_done(struct keeper *k);					 /* the VM has ended */
+void execs_forget(struct keeper *k);					 /* there never were any */
 
 /* events.c */
 /* attributes: "K=V", NULL-terminated, or NULL. */
@@ -474,6 +496,7 @@ void server_tell_ended(struct keeper *k);
 void server_attach_pending(struct keeper *k); /* the command runs: let the waiting ATTACH in */
 void server_pause_done(struct keeper *k);     /* tells who asked */
 void server_claimed(struct keeper *k);	      /* the spare is his, who becomes its owner */
+void server_rewound(struct keeper *k);	      /* tells who asked */
 void server_branch_frozen(struct keeper *k, struct keeper_snapshot_reply *m); /* its answer comes early */
 /* copies: the channel stays open for as long as the client copies volumes. */
 void server_snapshot_done(struct keeper *k, const struct keeper_snapshot_reply *m, bool copies, int error,

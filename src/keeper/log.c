@@ -50,11 +50,28 @@ void vm_log_close(struct vm_log *log)
 	log->fd = fd_close(log->fd);
 }
 
+static void old_name(const struct vm_log *log, char out[static 64])
+{
+	snprintf(out, 64, "%s.1", log->name);
+}
+
+int vm_log_restart(struct vm_log *log)
+{
+	char old[64];
+
+	old_name(log, old);
+	unlinkat(log->dirfd, old, 0);
+	unlinkat(log->dirfd, log->name, 0);
+	log->fd = fd_close(log->fd);
+	log->lost = 0;
+	return open_file(log, 0);
+}
+
 static void rotate(struct vm_log *log)
 {
 	char old[64];
 
-	snprintf(old, sizeof(old), "%s.1", log->name);
+	old_name(log, old);
 	if (renameat(log->dirfd, log->name, log->dirfd, old) < 0)
 		return;
 	log->fd = fd_close(log->fd);

@@ -41,6 +41,8 @@ struct vm_log {
 /* Opens dirfd/name for appending. name is not copied. */
 int vm_log_open(struct vm_log *log, int dirfd, const char *name, bool raw, uint64_t rotate_at);
 void vm_log_close(struct vm_log *log);
+/* Begins anew: what was written is removed. */
+int vm_log_restart(struct vm_log *log) MUST_CHECK;
 /* Appends; a full disk loses output (counted), it never stops the VM. */
 void vm_log_write(struct vm_log *log, unsigned stream, const void *p, size_t len);
 

@@ -41,6 +41,8 @@ static void client_free(struct client *c)
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c)
 		c->k->saving.client = NULL;
+	if (c->k->rewinding.client == c)
+		c->k->rewinding.client = NULL;
 	if (c->k->spare.client == c)
 		spare_client_gone(c->k);
 	branch_drop(c->k, c, 0);
@@ -227,6 +229,40 @@ static int serve_suspend(struct client *c, uint32_t ch, const struct cursor *req
 	c->k->saving.client = c;
 	c->k->saving.ch = ch;
 	return 0;
+}
+
+static int serve_mark(struct client *c, uint32_t ch, const struct cursor *request)
+{
+	int r = request->left ? -EPROTO : snapshot_mark(c->k);
+
+	if (r < 0)
+		return r;
+	c->k->saving.client = c;
+	c->k->saving.ch = ch;
+	return 0;
+}
+
+static int serve_rewind(struct client *c, uint32_t ch, const struct cursor *request)
+{
+	int r = request->left ? -EPROTO : rewind_request(c->k);
+
+	if (r < 0)
+		return r;
+	c->k->rewinding.client = c;
+	c->k->rewinding.ch = ch;
+	return 0;
+}
+
+void server_rewound(struct keeper *k)
+{
+	struct client *c = k->rewinding.client;
+
+	k->rewinding.client = NULL;
+	k->rewinding.under_way = false;
+	if (!c)
+		return;
+	mux_opened(link_mux(c->link), k->rewinding.ch, NULL);
+	mux_close(link_mux(c->link), k->rewinding.ch, 0, "");
 }
 
 /* The channel stays open for as long as the client wants the files. */
@@ -467,6 +503,10 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 		return serve_snapshot(c, ch, request);
 	case PROTO_KEEPER_SUSPEND:
 		return serve_suspend(c, ch, request);
+	case PROTO_KEEPER_MARK:
+		return serve_mark(c, ch, request);
+	case PROTO_KEEPER_REWIND:
+		return serve_rewind(c, ch, request);
 	case PROTO_KEEPER_SECRET:
 		return serve_secret(c, ch, request);
 	case PROTO_KEEPER_ATTACH:
@@ -498,6 +538,11 @@ static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor 
 static const char *refusal(uint16_t service, int r)
 {
 	bool saves = service == PROTO_KEEPER_SNAPSHOT || service == PROTO_KEEPER_SUSPEND;
+
+	if (r == -ENODATA)
+		return "it has no mark to go back to";
+	if (service == PROTO_KEEPER_MARK && r == -EOPNOTSUPP)
+		return "what a VM does to mounts, or through ports, cannot be taken back, nor can it forget a secret";
 
 	if (service == PROTO_KEEPER_PAUSE && r == -EALREADY)
 		return "it is so already";
@@ -572,6 +617,8 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 		c->k->pause.client = NULL;
 	if (c->k->saving.client == c && c->k->saving.ch == ch)
 		c->k->saving.client = NULL;
+	if (c->k->rewinding.client == c && c->k->rewinding.ch == ch)
+		c->k->rewinding.client = NULL;
 	if (c->k->spare.client == c && c->k->spare.ch == ch)
 		spare_client_gone(c->k);
 	branch_drop(c->k, c, ch);
@@ -748,6 +795,9 @@ void server_tell_ended(struct keeper *k)
 	if (k->spare.client)
 		mux_close(link_mux(k->spare.client->link), k->spare.ch, -ESRCH, "the spare has ended");
 	k->spare.client = NULL;
+	if (k->rewinding.client)
+		mux_close(link_mux(k->rewinding.client->link), k->rewinding.ch, -ESRCH, "the VM has ended");
+	k->rewinding.client = NULL;
 	k->listen_src = loop_remove(k->listen_src);
 	if (k->listen_fd >= 0)
 		unlink(k->args.socket);

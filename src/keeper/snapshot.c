@@ -12,7 +12,7 @@
  *
  * The library has made the directory, and does the rest: links to the layers, the description, the name. A VM that is
  *to be suspended (suspend.c) goes the same way, but for that it stands still from FREEZE on. A branch's files are in
- *memory (branch.c), and who asked is told when FREEZE is over.
+ *memory (branch.c), and who asked is told when FREEZE is over. A mark (rewind.c) has no files at all, and is done then.
  */
 #include "keeper/keeper.h"
 
@@ -88,7 +88,9 @@ static int prepare(struct keeper *k, const char *dir)
 	struct saving *s = &k->saving;
 	int r;
 
-	if (s->branch)
+	if (s->mark)
+		r = 0;
+	else if (s->branch)
 		r = branch_open(k, &s->files);
 	else
 		r = open_files(k, dir);
@@ -106,25 +108,11 @@ static void undo_prepare(struct keeper *k)
 		disk_unfreeze(k->dirfd, k->saving.layers);
 }
 
-int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
+static int begin(struct keeper *k, const char *dir)
 {
 	struct saving *s = &k->saving;
-	int r = check(k, !dir);
+	int r = prepare(k, dir);
 
-	if (r < 0)
-		return r;
-	if (keep && keep != k->num_under)
-		return -ESTALE;
-	s->suspend = !dir;
-	s->branch = dir && !*dir;
-	s->idle = false;
-	s->files = (struct monitor_saving){.fds = {-1, -1, -1},
-					   .stay = s->suspend,
-					   .over = s->branch || keep,
-					   .lean = keep,
-					   .keep = k->num_under,
-					   .unsynced = s->branch};
-	r = prepare(k, dir);
 	if (r == 0 && s->suspend && suspend_over_base(k))
 		s->files.over = s->files.lean = true;
 	if (r == 0) {
@@ -143,9 +131,53 @@ int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 	return 0;
 }
 
+int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
+{
+	struct saving *s = &k->saving;
+	int r = check(k, !dir);
+
+	if (r < 0)
+		return r;
+	if (keep && keep != k->num_under)
+		return -ESTALE;
+	s->suspend = !dir;
+	s->branch = dir && !*dir;
+	s->idle = s->mark = false;
+	s->files = (struct monitor_saving){.fds = {-1, -1, -1},
+					   .stay = s->suspend,
+					   .over = s->branch || keep,
+					   .lean = keep,
+					   .keep = k->num_under,
+					   .unsynced = s->branch};
+	return begin(k, dir);
+}
+
+/* What is outside of the guest's memory and its own disk cannot be taken back. */
+static bool can_go_back(const struct vm_record *rec)
+{
+	return !rec->num_mounts && !rec->ports && !rec->secrets;
+}
+
+int snapshot_mark(struct keeper *k)
+{
+	struct saving *s = &k->saving;
+	int r = check(k, false);
+
+	if (r == 0 && !can_go_back(&k->rec))
+		r = -EOPNOTSUPP;
+	if (r < 0)
+		return r;
+	s->suspend = s->branch = s->idle = false;
+	s->mark = true;
+	s->files = (struct monitor_saving){.fds = {-1, -1, -1}, .unsynced = true};
+	k->rewinding.marked = false;
+	return begin(k, NULL);
+}
+
 static int save(struct keeper *k, struct sm_error *err)
 {
-	int r = monitor_snapshot(k, &k->saving.files, err);
+	const struct saving *s = &k->saving;
+	int r = s->mark ? monitor_mark(k, s->files.fds[2], err) : monitor_snapshot(k, &s->files, err);
 
 	if (r < 0)
 		undo_prepare(k);
@@ -294,4 +326,22 @@ void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes)
 		if (s->suspend)
 			keeper_end(k, SM_REASON_SUSPENDED, 0, "suspended%s", s->idle ? ", as nobody used it" : "");
 	}
+}
+
+void snapshot_marked(struct keeper *k, const char *error, uint64_t pause_ns)
+{
+	struct saving *s = &k->saving;
+	struct keeper_snapshot_reply m;
+
+	if (s->stage != SAVING_FREEZE || !s->mark)
+		return;
+	if (error) {
+		give_up(k, -EOPNOTSUPP, error);
+		return;
+	}
+	s->pause_ns = pause_ns;
+	m = reply(k, 0);
+	k->rewinding.marked = true;
+	(void)!agent_hold(k, false, false);
+	finish(k, &m, 0, "");
 }

@@ -166,9 +166,11 @@ void keeper_main_started(struct keeper *k, bool runs)
 	}
 	server_attach_pending(k);
 	if (runs) {
-		server_tell_started(k);
-		events_note(k, k->suspended ? "resume" : "start", NULL);
+		if (!k->rewinding.under_way) /* they have been told */
+			server_tell_started(k);
+		events_note(k, k->rewinding.under_way ? "rewind" : k->suspended ? "resume" : "start", NULL);
 		workingset_ask(k);
+		server_rewound(k);
 	}
 	if (runs && idle_begin(k) < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "no memory for its limit on idleness");
@@ -178,8 +180,9 @@ void keeper_main_started(struct keeper *k, bool runs)
 
 void keeper_main_done(struct keeper *k, int code, const char *text)
 {
-	/* The channel went with the link: keeper_agent_lost follows and knows more. */
-	if (k->phase >= PHASE_ENDING || k->main_done || (!k->main_has_exit && code == -ECONNRESET))
+	/* The channel went with the link: keeper_agent_lost follows and knows more. Or all that is being undone. */
+	if (k->phase >= PHASE_ENDING || k->main_done || (!k->main_has_exit && code == -ECONNRESET) ||
+	    k->rewinding.fd >= 0)
 		return;
 	k->main_done = true;
 	k->time_limit_at = 0;
@@ -519,6 +522,7 @@ static void done(struct keeper *k)
 {
 	admission_over(k);
 	fd_close(k->saving.dirfd);
+	fd_close(k->rewinding.fd);
 	monitor_saving_close(&k->saving.files);
 	while (k->num_under)
 		fd_close(k->under[--k->num_under]);
@@ -565,6 +569,7 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 		.listen_fd = -1,
 		.admitted = -1,
 		.cpus = {.fd = -1},
+		.rewinding = {.fd = -1},
 		.saving = {.dirfd = -1, .files = {.fds = {-1, -1, -1}}},
 		.log = {.fd = -1},
 		.early_fd = -1,

@@ -185,6 +185,7 @@ struct sm_vm {
 	struct sm_vm *files;	     /* what serves this one's files, as it has ended (ended.c); NULL: nothing */
 	int files_lock;		     /* holds start.lock meanwhile, -1 */
 	struct spare *spare;	     /* for one that is to be left behind (spare.h); NULL: none is */
+	bool marked;		     /* of a pool's: it can go back to what it was before its first lease */
 	char **lease_env;	     /* of a pool's: what commands have beside the VM's own; fixed while it is leased */
 };
 

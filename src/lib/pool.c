@@ -55,6 +55,12 @@ static int await_command(struct sm_pool *p, struct sm_vm *vm, uint64_t deadline,
 	return r;
 }
 
+/* What is outside of a VM's memory and its own disk cannot be taken back, nor what it was told. */
+static bool can_go_back(const struct sm_vm_options *o)
+{
+	return !o->num_mounts && !o->num_ports && !o->num_secrets;
+}
+
 static int start_vm(struct sm_pool *p, const struct sm_lease_options *lease, uint64_t limit_ns, struct sm_vm **ret,
 		    struct sm_error *err)
 {
@@ -69,9 +75,14 @@ static int start_vm(struct sm_pool *p, const struct sm_lease_options *lease, uin
 	if (r < 0)
 		return r;
 	r = await_command(p, *ret, deadline, err);
-	if (r < 0)
+	if (r < 0) {
 		sm_vm_close(*ret);
-	return r;
+		return r;
+	}
+	/* One that cannot be marked, and why is said in the log of its keeper, ends with its lease. */
+	(*ret)->marked = !lease && !p->o.keep && !p->o.fresh && can_go_back(&o) &&
+			 vm_request(*ret, PROTO_KEEPER_MARK, NULL, "mark", NULL) == 0;
+	return 0;
 }
 
 static void end_vm(struct sm_pool *p, struct sm_vm *vm)
@@ -79,7 +90,13 @@ static void end_vm(struct sm_pool *p, struct sm_vm *vm)
 	sm_vm_close(vm);
 }
 
-static const struct pool_ways real_ways = {.start = start_vm, .end = end_vm, .attach = lease_attach};
+static int rewind_vm(struct sm_pool *p, struct sm_vm *vm, struct sm_error *err)
+{
+	return vm_request(vm, PROTO_KEEPER_REWIND, NULL, "undo what was done in", err);
+}
+
+static const struct pool_ways real_ways = {
+	.start = start_vm, .end = end_vm, .rewind = rewind_vm, .attach = lease_attach};
 
 /* Its keeper holds the other end, and says nothing more on it than how the VM started and ended. */
 bool pool_vm_alive(const struct sm_vm *vm)
@@ -270,6 +287,13 @@ int sm_pool_acquire(struct sm_pool *p, struct sm_vm **ret, struct sm_error *err)
 	return r;
 }
 
+static enum slot_state after_lease(const struct sm_pool *p, const struct slot *s)
+{
+	if (s->own || p->closing || !pool_vm_alive(s->vm))
+		return SLOT_ENDING;
+	return p->o.keep ? SLOT_IDLE : s->vm->marked ? SLOT_REWINDING : SLOT_ENDING;
+}
+
 struct sm_vm *sm_pool_release(struct sm_pool *p, struct sm_vm *vm)
 {
 	if (!vm)
@@ -283,7 +307,7 @@ struct sm_vm *sm_pool_release(struct sm_pool *p, struct sm_vm *vm)
 		p->failed_in_row = 0;
 		strv_free(vm->lease_env);
 		vm->lease_env = NULL;
-		pool_move(p, s, p->o.keep && !s->own && !p->closing && pool_vm_alive(vm) ? SLOT_IDLE : SLOT_ENDING);
+		pool_move(p, s, after_lease(p, s));
 		pool_hand_out(p);
 		break;
 	}
@@ -301,7 +325,7 @@ void sm_pool_get_stats(struct sm_pool *p, struct sm_pool_stats *ret)
 				   .alive = p->count[SLOT_IDLE] + p->count[SLOT_LEASED],
 				   .idle = p->count[SLOT_IDLE],
 				   .leased = p->count[SLOT_LEASED],
-				   .starting = p->count[SLOT_STARTING] + p->count[SLOT_OWN],
+				   .starting = p->count[SLOT_STARTING] + p->count[SLOT_OWN] + p->count[SLOT_REWINDING],
 				   .waiting = p->num_waiters,
 				   .acquires = p->acquires,
 				   .hits = p->hits,
@@ -386,7 +410,8 @@ struct sm_pool *sm_pool_free(struct sm_pool *p)
 	while (p->waiters)
 		answer(p, NULL, &closed);
 	for (unsigned i = 0; p->slots && i < p->o.max; i++)
-		if (p->slots[i].state == SLOT_IDLE || p->slots[i].state == SLOT_LEASED)
+		if (p->slots[i].state == SLOT_IDLE || p->slots[i].state == SLOT_LEASED ||
+		    (p->slots[i].state == SLOT_REWINDING && !p->slots[i].taken))
 			pool_move(p, &p->slots[i], SLOT_ENDING);
 	pthread_cond_broadcast(&p->work);
 	while (p->num_callers)

@@ -2,7 +2,8 @@
 /*
  * A pool of VMs: its slots, and who waits for one.
  *
- *	FREE --(a worker)--> STARTING --> IDLE <--> LEASED --(release)--> ENDING --(a worker)--> FREE
+ *	FREE --(a worker)--> STARTING --> IDLE <--> LEASED --(release)--> REWINDING --(a worker)--> IDLE
+ *	LEASED --(release of one that cannot go back)--> ENDING --(a worker)--> FREE
  *	FREE --(who is to have it: pool_lease.c)--> OWN --> LEASED
  *
  * pool.c is what callers do, under the lock and never for long; pool_threads.c the pool's own threads, which start and
@@ -19,15 +20,26 @@ struct pool_ways {
 	int (*start)(struct sm_pool *p, const struct sm_lease_options *lease, uint64_t limit_ns, struct sm_vm **ret,
 		     struct sm_error *err);
 	void (*end)(struct sm_pool *p, struct sm_vm *vm);
+	/* Undoes all that a lease has done, in one whose `marked` is set. */
+	int (*rewind)(struct sm_pool *p, struct sm_vm *vm, struct sm_error *err);
 	/* Gives one that runs the lease's ports. */
 	int (*attach)(struct sm_pool *p, struct sm_vm *vm, const struct sm_lease_options *lease, struct sm_error *err);
 };
 
-enum slot_state { SLOT_FREE, SLOT_STARTING, SLOT_OWN, SLOT_IDLE, SLOT_LEASED, SLOT_ENDING, SLOT_STATES };
+enum slot_state {
+	SLOT_FREE,
+	SLOT_STARTING,
+	SLOT_OWN,
+	SLOT_IDLE,
+	SLOT_LEASED,
+	SLOT_REWINDING,
+	SLOT_ENDING,
+	SLOT_STATES
+};
 
 struct slot {
 	enum slot_state state;
-	bool taken; /* ENDING: by a worker */
+	bool taken; /* REWINDING, ENDING: by a worker */
 	bool own;   /* LEASED: it has things of its lease, and ends with it */
 	struct sm_vm *vm;
 	uint64_t started_ns, since_ns; /* since: it has been idle */

@@ -28,7 +28,7 @@ struct slot *pool_find(struct sm_pool *p, enum slot_state state)
 /* For those who wait, and then to have so many ready as the pool is to have. */
 static bool start_wanted(const struct sm_pool *p)
 {
-	unsigned coming = p->count[SLOT_IDLE] + p->count[SLOT_STARTING];
+	unsigned coming = p->count[SLOT_IDLE] + p->count[SLOT_STARTING] + p->count[SLOT_REWINDING];
 
 	if (p->closing || p->count[SLOT_FREE] <= p->num_owners)
 		return false;
@@ -81,6 +81,21 @@ static void end_one(struct sm_pool *p, struct slot *s)
 	pool_move(p, s, SLOT_FREE);
 }
 
+/* One that cannot go back ends, as it would have otherwise. */
+static void rewind_one(struct sm_pool *p, struct slot *s)
+{
+	int r;
+
+	s->taken = true;
+	pthread_mutex_unlock(&p->lock);
+	r = p->ways->rewind(p, s->vm, NULL);
+	pthread_mutex_lock(&p->lock);
+	s->taken = false;
+	p->restores += r == 0;
+	pool_move(p, s, r < 0 || p->closing ? SLOT_ENDING : SLOT_IDLE);
+	pool_hand_out(p);
+}
+
 static void *work(void *arg)
 {
 	struct sm_pool *p = arg;
@@ -88,7 +103,9 @@ static void *work(void *arg)
 
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
-		if (start_wanted(p))
+		if ((s = pool_find(p, SLOT_REWINDING)))
+			rewind_one(p, s);
+		else if (start_wanted(p))
 			start_one(p, pool_find(p, SLOT_FREE));
 		else if ((s = pool_find(p, SLOT_ENDING)))
 			end_one(p, s);

@@ -47,6 +47,8 @@ enum proto_service {
 	PROTO_KEEPER_COUNTERS = 48,    /* the monitor's, JSON text */
 	PROTO_KEEPER_CLAIM = 49,       /* a spare becomes the VM that somebody wants */
 	PROTO_KEEPER_DISOWN = 50,      /* its owner lets go: it goes on, and is kept; OPENED and CLOSE 0 */
+	PROTO_KEEPER_MARK = 51,	       /* remember what it is now; OPENED and CLOSE 0 when that is so */
+	PROTO_KEEPER_REWIND = 52,      /* back to that; OPENED and CLOSE 0 when it runs again */
 	PROTO_KEEPER_SHARE = 47,       /* u8 number of a mount; opened when its monitor wants what is served there */
 	/* machine daemon */
 	PROTO_MACHINE_STATUS = 64,

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "base/cleanup.h"
 #include "base/util.h"
 #include "virtio/blk_internal.h"
 
@@ -384,6 +385,15 @@ int virtio_blk_push(struct virtio_device *dev, int fd, struct sm_error *err)
 	drain(blk, false);
 	batch_done(blk);
 	return blk_chain_push(blk->chain, fd, err);
+}
+
+int virtio_blk_renew(struct virtio_device *dev, int fd, struct sm_error *err)
+{
+	struct blk *blk = (struct blk *)dev;
+	int r = blk_chain_renew(blk->chain, fd, &fd, err);
+
+	fd_close(fd); /* the old one, or the new one that it could not take */
+	return r;
 }
 
 void virtio_blk_stats(struct virtio_device *dev, struct virtio_blk_stats *ret)

@@ -193,11 +193,12 @@ static int load_map(struct memory *m, struct cursor *in)
 	if (!map)
 		return -EPROTO;
 	for (uint32_t i = 0; i < map_size(m) * 8; i++) {
-		if (!(map[i / 8] >> (i % 8) & 1))
-			continue;
-		if (i >= m->blocks)
+		bool plugged = map[i / 8] >> (i % 8) & 1;
+
+		if (plugged && i >= m->blocks)
 			return -EPROTO;
-		set_plugged(m, i, true);
+		if (i < m->blocks && plugged != is_plugged(m, i))
+			set_plugged(m, i, plugged);
 	}
 	return 0;
 }

@@ -118,7 +118,7 @@ static void msix_write(struct virtio_pci *pci, uint32_t off, uint32_t value)
 
 /* ---- common configuration ---- */
 
-static void reset(struct virtio_pci *pci)
+void virtio_pci_reset(struct virtio_pci *pci)
 {
 	struct virtio_device *dev = pci->dev;
 
@@ -175,7 +175,7 @@ static void write_status(struct virtio_pci *pci, uint8_t value)
 	uint8_t added = (uint8_t)(value & ~pci->status);
 
 	if (!value) {
-		reset(pci);
+		virtio_pci_reset(pci);
 		return;
 	}
 	pci->status |= added & (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED);
@@ -470,7 +470,7 @@ int virtio_pci_new(struct virtio_device *dev, const struct virtio_pci_host *host
 	dev->irq = (struct virtio_irq_port){
 		.queue = irq_queue, .config = irq_config, .again = irq_again, .try_queue = irq_try_queue, .arg = pci};
 	virtio_pci_config_init(pci);
-	reset(pci);
+	virtio_pci_reset(pci);
 	*ret = pci;
 	return 0;
 }

@@ -120,11 +120,13 @@ void virtio_pci_notify(struct virtio_pci *pci, unsigned queue);
 /* State: registers, MSI-X, queues, agreed features, then the device's own. One versioned record each. */
 int virtio_pci_save(struct virtio_pci *pci, struct buf *out) MUST_CHECK;
 /*
- * Loads into a function newly made with the same kind of device and RAM already restored: -EPROTO (bad record),
- * -ENOTSUP (version or other device), -EINVAL (rings outside RAM). Calls `route` and `moved` for everything, then the
- * device's activate if it was active. After an error the function may only be freed.
+ * Loads into a function newly made, or reset, with the same kind of device and RAM already restored: -EPROTO (bad
+ * record), -ENOTSUP (version or other device), -EINVAL (rings outside RAM). Calls `route` and `moved` for everything,
+ * then the device's activate if it was active. After an error the function may only be freed.
  */
 int virtio_pci_load(struct virtio_pci *pci, struct cursor *in) MUST_CHECK;
+/* Back to a function as newly made, but for what its device has of the host: for another load. */
+void virtio_pci_reset(struct virtio_pci *pci);
 /* After a load, once vCPUs may run: drains every queue and raises every used vector once, so no kick or interrupt is
  * lost. */
 void virtio_pci_restart(struct virtio_pci *pci);

@@ -105,6 +105,29 @@ void control_saved(struct vm *vm, const char *error, uint64_t bytes)
 	send_event(vm->cfg->control, &b);
 }
 
+static void send_or_error(struct vm *vm, const char *event, const char *error, uint64_t pause_ns)
+{
+	struct buf b = {0};
+
+	buf_printf(&b, "{\"event\":\"%s\",\"pause_ns\":%llu", event, (unsigned long long)pause_ns);
+	if (error) {
+		buf_printf(&b, ",\"error\":");
+		put_json_string(&b, error);
+	}
+	buf_put_u8(&b, '}');
+	send_event(vm->cfg->control, &b);
+}
+
+void control_marked(struct vm *vm, const char *error, uint64_t pause_ns)
+{
+	send_or_error(vm, "marked", error, pause_ns);
+}
+
+void control_rewound(struct vm *vm, const char *error)
+{
+	send_or_error(vm, "rewound", error, 0);
+}
+
 int control_vsock(struct vm *vm, uint32_t port, int fd)
 {
 	char text[64];
@@ -222,6 +245,26 @@ static void serve_workingset(struct vm *vm, int fd)
 	send_event(vm->cfg->control, &b);
 }
 
+static void serve_mark(struct vm *vm, int *top)
+{
+	struct sm_error err = {0};
+	uint64_t pause_ns = 0;
+	int r = mark_take(vm, top, &pause_ns, &err);
+
+	control_marked(vm, r < 0 ? err.message : NULL, pause_ns);
+}
+
+/* What could not go back has neither the one memory nor the other: it ends. */
+static void serve_rewind(struct vm *vm, int fds[3])
+{
+	struct sm_error err = {0};
+	int r = mark_rewind(vm, TAKE_FD(fds[0]), TAKE_FD(fds[1]), &err);
+
+	control_rewound(vm, r < 0 ? err.message : NULL);
+	if (r < 0)
+		vm_finish_locked(vm, VM_ERROR, "go back to the mark: %s", err.message);
+}
+
 /* One command. fds: passed along or -1; taken over when used. */
 static void serve(struct vm *vm, json_t *packet, int fds[3])
 {
@@ -243,6 +286,10 @@ static void serve(struct vm *vm, json_t *packet, int fds[3])
 		serve_balloon(vm, packet);
 	else if (streq(cmd, "snapshot"))
 		serve_snapshot(vm, packet, fds);
+	else if (streq(cmd, "mark"))
+		serve_mark(vm, &fds[0]);
+	else if (streq(cmd, "rewind"))
+		serve_rewind(vm, fds);
 	else if (streq(cmd, "share"))
 		serve_share(vm, packet, &fds[0]);
 	else if (streq(cmd, "workingset"))

@@ -22,6 +22,9 @@ int control_share(int socket, unsigned number) MUST_CHECK;
 void control_disk_error(struct vm *vm, const char *disk, int error);
 /* A snapshot's two steps: the machine goes on (or stays, as asked), and its files are written (error NULL) or not. */
 void control_frozen(struct vm *vm, uint64_t pause_ns);
+/* The machine was marked, or went back to its mark; error: or not. */
+void control_marked(struct vm *vm, const char *error, uint64_t pause_ns);
+void control_rewound(struct vm *vm, const char *error);
 void control_saved(struct vm *vm, const char *error, uint64_t bytes);
 /* The guest connected to a host port: passes the host's end (still the caller's) to the keeper. 0 or -errno. */
 int control_vsock(struct vm *vm, uint32_t port, int fd) MUST_CHECK;

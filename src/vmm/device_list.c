@@ -304,12 +304,41 @@ void devices_balloon(struct vm *vm, uint64_t bytes)
 	virtio_balloon_set_target(device(vm, SLOT_BALLOON), bytes);
 }
 
-int devices_push_top(struct vm *vm, int fd, struct sm_error *err)
+/* The first disk that has a top. */
+static struct virtio_device *writable_disk(struct vm *vm, struct sm_error *err)
 {
 	for (unsigned i = 0; i < vm->cfg->num_blk; i++)
 		if (vm->cfg->blk[i].top.fd >= 0)
-			return virtio_blk_push(virtio_pci_device(vm->devices.functions[SLOT_BLK + i]->pci), fd, err);
-	return error_set(err, SM_ERROR_INVALID, EINVAL, "this machine has no writable disk");
+			return device(vm, SLOT_BLK + i);
+	error_set(err, SM_ERROR_INVALID, EINVAL, "this machine has no writable disk");
+	return NULL;
+}
+
+int devices_push_top(struct vm *vm, int fd, struct sm_error *err)
+{
+	struct virtio_device *disk = writable_disk(vm, err);
+
+	return disk ? virtio_blk_push(disk, fd, err) : -EINVAL;
+}
+
+int devices_renew_top(struct vm *vm, int fd, struct sm_error *err)
+{
+	struct virtio_device *disk = writable_disk(vm, err);
+
+	if (disk)
+		return virtio_blk_renew(disk, fd, err);
+	fd_close(fd);
+	return -EINVAL;
+}
+
+int devices_expect_agent(struct vm *vm, int fd)
+{
+	struct virtio_device *vsock = device(vm, SLOT_VSOCK);
+
+	if (vsock)
+		return virtio_vsock_expect(vsock, VMM_AGENT_PORT, fd);
+	fd_close(fd);
+	return -ENODEV;
 }
 
 const int *const *devices_syscalls(void)

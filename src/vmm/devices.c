@@ -192,6 +192,15 @@ int devices_map_config(struct vm *vm, struct sm_error *err)
 	return r;
 }
 
+void devices_reset(struct vm *vm)
+{
+	for (unsigned s = 0; s < NUM_SLOTS; s++)
+		if (vm->devices.functions[s])
+			virtio_pci_reset(vm->devices.functions[s]->pci);
+	for (unsigned i = 0; i < VMM_MAX_BLK; i++)
+		vm->devices.disks[i].told_full = vm->devices.disks[i].told_failed = false;
+}
+
 void devices_restart(struct vm *vm)
 {
 	pci_host_refresh(&vm->pci);

@@ -92,6 +92,15 @@ static const struct filter_rule snapshot_rules[] = {
 	CALL_WITH(ioctl, 1, KVM_CHECK_EXTENSION),
 };
 
+/* And sets it again, when it goes back to a mark (mark.h). */
+static const struct filter_rule mark_rules[] = {
+	CALL_WITH(ioctl, 1, KVM_SET_MP_STATE),	CALL_WITH(ioctl, 1, KVM_SET_REGS),
+	CALL_WITH(ioctl, 1, KVM_SET_SREGS),	CALL_WITH(ioctl, 1, KVM_SET_XCRS),
+	CALL_WITH(ioctl, 1, KVM_SET_DEBUGREGS), CALL_WITH(ioctl, 1, KVM_SET_LAPIC),
+	CALL_WITH(ioctl, 1, KVM_SET_MSRS),	CALL_WITH(ioctl, 1, KVM_SET_VCPU_EVENTS),
+	CALL_WITH(ioctl, 1, KVM_SET_XSAVE),
+};
+
 /* A copy of the process, as the C library's fork makes it, to write them (saver.c): neither a thread nor a namespace.
  */
 static const struct filter_rule copy_rules[] = {
@@ -130,6 +139,7 @@ static void emit_machine(struct filter *p, enum seal_kind kind, const int *const
 	if (kind != SEAL_VCPU) {
 		filter_rules(p, loop_rules, ARRAY_SIZE(loop_rules));
 		filter_rules(p, snapshot_rules, ARRAY_SIZE(snapshot_rules));
+		filter_rules(p, mark_rules, ARRAY_SIZE(mark_rules));
 		filter_rules(p, copy_rules, ARRAY_SIZE(copy_rules));
 		filter_rules(p, pause_rules, ARRAY_SIZE(pause_rules));
 	}

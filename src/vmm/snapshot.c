@@ -53,20 +53,24 @@ static int save_devices(struct vm *vm, struct buf *out, struct sm_error *err)
 	return 0;
 }
 
-/* The devices first: they may finish what they are at, which changes RAM. */
+int snapshot_take_state(struct vm *vm, struct buf *arch, struct buf *devices, struct sm_error *err)
+{
+	int r = save_devices(vm, devices, err);
+
+	r = r < 0 ? r : arch_state_save(vm, arch, err);
+	return r == 0 && (arch->error || devices->error) ? error_sys(err, ENOMEM, "state of the machine") : r;
+}
+
 int snapshot_take(struct vm *vm, const struct snapshot_memory *memory, struct snapshot_image *ret, struct sm_error *err)
 {
 	int r;
 
 	*ret = (struct snapshot_image){.memory = *memory};
-	r = save_devices(vm, &ret->devices, err);
-	r = r < 0 ? r : arch_state_save(vm, &ret->arch, err);
+	r = snapshot_take_state(vm, &ret->arch, &ret->devices, err);
 	if (r < 0)
 		return r;
 	ret->touched = memory->over ? overlay_changed(&vm->ram, memory->keep) : ram_touched(&vm->ram);
-	if (!ret->touched || ret->devices.error || ret->arch.error)
-		return error_sys(err, ENOMEM, "state of the machine");
-	return 0;
+	return ret->touched ? 0 : error_sys(err, ENOMEM, "state of the machine");
 }
 
 void snapshot_image_done(struct snapshot_image *img)

@@ -64,7 +64,10 @@ struct snapshot_image {
 	struct snapshot_memory memory;
 };
 
-/* Of a machine that stands still, with the lock held. snapshot_image_done also after a failure. */
+/* Of a machine that stands still, with the lock held: its vCPUs and devices, which may finish what they are at, which
+ * changes RAM. */
+int snapshot_take_state(struct vm *vm, struct buf *arch, struct buf *devices, struct sm_error *err) MUST_CHECK;
+/* The same, and what its memory is. snapshot_image_done also after a failure. */
 int snapshot_take(struct vm *vm, const struct snapshot_memory *memory, struct snapshot_image *ret,
 		  struct sm_error *err) MUST_CHECK;
 /*
@@ -77,7 +80,8 @@ void snapshot_image_done(struct snapshot_image *img);
 
 /* Reads a state file and checks that it is whole and was made of a machine of this shape. */
 int snapshot_open(struct snapshot *s, int fd, const struct vmm_config *cfg, struct sm_error *err) MUST_CHECK;
-/* Loads vCPUs and devices of a machine that is made and has not run; its RAM is there already. */
+/* Loads vCPUs and devices of a machine that is made and has not run, or whose devices were reset; its RAM is there
+ * already. */
 int snapshot_load(struct vm *vm, struct snapshot *s, struct sm_error *err) MUST_CHECK;
 void snapshot_done(struct snapshot *s);
 

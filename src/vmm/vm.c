@@ -553,6 +553,7 @@ void vm_done(struct vm *vm)
 	if (vm->kvm != vm->cfg->kvm)
 		fd_close(vm->kvm);
 	pci_host_done(&vm->pci);
+	mark_done(&vm->mark);
 	window_unmap(&vm->window);
 	dax_window_close(&vm->dax);
 	ram_unmap(&vm->ram);

@@ -27,6 +27,7 @@
 #include "vmm/console.h"
 #include "vmm/dax_window.h"
 #include "vmm/devices.h"
+#include "vmm/mark.h"
 #include "vmm/pci_host.h"
 #include "vmm/power.h"
 #include "vmm/ram.h"
@@ -91,6 +92,7 @@ struct vm {
 	struct snapshot *snapshot; /* while it is being restored */
 	bool restored;
 	struct saver saver;
+	struct mark mark;
 	struct arch_vm arch;
 	struct vcpu vcpus[VMM_MAX_CPUS];
 	uint64_t window_faults; /* metric: KVM_RUN failures that a repair of a window explained */

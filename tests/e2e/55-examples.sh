@@ -71,6 +71,27 @@ test_leases() {
 	$sm volume rm lease-volume
 }
 
+limit_again=600
+test_again() {
+	# a VM that is leased again and again is each time what it was: files, memory, processes, mounts, disk, detached commands; its clock is right and no random number comes twice
+	needs cc
+	cc -std=c11 -Wall -Wextra -Werror -O1 -D_GNU_SOURCE -o lease "$SM_TOP/tests/e2e/lease.c" -I "$SM_TOP/include" -L "$SM_BIN/../lib" -l:libsupermachine.so.0
+	box
+	local n cpus
+	n=$(scaled 4 100)
+	for cpus in 1 2; do
+		LD_LIBRARY_PATH=$SM_BIN/../lib SUPERMACHINE_LIBEXEC=$SM_BIN out timeout 500 ./lease box again $cpus "$n"
+		is "one VM" "$(grep '^id: ' <<<"$out" | sort -u | wc -l)" 1
+		is "devastated" "$(grep -c '^devastate: status 0: done' <<<"$out")" "$n"
+		is "what each finds" "$(grep -A 5 '^look: status [01]: 2$' <<<"$out" | tr -d '\n' | sed 's/--/\n/g' | sort | uniq -c | sed 's/^ *//')" "$n look: status 1: 20000"
+		is "no detached command" "$(grep '^detached: ' <<<"$out" | sort -u)" "detached: 0"
+		is "random numbers" "$(grep -A 1 '^random: ' <<<"$out" | sed 's/^random: //; /^--/d' | sort | uniq -d)" ""
+		is "clocks that are wrong" "$(sed -n 's/^wall: //p; s/^date: status 0: //p' <<<"$out" | paste - - | awk '$2 < $1 - 1 || $2 > $1 + 20')" ""
+		has "accounts" "$out" "^$n leases, [0-9]+ restores, 0 failures, 0 deaths$"
+	done
+	is "nothing is left" "$($sm ps -aq)" ""
+}
+
 limit_branch_search=300
 test_branch_search() {
 	# several ways on from one moment are tried at once, each in a copy of a VM: the first that succeeds wins and ends the others

@@ -2,6 +2,8 @@
 /*
  * lease IMAGE DIRECTORY: leases with things of their own, from a pool of one VM that is ready and at most two. Says on
  * standard output what commands in them said, and about the pool what the test is to know.
+ *
+ * lease IMAGE again CPUS TIMES: one VM, leased so often, each lease doing to it whatever may be left for the next.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <supermachine.h>
@@ -86,33 +89,75 @@ static struct sm_vm *acquire(struct sm_pool *pool, const struct sm_lease_options
 	"ls -d /left /dev/shm/left /data /vol 2>/dev/null; ps | grep -c '[s]leep 54321'; netstat -tln | grep -c :80; " \
 	"echo \"[$LEASE]\"; date +%s"
 
-int main(int argc, char **argv)
+/* Files on the disk and in memory, processes, mounts, the kernel's own settings, devices, much memory and much of the
+ * disk, a detached command. */
+#define DEVASTATE                                                                                                      \
+	"echo left >/left; rm -rf /srv; mkdir /left-too; hostname left; mount -t tmpfs none /mnt 2>/dev/null; "        \
+	"echo 1 >/proc/sys/vm/overcommit_memory 2>/dev/null; "                                                         \
+	"dd if=/dev/urandom of=/dev/shm/much bs=1M count=20 2>/dev/null; "                                             \
+	"dd if=/dev/urandom of=/much bs=1M count=10 2>/dev/null; sync; "                                               \
+	"(sleep 54321 & while :; do echo x | nc -l -p 80; done) >/dev/null 2>&1 & "                                    \
+	"(while :; do :; done) & date -s @1000000000 >/dev/null 2>&1; echo done"
+#define LOOK_AROUND                                                                                                    \
+	"ls -d /left /left-too /dev/shm/much /much 2>/dev/null; ls /srv | wc -l; hostname | grep -c left; "            \
+	"ps | grep -c '[s]leep 54321'; netstat -tln | grep -c :80; mount | grep -c ' /mnt '"
+
+/* A detached command that a lease leaves is none of the next one's. */
+static void leave_detached(struct sm_vm *vm)
+{
+	const char *argv[] = {"sleep", "1000", NULL};
+	struct sm_exec_options o = SM_EXEC_OPTIONS_INIT;
+	struct sm_exec_info **list = NULL;
+	struct sm_exec *exec = NULL;
+	struct sm_error err = {0};
+	size_t count = 0;
+
+	if (sm_vm_exec_list(vm, &list, &count, &err) < 0)
+		die("list", &err);
+	printf("detached: %u\n", (unsigned)count);
+	sm_exec_list_free(list, count);
+	o.argv = argv;
+	o.detach = true;
+	if (sm_vm_exec(vm, &o, &exec, &err) < 0)
+		die("detached", &err);
+	sm_exec_close(exec);
+}
+
+static void again(struct sm_pool *pool, int times)
+{
+	struct sm_pool_stats stats = SM_POOL_STATS_INIT;
+
+	for (int i = 0; i < times; i++) {
+		struct sm_vm *vm = acquire(pool, NULL);
+
+		printf("id: %s\n", sm_vm_id(vm));
+		command("look", vm, LOOK_AROUND);
+		printf("wall: %ld\n", (long)time(NULL));
+		command("date", vm, "date +%s");
+		command("random", vm, "head -c 8 /dev/urandom | md5sum; cat /proc/sys/kernel/random/uuid");
+		leave_detached(vm);
+		command("devastate", vm, DEVASTATE);
+		sm_pool_release(pool, vm);
+	}
+	sm_pool_get_stats(pool, &stats);
+	printf("%u leases, %u restores, %u failures, %u deaths\n", (unsigned)stats.acquires, (unsigned)stats.restores,
+	       (unsigned)stats.failures, (unsigned)stats.deaths);
+}
+
+static void own_things(struct sm_pool *pool, const char *directory)
 {
 	static const char *const env[] = {"LEASE=one", NULL};
 	struct sm_port port = SM_PORT_INIT;
 	struct sm_mount mounts[2] = {SM_MOUNT_INIT, SM_MOUNT_INIT};
 	struct sm_lease_options all = SM_LEASE_OPTIONS_INIT, ports = SM_LEASE_OPTIONS_INIT,
 				volume = SM_LEASE_OPTIONS_INIT;
-	struct sm_vm_options v = SM_VM_OPTIONS_INIT;
-	struct sm_pool_options p = SM_POOL_OPTIONS_INIT;
 	struct sm_pool_stats stats = SM_POOL_STATS_INIT;
-	struct sm_client *client = NULL;
-	struct sm_pool *pool = NULL;
-	struct sm_error err = {0};
 	struct sm_vm *vm;
 	uint16_t at;
 
-	if (argc != 3)
-		return 2;
-	v.image = argv[1];
-	v.memory = 256 << 20;
-	p.vm = &v;
-	p.max = 2;
-	if (sm_client_open(NULL, &client, &err) < 0 || sm_pool_new(client, &p, &pool, &err) < 0)
-		die("pool", &err);
 	port.address = "127.0.0.1";
 	port.guest_port = 80;
-	mounts[0].source = argv[2];
+	mounts[0].source = directory;
 	mounts[0].target = "/data";
 	mounts[1].volume = "lease-volume";
 	mounts[1].target = "/vol";
@@ -145,6 +190,29 @@ int main(int argc, char **argv)
 	sm_pool_release(pool, vm);
 	sm_pool_get_stats(pool, &stats);
 	printf("%u leases, %u failures\n", (unsigned)stats.acquires, (unsigned)stats.failures);
+}
+
+int main(int argc, char **argv)
+{
+	struct sm_vm_options v = SM_VM_OPTIONS_INIT;
+	struct sm_pool_options p = SM_POOL_OPTIONS_INIT;
+	struct sm_client *client = NULL;
+	struct sm_pool *pool = NULL;
+	struct sm_error err = {0};
+
+	if (argc != 3 && argc != 5)
+		return 2;
+	v.image = argv[1];
+	v.memory = 256 << 20;
+	v.cpus = argc == 5 ? (unsigned)atoi(argv[3]) : 0;
+	p.vm = &v;
+	p.max = argc == 5 ? 1 : 2;
+	if (sm_client_open(NULL, &client, &err) < 0 || sm_pool_new(client, &p, &pool, &err) < 0)
+		die("pool", &err);
+	if (argc == 5)
+		again(pool, atoi(argv[4]));
+	else
+		own_things(pool, argv[2]);
 	sm_pool_free(pool);
 	sm_client_close(client);
 	return 0;

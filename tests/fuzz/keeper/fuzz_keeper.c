@@ -71,6 +71,16 @@ int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 	return k->main_open ? 0 : -EAGAIN;
 }
 
+int snapshot_mark(struct keeper *k)
+{
+	return k->main_open ? 0 : -EAGAIN;
+}
+
+int rewind_request(struct keeper *k)
+{
+	return k->main_open ? 0 : -ENODATA;
+}
+
 int branch_keep(struct keeper *k, struct client *c, uint32_t ch, struct monitor_saving *s,
 		struct keeper_snapshot_reply *m)
 {

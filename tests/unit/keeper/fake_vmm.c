@@ -359,6 +359,34 @@ static void note_workingset(struct fake *f, int fd)
 	control_send(f, "{\"event\":\"workingset\",\"pages\":5}");
 }
 
+static void start_link(struct fake *f, int agent);
+
+/* A new connection of the agent's, and the disk's new top. */
+static void go_back(struct fake *f, int agent, int top)
+{
+	if (agent < 0 || top < 0)
+		_exit(15);
+	close(top);
+	if (streq(f->script, "rewind-fails")) {
+		control_send(f, "{\"event\":\"rewound\",\"pause_ns\":0,\"error\":\"scripted\"}");
+		leave(f, "error");
+	}
+	f->link = link_free(f->link);
+	f->main_ch = f->side_ch = 0;
+	f->prepared = f->held = false;
+	start_link(f, agent);
+	control_send(f, "{\"event\":\"rewound\",\"pause_ns\":0}");
+}
+
+static void mark(struct fake *f, int top)
+{
+	if (!f->held || top < 0)
+		_exit(16);
+	close(top);
+	control_send(f, streq(f->script, "mark-fails") ? "{\"event\":\"marked\",\"pause_ns\":0,\"error\":\"scripted\"}"
+						       : "{\"event\":\"marked\",\"pause_ns\":4}");
+}
+
 static void on_control(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct fake *f = arg;
@@ -373,6 +401,10 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 	if (strstr(packet, "\"snapshot\""))
 		save(f, fds);
 	fd_close(fds[2]);
+	if (strstr(packet, "\"mark\""))
+		mark(f, fds[0]);
+	if (strstr(packet, "\"rewind\""))
+		go_back(f, fds[0], fds[1]);
 	if (strstr(packet, "\"pause\""))
 		control_send(f, "{\"event\":\"paused\"}");
 	if (strstr(packet, "\"resume\""))

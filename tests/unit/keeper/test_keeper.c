@@ -869,6 +869,85 @@ static void adopted_command(void **state)
 	expect(&x, SM_REASON_EXITED, 0);
 }
 
+/* The code of the answer to a request without a body. */
+static int ask(struct rig *r, uint16_t service)
+{
+	struct call call;
+	int code;
+
+	assert_int_equal(conn_call(&r->conn, service, NULL, &call), 0);
+	rig_until(r, &call.closed);
+	code = call.code;
+	assert_int_equal(call.opened, code == 0);
+	call_done(&call);
+	return code;
+}
+
+static void start_marked(struct rig *r, const struct rig_options *o, int code)
+{
+	rig_start(r, o);
+	rig_connect(r);
+	rig_wait_channel(r, false);
+	rig_until(r, &r->wait.started);
+	assert_int_equal(ask(r, PROTO_KEEPER_REWIND), -ENODATA);
+	assert_int_equal(write_file_atomic_at(r->dirfd, "top", "first", 5, 0600), 0);
+	assert_int_equal(ask(r, PROTO_KEEPER_MARK), code);
+}
+
+static void stop_marked(struct rig *r)
+{
+	struct vm_exit x;
+
+	rig_stop(r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(r, &r->wait.ended);
+	x = rig_finish(r);
+	expect(&x, SM_REASON_STOPPED, 137);
+}
+
+/* Goes back, twice: the command is adopted, the disk's top is another, the log is gone; who has waited for the VM goes
+ * on waiting. */
+static void goes_back_to_its_mark(void **state)
+{
+	struct rig r;
+
+	start_marked(&r, &(struct rig_options){.argv = {"sleep"}, .keep = true}, 0);
+	assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "top") == 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(write_file_atomic_at(r.dirfd, "top", "later", 5, 0600), 0);
+		assert_int_equal(ask_pause(&r, true), 0);
+		assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), -EHOSTDOWN);
+		assert_int_equal(ask_pause(&r, false), 0);
+		assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), 0);
+		assert_int_equal(ask_state(&r), SM_VM_RUNNING);
+		assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "top") == 0);
+		assert_true(faccessat(r.dirfd, "layer.1", F_OK, 0) < 0 && faccessat(r.dirfd, "log.1", F_OK, 0) < 0);
+		/* What the command says when it is adopted is all there is in the log. */
+		assert_true(size_of(&r, "log") <= VM_LOG_HEADER + 6);
+	}
+	stop_marked(&r);
+}
+
+/* Without a mark nothing has changed; one that could not go back ends; what a volume holds cannot be taken back. */
+static void marks_that_fail(void **state)
+{
+	struct vm_exit x;
+	struct rig r;
+
+	start_marked(&r, &(struct rig_options){.argv = {"sleep"}, .script = "mark-fails", .keep = true}, -EOPNOTSUPP);
+	assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), -ENODATA);
+	assert_true(size_of(&r, "top") == 5);
+	stop_marked(&r);
+
+	start_marked(&r, &(struct rig_options){.argv = {"sleep"}, .keep = true, .volume = true}, -EOPNOTSUPP);
+	stop_marked(&r);
+
+	start_marked(&r, &(struct rig_options){.argv = {"sleep"}, .script = "rewind-fails", .keep = true}, 0);
+	assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), -ESRCH);
+	rig_until(&r, &r.wait.ended);
+	x = rig_finish(&r);
+	assert_int_equal(x.outcome.status, 125);
+}
+
 static void missing_monitor(void **state)
 {
 	struct vm_exit x;
@@ -1616,6 +1695,8 @@ int main(void)
 		cmocka_unit_test(resume_failed),
 		cmocka_unit_test(unfinished_freeze),
 		cmocka_unit_test(adopted_command),
+		cmocka_unit_test(goes_back_to_its_mark),
+		cmocka_unit_test(marks_that_fail),
 		cmocka_unit_test(secrets_come_first),
 		cmocka_unit_test(secret_that_fails),
 		cmocka_unit_test(base_ends_with_its_maker),

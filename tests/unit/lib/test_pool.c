@@ -31,6 +31,7 @@ struct fake {
 /* What the fakes do; one test at a time. */
 static struct {
 	atomic_int started, ended, alive, most_alive, fail, slow_ms, stillborn;
+	atomic_int can_rewind, rewound, rewind_fails;
 	atomic_int mounts, ports, attached, attach_fails; /* what the last VM was given at its start, and later */
 } world;
 
@@ -54,6 +55,7 @@ static int fake_start(struct sm_pool *p, const struct sm_lease_options *lease, u
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	f->vm.owner_fd = pair[0];
 	f->keeper = pair[1];
+	f->vm.marked = !lease && world.can_rewind;
 	if (world.stillborn)
 		f->keeper = fd_close(f->keeper);
 	world.started++;
@@ -91,7 +93,24 @@ static int fake_attach(struct sm_pool *p, struct sm_vm *vm, const struct sm_leas
 	return 0;
 }
 
-static const struct pool_ways fakes = {.start = fake_start, .end = fake_end, .attach = fake_attach};
+static int fake_rewind(struct sm_pool *p, struct sm_vm *vm, struct sm_error *err)
+{
+	struct fake *f = (struct fake *)vm;
+
+	assert_int_equal(f->used, 0); /* nobody has it meanwhile */
+	f->used++;
+	poll(NULL, 0, world.slow_ms);
+	f->used--;
+	if (world.rewind_fails > 0) {
+		world.rewind_fails--;
+		return error_set(err, SM_ERROR_STATE, EBUSY, "not now");
+	}
+	world.rewound++;
+	return 0;
+}
+
+static const struct pool_ways fakes = {
+	.start = fake_start, .end = fake_end, .rewind = fake_rewind, .attach = fake_attach};
 
 static struct sm_pool *pool_of(struct sm_pool_options o)
 {
@@ -171,6 +190,41 @@ static void a_lease_is_fresh_or_kept(void **state)
 		assert_int_equal(world.most_alive, 1);
 		sm_pool_free(p);
 	}
+}
+
+/* One that can go back is leased again once it has; one that failed to, or died, ends. */
+static void a_vm_goes_back(void **state)
+{
+	struct sm_pool *p = pool_of((struct sm_pool_options){.max = 1});
+	struct sm_vm *vm, *same;
+
+	world.can_rewind = 1;
+	vm = take(p);
+	for (int i = 0; i < 10; i++) {
+		sm_pool_release(p, vm);
+		same = take(p);
+		assert_ptr_equal(same, vm);
+		assert_int_equal(world.rewound, i + 1);
+	}
+	assert_int_equal(world.started, 1);
+	assert_int_equal(stats(p).restores, 11);
+	world.rewind_fails = 1;
+	sm_pool_release(p, vm);
+	vm = take(p);
+	assert_int_equal(world.started, 2);
+	assert_int_equal(world.ended, 1);
+	dies(vm);
+	sm_pool_release(p, vm);
+	vm = take(p);
+	assert_int_equal(world.started, 3);
+	assert_int_equal(world.rewound, 10);
+	/* Closed while one is at it. */
+	world.slow_ms = 50;
+	sm_pool_release(p, vm);
+	poll(NULL, 0, 10);
+	sm_pool_free(p);
+	assert_int_equal(world.alive, 0);
+	assert_int_equal(world.started, world.ended);
 }
 
 static void the_dead_are_replaced(void **state)
@@ -307,11 +361,12 @@ static void *one_of_many(void *arg)
 
 static void many_at_once(void **state)
 {
-	for (int keep = 0; keep < 2; keep++) {
+	for (int kind = 0; kind < 3; kind++) {
 		struct crowd c = {.times = 50};
 		pthread_t threads[16];
 
-		c.p = pool_of((struct sm_pool_options){.min = 2, .max = 5, .keep = keep, .threads = 3});
+		c.p = pool_of((struct sm_pool_options){.min = 2, .max = 5, .keep = kind == 1, .threads = 3});
+		world.can_rewind = kind == 2;
 		for (int i = 0; i < 16; i++)
 			assert_int_equal(pthread_create(&threads[i], NULL, one_of_many, &c), 0);
 		for (int i = 0; i < 16; i++)
@@ -496,6 +551,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(some_are_ready),
 		cmocka_unit_test(a_lease_is_fresh_or_kept),
+		cmocka_unit_test(a_vm_goes_back),
 		cmocka_unit_test(the_dead_are_replaced),
 		cmocka_unit_test(failures_are_told),
 		cmocka_unit_test(all_leased),

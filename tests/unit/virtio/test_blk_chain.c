@@ -280,6 +280,52 @@ static void test_push(void **state)
 	close(third);
 }
 
+/* What was written since the last push is gone, again and again; what was before stays. */
+static void test_renew(void **state)
+{
+	struct blk_file base = {.fd = memfd_create("base", 0), .size = 64 * KIB};
+	struct blk_file top = {.fd = memfd_create("top", 0), .size = 64 * KIB};
+	struct blk_chain *chain = NULL;
+	uint8_t a[4096], b[4096], got[4096];
+	struct iovec iov_a = {a, sizeof(a)}, iov_b = {b, sizeof(b)}, in = {got, sizeof(got)};
+	int now = memfd_create("pushed", 0), full = open("/dev/full", O_RDWR), old;
+
+	memset(a, 'a', sizeof(a));
+	memset(b, 'b', sizeof(b));
+	assert_int_equal(ftruncate(base.fd, 64 * KIB), 0);
+	assert_int_equal(blk_chain_open(&base, 1, &top, &chain, NULL), 0);
+	assert_int_equal(blk_chain_write(chain, &iov_a, 1, 8192, sizeof(a)), 0);
+	assert_int_equal(blk_chain_push(chain, now, NULL), 0);
+	for (int i = 0; i < 100; i++) {
+		int fresh = memfd_create("fresh", 0);
+
+		assert_int_equal(blk_chain_write(chain, &iov_b, 1, 8192, sizeof(b)), 0);
+		assert_int_equal(blk_chain_write(chain, &iov_b, 1, 16384, sizeof(b)), 0);
+		assert_int_equal(blk_chain_read(chain, &in, 1, 8192, sizeof(got)), 0);
+		assert_memory_equal(got, b, sizeof(b));
+		assert_true(blk_chain_renew(chain, full, &old, NULL) < 0); /* changes nothing */
+		assert_int_equal(blk_chain_read(chain, &in, 1, 8192, sizeof(got)), 0);
+		assert_memory_equal(got, b, sizeof(b));
+		assert_int_equal(blk_chain_renew(chain, fresh, &old, NULL), 0);
+		assert_int_equal(old, now);
+		close(old);
+		now = fresh;
+		assert_int_equal(blk_chain_read(chain, &in, 1, 8192, sizeof(got)), 0);
+		assert_memory_equal(got, a, sizeof(a));
+		assert_int_equal(blk_chain_read(chain, &in, 1, 16384, sizeof(got)), 0);
+		assert_int_equal(got[0], 0);
+	}
+	blk_chain_free(chain);
+	/* A raw disk has nothing to go back to. */
+	assert_int_equal(blk_chain_open(NULL, 0, &base, &chain, NULL), 0);
+	assert_int_equal(blk_chain_renew(chain, now, &old, NULL), -EINVAL);
+	blk_chain_free(chain);
+	close(now);
+	close(full);
+	close(base.fd);
+	close(top.fd);
+}
+
 static void test_concat(void **state)
 {
 	struct blk_file parts[] = {
@@ -587,6 +633,7 @@ int main(void)
 		cmocka_unit_test(test_three_layers),
 		cmocka_unit_test(test_random_operations),
 		cmocka_unit_test(test_push),
+		cmocka_unit_test(test_renew),
 		cmocka_unit_test(test_concat),
 		cmocka_unit_test(test_hostile_headers),
 		cmocka_unit_test(test_files_that_do_not_fit),

@@ -20,6 +20,7 @@
 #include "base/util.h"
 #include "virtio/mem.h"
 #include "vmm/devices.h"
+#include "vmm/mark.h"
 #include "vmm/overlay.h"
 #include "vmm/ram.h"
 #include "vmm/snapshot.h"
@@ -117,6 +118,52 @@ static void test_ram_again(void **state)
 	buf_done(&second);
 	close(fd);
 	close(copy);
+}
+
+static void touch(struct ram *ram)
+{
+	ram->host[3] = 5;				 /* a page that the mark has a copy of */
+	ram->host[9 * RAM_CHUNK + 5] = 6;		 /* one that was nowhere */
+	memset(ram->host + 6 * RAM_CHUNK, 7, RAM_CHUNK); /* one of the file's */
+	ram->host[12 * RAM_CHUNK + 100] = 8;		 /* one that is all the guest's own */
+}
+
+/* Memory is again what it was at the mark, however often, whichever way it came to be what it was. */
+static void test_ram_mark(void **state)
+{
+	struct buf record = {0};
+	struct ram_mark m;
+	uint8_t *was = malloc(SIZE);
+	struct ram ram;
+	uint64_t bytes;
+	int fd = save_ram(fill_some, &record, &bytes);
+
+	load_ram(&ram, fd, &record);
+	ram.host[1] = 9;		      /* over the file's */
+	ram.host[10 * RAM_CHUNK + 4096] = 10; /* over nothing */
+	memset(ram.host + 12 * RAM_CHUNK, 11, RAM_CHUNK);
+	memset(ram.host + 4 * RAM_CHUNK, 0, 4096); /* zeros over the file's */
+	assert_int_equal(ram_mark_take(&ram, &m), 0);
+	memcpy(was, ram.host, SIZE);
+	for (int i = 0; i < 3; i++) {
+		touch(&ram);
+		/* What the guest has given back, too. */
+		assert_int_equal(madvise(ram.host + 12 * RAM_CHUNK, RAM_CHUNK / 2, MADV_DONTNEED), 0);
+		assert_int_equal(madvise(ram.host, 4096, MADV_DONTNEED), 0);
+		assert_int_equal(ram_mark_rewind(&ram, &m), 0);
+		assert_memory_equal(ram.host, was, SIZE);
+	}
+	ram_mark_done(&m);
+	/* A guest that has been at work for long is none to mark. */
+	ram_unmap(&ram);
+	assert_int_equal(ram_map(&ram, 40 * RAM_CHUNK, &(struct sm_error){0}), 0);
+	memset(ram.host, 1, 33 * RAM_CHUNK);
+	assert_int_equal(ram_mark_take(&ram, &m), -E2BIG);
+	ram_mark_done(&m);
+	ram_unmap(&ram);
+	buf_done(&record);
+	free(was);
+	close(fd);
 }
 
 /* A copy of the process writes the memory of the moment when it was made, whatever the first one does with its own. */
@@ -812,13 +859,21 @@ static void test_state_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ram_again),     cmocka_unit_test(test_ram_of_a_moment),
-		cmocka_unit_test(test_overlay),	      cmocka_unit_test(test_overlay_alone),
-		cmocka_unit_test(test_chain),	      cmocka_unit_test(test_chain_without_pagemap),
-		cmocka_unit_test(test_chain_refused), cmocka_unit_test(test_chain_of_many_runs),
-		cmocka_unit_test(test_ram_empty),     cmocka_unit_test(test_ram_refused),
-		cmocka_unit_test(test_state_whole),   cmocka_unit_test(test_state_refused),
-		cmocka_unit_test(test_plugged),	      cmocka_unit_test(test_state_with_more_memory),
+		cmocka_unit_test(test_ram_again),
+		cmocka_unit_test(test_ram_mark),
+		cmocka_unit_test(test_ram_of_a_moment),
+		cmocka_unit_test(test_overlay),
+		cmocka_unit_test(test_overlay_alone),
+		cmocka_unit_test(test_chain),
+		cmocka_unit_test(test_chain_without_pagemap),
+		cmocka_unit_test(test_chain_refused),
+		cmocka_unit_test(test_chain_of_many_runs),
+		cmocka_unit_test(test_ram_empty),
+		cmocka_unit_test(test_ram_refused),
+		cmocka_unit_test(test_state_whole),
+		cmocka_unit_test(test_state_refused),
+		cmocka_unit_test(test_plugged),
+		cmocka_unit_test(test_state_with_more_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
