@@ -70,11 +70,6 @@ int disk_new_top(int dirfd)
 	return fd < 0 ? -errno : fd;
 }
 
-int disk_renew(int dirfd)
-{
-	return renameat(dirfd, NEW_TOP, dirfd, "top") < 0 ? -errno : 0;
-}
-
 int disk_freeze(int dirfd, unsigned layers)
 {
 	char name[24];
@@ -89,7 +84,7 @@ int disk_freeze(int dirfd, unsigned layers)
 		if (linkat(dirfd, "top", dirfd, name, 0) < 0)
 			return -errno;
 	}
-	return disk_renew(dirfd);
+	return renameat(dirfd, NEW_TOP, dirfd, "top") < 0 ? -errno : 0;
 }
 
 void disk_unfreeze(int dirfd, unsigned layers)
@@ -115,7 +110,7 @@ int disk_reset(int dirfd, unsigned layers)
 			return -errno;
 	}
 	top = disk_new_top(dirfd);
-	return top < 0 ? top : disk_renew(dirfd);
+	return top < 0 ? top : renameat(dirfd, NEW_TOP, dirfd, "top") < 0 ? -errno : 0;
 }
 
 /* Opens a layer that no other VM and no snapshot has a link to. */

@@ -18,8 +18,6 @@ int disk_new_top(int dirfd) MUST_CHECK;
  * back. */
 int disk_freeze(int dirfd, unsigned layers) MUST_CHECK;
 void disk_unfreeze(int dirfd, unsigned layers);
-/* The new top takes the place of the top, whose content nobody wants any more. */
-int disk_renew(int dirfd) MUST_CHECK;
 /* Goes back to these layers, under an empty top; nothing writes to it. */
 int disk_reset(int dirfd, unsigned layers) MUST_CHECK;
 /*

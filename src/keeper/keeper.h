@@ -400,8 +400,8 @@ int monitor_saving_open(struct monitor_saving *s, int dirfd) MUST_CHECK;
 void monitor_saving_close(struct monitor_saving *s);
 int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err) MUST_CHECK;
 int monitor_mark(struct keeper *k, int top, struct sm_error *err) MUST_CHECK; /* snapshot_marked follows */
-/* agent: the end for the guest's next connection, -1 top: there is no disk. If it cannot, the monitor ends. */
-int monitor_rewind(struct keeper *k, int agent, int top) MUST_CHECK;
+/* agent: the end for the guest's next connection. rewind_done follows; if it cannot, the monitor ends. */
+int monitor_rewind(struct keeper *k, int agent) MUST_CHECK;
 void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
 int monitor_count(struct keeper *k) MUST_CHECK;		    /* counters_came follows */
 int monitor_pause(struct keeper *k, bool pause) MUST_CHECK; /* 0 or -errno; pause_done follows */

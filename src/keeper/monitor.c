@@ -147,12 +147,11 @@ int monitor_mark(struct keeper *k, int top, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "ask the monitor for a mark") : 0;
 }
 
-int monitor_rewind(struct keeper *k, int agent, int top)
+int monitor_rewind(struct keeper *k, int agent)
 {
 	static const char text[] = "{\"cmd\":\"rewind\"}";
-	const int fds[] = {agent, top};
 
-	return fd_send(k->mon.control, text, sizeof(text) - 1, fds, top >= 0 ? 2 : 1);
+	return fd_send(k->mon.control, text, sizeof(text) - 1, &agent, 1);
 }
 
 static void handle_saved(struct keeper *k, json_t *event)

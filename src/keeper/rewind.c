@@ -46,15 +46,6 @@ static void forget_guest(struct keeper *k)
 	k->exit = (struct vm_exit){0};
 }
 
-/* The agent's new connection, and the disk's new top: the ends for the monitor. */
-static int tell_monitor(struct keeper *k, int agent)
-{
-	_fd_ int top = k->rec.disk_template ? disk_new_top(k->dirfd) : -1;
-	int r = k->rec.disk_template && top < 0 ? top : monitor_rewind(k, agent, top);
-
-	return r == 0 && top >= 0 ? disk_renew(k->dirfd) : r;
-}
-
 /* What the guest says until the monitor has gone back does not count any more. Its connection stays open for so long:
  * an agent that is left alone ends its machine. */
 int rewind_request(struct keeper *k)
@@ -74,7 +65,7 @@ int rewind_request(struct keeper *k)
 	k->time_limit_at = 0;
 	loop_timer_at(k->time_limit, 0);
 	loop_timer_at(k->grace, 0);
-	r = tell_monitor(k, pair[1]);
+	r = monitor_rewind(k, pair[1]);
 	fd_close(pair[1]);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "go back to the mark: %s", strerror(-r));

@@ -140,6 +140,7 @@ int snapshot_request(struct keeper *k, const char *dir, unsigned keep)
 		return r;
 	if (keep && keep != k->num_under)
 		return -ESTALE;
+	k->rewinding.marked = false; /* the disk goes on elsewhere */
 	s->suspend = !dir;
 	s->branch = dir && !*dir;
 	s->idle = s->mark = false;

@@ -43,7 +43,7 @@
  * with mounts, ports or secrets, else as SNAPSHOT. PROTO_KEEPER_REWIND: OPENED and CLOSE 0 when the VM is what it was
  * then, but for its clock, its random numbers and its machine id, and its command runs: all that has happened since is
  * undone, every channel to the guest is closed, its log and detached commands are forgotten. CLOSE -ENODATA without a
- * mark, -EBUSY while it is saved, -EHOSTDOWN while it is paused.
+ * mark, or when it was saved or branched since, -EBUSY while it is saved, -EHOSTDOWN while it is paused.
  *
  * PROTO_KEEPER_SPAWN: a proto_exec request, for a command that is the keeper's (execs.h). OPENED with a keeper_spawned
  * and CLOSE 0 when it runs; CLOSE -ENOENT or -EACCES when it cannot be executed, -EMFILE for too many.

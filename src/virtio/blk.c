@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-#include "base/cleanup.h"
 #include "base/util.h"
 #include "virtio/blk_internal.h"
 
@@ -387,13 +386,9 @@ int virtio_blk_push(struct virtio_device *dev, int fd, struct sm_error *err)
 	return blk_chain_push(blk->chain, fd, err);
 }
 
-int virtio_blk_renew(struct virtio_device *dev, int fd, struct sm_error *err)
+int virtio_blk_renew(struct virtio_device *dev)
 {
-	struct blk *blk = (struct blk *)dev;
-	int r = blk_chain_renew(blk->chain, fd, &fd, err);
-
-	fd_close(fd); /* the old one, or the new one that it could not take */
-	return r;
+	return blk_chain_renew(((struct blk *)dev)->chain);
 }
 
 void virtio_blk_stats(struct virtio_device *dev, struct virtio_blk_stats *ret)

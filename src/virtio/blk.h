@@ -40,8 +40,8 @@ int virtio_blk_new(struct mem *mem, struct loop *loop, const struct virtio_blk_o
 /* Has the disk go on in a new top (blk_chain_push); in a paused machine. fd stays the caller's, and open. */
 int virtio_blk_push(struct virtio_device *dev, int fd, struct sm_error *err) MUST_CHECK;
 
-/* Has the disk forget what was written since then (blk_chain_renew); of a device that was reset. fd is taken over. */
-int virtio_blk_renew(struct virtio_device *dev, int fd, struct sm_error *err) MUST_CHECK;
+/* Has the disk forget what was written since then (blk_chain_renew); of a device that was reset. */
+int virtio_blk_renew(struct virtio_device *dev) MUST_CHECK;
 
 struct virtio_blk_stats {
 	uint64_t reads, writes, flushes, discards, errors; /* requests */

@@ -385,22 +385,13 @@ int blk_chain_push(struct blk_chain *chain, int fd, struct sm_error *err)
 	return 0;
 }
 
-int blk_chain_renew(struct blk_chain *chain, int fd, int *ret_old, struct sm_error *err)
+int blk_chain_renew(struct blk_chain *chain)
 {
-	struct blk_file file = {.fd = fd, .size = chain->size};
-	struct blk_layer fresh;
-	int r;
+	int r = sparse_top(chain) ? blk_layer_renew(chain->top) : -EINVAL;
 
-	if (!sparse_top(chain))
-		return error_set(err, SM_ERROR_INVALID, EINVAL, "a disk without a layer below its top");
-	r = blk_layer_open_sparse(&fresh, &file, true, err);
-	if (r < 0)
-		return r;
-	*ret_old = chain->top->fd;
-	blk_layer_done(chain->top);
-	*chain->top = fresh;
-	__atomic_store_n(&chain->unsaved, false, __ATOMIC_RELEASE);
-	return 0;
+	if (r == 0)
+		__atomic_store_n(&chain->unsaved, false, __ATOMIC_RELEASE);
+	return r;
 }
 
 /* Puts into the top what a block's lower layers hold, so that it can then be changed in part. Its bit stays clear. */

@@ -67,11 +67,9 @@ struct blk_chain *blk_chain_free(struct blk_chain *chain); /* NULL allowed; retu
  */
 int blk_chain_push(struct blk_chain *chain, int fd, struct sm_error *err) MUST_CHECK;
 
-/*
- * Forgets what was written since the last push: the empty file fd takes the top's place. Of a disk that was pushed, and
- * nothing under way. *ret_old: the descriptor of the top that was. Fails as a push does, and changes nothing then.
+/* Forgets what was written since the last push. Of a disk with a layer below its top (-EINVAL), and nothing under way.
  */
-int blk_chain_renew(struct blk_chain *chain, int fd, int *ret_old, struct sm_error *err) MUST_CHECK;
+int blk_chain_renew(struct blk_chain *chain) MUST_CHECK;
 
 uint64_t blk_chain_size(const struct blk_chain *chain);
 bool blk_chain_read_only(const struct blk_chain *chain);

@@ -192,6 +192,17 @@ int blk_layer_open_sparse(struct blk_layer *layer, const struct blk_file *file, 
 	return r;
 }
 
+/* The header stays. */
+int blk_layer_renew(struct blk_layer *layer)
+{
+	if (blk_all_zero(layer->bitmap, (size_t)layer->bitmap_size))
+		return 0;
+	if (ftruncate(layer->fd, BLK_BLOCK) < 0 || ftruncate(layer->fd, (off_t)(layer->data_off + layer->size)) < 0)
+		return -errno;
+	memset(layer->bitmap, 0, (size_t)layer->bitmap_size);
+	return 0;
+}
+
 int blk_layer_open_concat(struct blk_layer *layer, const struct blk_file *parts, unsigned num_parts,
 			  struct sm_error *err)
 {

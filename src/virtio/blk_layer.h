@@ -44,6 +44,9 @@ static inline bool blk_layer_has(const struct blk_layer *layer, uint64_t block)
 	return __atomic_load_n(&layer->bitmap[block / 8], __ATOMIC_ACQUIRE) & (1U << (block % 8));
 }
 
+/* Empties a sparse layer that is open for writing: 0 or -errno. */
+int blk_layer_renew(struct blk_layer *layer) MUST_CHECK;
+
 /*
  * Puts all that the upper of two sparse layers has into the lower, which lies right below it and is open for writing,
  * and syncs it: the upper adds nothing any more. Wherever it ends the two are what they were together.

@@ -60,7 +60,7 @@
  *"lean":true: nor what is the same there
  *			 {"cmd":"mark"} with an empty file in which the writable disk goes on, if there is one: keeps in
  *memory what the machine is now (mark.h); answered by {"event":"marked","pause_ns":N}, with "error" if it was not.
- *{"cmd":"rewind"} with a socket for the agent's next connection and such a file: goes back to that; answered by
+ *{"cmd":"rewind"} with a socket for the agent's next connection: goes back to that; answered by
  *{"event":"rewound"}, with "error": it could not, and the exit follows
  *			 {"cmd":"share","share":N} with a socket that is connected to the server of that fs, or without:
  *there is none to be had

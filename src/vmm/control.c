@@ -255,10 +255,10 @@ static void serve_mark(struct vm *vm, int *top)
 }
 
 /* What could not go back has neither the one memory nor the other: it ends. */
-static void serve_rewind(struct vm *vm, int fds[3])
+static void serve_rewind(struct vm *vm, int *agent)
 {
 	struct sm_error err = {0};
-	int r = mark_rewind(vm, TAKE_FD(fds[0]), TAKE_FD(fds[1]), &err);
+	int r = mark_rewind(vm, TAKE_FD(*agent), &err);
 
 	control_rewound(vm, r < 0 ? err.message : NULL);
 	if (r < 0)
@@ -289,7 +289,7 @@ static void serve(struct vm *vm, json_t *packet, int fds[3])
 	else if (streq(cmd, "mark"))
 		serve_mark(vm, &fds[0]);
 	else if (streq(cmd, "rewind"))
-		serve_rewind(vm, fds);
+		serve_rewind(vm, &fds[0]);
 	else if (streq(cmd, "share"))
 		serve_share(vm, packet, &fds[0]);
 	else if (streq(cmd, "workingset"))

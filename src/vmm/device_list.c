@@ -305,30 +305,27 @@ void devices_balloon(struct vm *vm, uint64_t bytes)
 }
 
 /* The first disk that has a top. */
-static struct virtio_device *writable_disk(struct vm *vm, struct sm_error *err)
+static struct virtio_device *writable_disk(struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->cfg->num_blk; i++)
 		if (vm->cfg->blk[i].top.fd >= 0)
 			return device(vm, SLOT_BLK + i);
-	error_set(err, SM_ERROR_INVALID, EINVAL, "this machine has no writable disk");
 	return NULL;
 }
 
 int devices_push_top(struct vm *vm, int fd, struct sm_error *err)
 {
-	struct virtio_device *disk = writable_disk(vm, err);
+	struct virtio_device *disk = writable_disk(vm);
 
-	return disk ? virtio_blk_push(disk, fd, err) : -EINVAL;
+	return disk ? virtio_blk_push(disk, fd, err)
+		    : error_set(err, SM_ERROR_INVALID, EINVAL, "this machine has no writable disk");
 }
 
-int devices_renew_top(struct vm *vm, int fd, struct sm_error *err)
+int devices_renew_top(struct vm *vm)
 {
-	struct virtio_device *disk = writable_disk(vm, err);
+	struct virtio_device *disk = writable_disk(vm);
 
-	if (disk)
-		return virtio_blk_renew(disk, fd, err);
-	fd_close(fd);
-	return -EINVAL;
+	return disk ? virtio_blk_renew(disk) : 0;
 }
 
 int devices_expect_agent(struct vm *vm, int fd)

@@ -84,8 +84,8 @@ int devices_add(struct vm *vm, unsigned slot, struct virtio_device *dev, struct 
 int devices_connect(struct vm *vm, uint32_t port, int fd);
 /* Has the writable disk go on in a new top, an empty file (taken over on success); in a paused machine. */
 int devices_push_top(struct vm *vm, int fd, struct sm_error *err) MUST_CHECK;
-/* Has it forget what was written since then, in another empty file (taken over in any case); after devices_reset. */
-int devices_renew_top(struct vm *vm, int fd, struct sm_error *err) MUST_CHECK;
+/* Has the writable disk, if there is one, forget what was written since then; after devices_reset. 0 or -errno. */
+int devices_renew_top(struct vm *vm) MUST_CHECK;
 /* As if nothing had driven them yet, for another snapshot_load; in a paused machine. */
 void devices_reset(struct vm *vm);
 /* The guest's agent is going to connect anew: to this socket, taken over in any case. */

@@ -76,20 +76,20 @@ static int load(struct vm *vm, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "its memory") : snapshot_load(vm, &s, err);
 }
 
-int mark_rewind(struct vm *vm, int agent, int top, struct sm_error *err)
+int mark_rewind(struct vm *vm, int agent, struct sm_error *err)
 {
-	_fd_ int agent_fd = agent, top_fd = top;
+	_fd_ int fd = agent;
 	int r = check(vm, err);
 
-	if (r == 0 && (!vm->mark.set || agent_fd < 0))
+	if (r == 0 && (!vm->mark.set || fd < 0))
 		r = error_set(err, SM_ERROR_STATE, EINVAL, "it has no mark");
 	if (r < 0)
 		return r;
 	vm_pause_locked(vm);
 	devices_reset(vm);
-	r = top_fd < 0 ? 0 : devices_renew_top(vm, TAKE_FD(top_fd), err);
-	r = r < 0 ? r : load(vm, err);
-	if (r == 0 && (r = devices_expect_agent(vm, TAKE_FD(agent_fd))) < 0)
+	r = devices_renew_top(vm);
+	r = r < 0 ? error_sys(err, -r, "its disk") : load(vm, err);
+	if (r == 0 && (r = devices_expect_agent(vm, TAKE_FD(fd))) < 0)
 		error_sys(err, -r, "its agent's connection");
 	if (r < 0)
 		return r;

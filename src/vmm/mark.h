@@ -6,8 +6,8 @@
  * written. Connections are not undone: they are cut, as at a restore.
  *
  * Of the memory a copy is kept of each page that the guest had written by then, which are few (those that a restore
- * copies from its file, and what has come since); every other page is the file's own, or nothing, and goes back to that
- * by being given up.
+ * copies from its file, and what has come since); every other page is the file's own, or nothing: it is read from there
+ * again, or given up.
  */
 #ifndef VMM_MARK_H
 #define VMM_MARK_H
@@ -45,10 +45,10 @@ struct mark {
  */
 int mark_take(struct vm *vm, int *top, uint64_t *ret_pause_ns, struct sm_error *err) MUST_CHECK;
 /*
- * Goes back. top: as above, both or neither; agent: a socket for the connection that the guest's agent makes anew. Both
- * taken over in any case. After a failure the machine is nothing that could run on.
+ * Goes back. agent: a socket for the connection that the guest's agent makes anew; taken over in any case. After a
+ * failure the machine is nothing that could run on.
  */
-int mark_rewind(struct vm *vm, int agent, int top, struct sm_error *err) MUST_CHECK;
+int mark_rewind(struct vm *vm, int agent, struct sm_error *err) MUST_CHECK;
 void mark_done(struct mark *m);
 
 /* mark_ram.c: -E2BIG: more than MARK_PAGES_MAX pages, -ENOSYS: no pagemap. */

@@ -5,12 +5,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/fileio.h"
 #include "base/util.h"
 #include "vmm/mark.h"
 #include "vmm/ram.h"
 
 #define PAGE RAM_PAGE
 #define PAGES RAM_CHUNK_PAGES
+#define IN_PLACE_MAX 2048u /* pages */
 
 static bool is_own(uint64_t entry)
 {
@@ -39,6 +41,21 @@ static int note_chunk(const struct ram *ram, uint64_t chunk, struct ram_mark *m)
 	return r < 0 ? r : m->num > MARK_PAGES_MAX ? -E2BIG : 0;
 }
 
+/* Most of a page is what it was, and is left alone; a `rep movs` of all of it would also take an emulated CPU four
+ * times as long. */
+static void copy_page(void *to, const void *from)
+{
+	const uint64_t *f = from;
+	uint64_t *t = to;
+
+	for (size_t i = 0; i < PAGE / sizeof(*t); i += 4) {
+		if (!((t[i] ^ f[i]) | (t[i + 1] ^ f[i + 1]) | (t[i + 2] ^ f[i + 2]) | (t[i + 3] ^ f[i + 3])))
+			continue;
+		for (size_t k = i; k < i + 4; k++)
+			t[k] = f[k];
+	}
+}
+
 /* The kept pages out of RAM, or back into it. */
 static void copy_kept(const struct ram *ram, const struct ram_mark *m, bool back)
 {
@@ -51,7 +68,7 @@ static void copy_kept(const struct ram *ram, const struct ram_mark *m, bool back
 			page |= 7; /* nor any of its neighbours */
 		if (!ram_bit(m->kept, page))
 			continue;
-		memcpy(back ? own : copy, back ? copy : own, PAGE);
+		copy_page(back ? own : copy, back ? copy : own);
 		copy += PAGE;
 	}
 }
@@ -74,33 +91,99 @@ int ram_mark_take(const struct ram *ram, struct ram_mark *ret)
 	return 0;
 }
 
-/* Gives up what the guest has written since, neighbours at once. */
-static int drop_chunk(const struct ram *ram, uint64_t chunk, const struct ram_mark *m)
+/* What the guest has written since: a bit a page, and how many. */
+struct later {
+	uint8_t *pages;
+	uint64_t num;
+};
+
+/* There is nothing in such a chunk that would have to stay. */
+static bool is_bare(const struct ram *ram, const struct ram_mark *m, uint64_t chunk)
+{
+	const uint8_t *kept = m->kept + chunk * (PAGES / 8);
+
+	return !ram_from_file(ram, chunk) && !kept[0] && memcmp(kept, kept + 1, PAGES / 8 - 1) == 0;
+}
+
+static int note_later(const struct ram *ram, const struct ram_mark *m, uint64_t chunk, struct later *l)
 {
 	uint64_t map[PAGES];
 	int r = ram_pagemap(ram, chunk, map);
 
-	for (uint64_t i = 0, n; r == 0 && i < PAGES; i += n + 1) {
-		uint64_t first = chunk * PAGES + i;
+	for (uint64_t i = 0; r == 0 && i < PAGES; i++) {
+		uint64_t page = chunk * PAGES + i;
 
-		for (n = 0; i + n < PAGES && is_own(map[i + n]) && !ram_bit(m->kept, first + n);)
+		if (!is_own(map[i]) || ram_bit(m->kept, page))
+			continue;
+		ram_set_bit(l->pages, page);
+		l->num++;
+	}
+	return r;
+}
+
+static int give_up(const struct ram *ram, uint64_t page, uint64_t num)
+{
+	return madvise(ram->host + page * PAGE, num * PAGE, MADV_DONTNEED) < 0 ? -errno : 0;
+}
+
+/* Looks at all chunks but the bare ones, which are given up without a look, neighbours at once. */
+static int look(const struct ram *ram, const struct ram_mark *m, struct later *l)
+{
+	uint64_t chunks = ram->size / RAM_CHUNK;
+	int r = 0;
+
+	for (uint64_t i = 0, n; i < chunks && r == 0; i += n + 1) {
+		for (n = 0; i + n < chunks && is_bare(ram, m, i + n);)
 			n++;
-		if (n && madvise(ram->host + first * PAGE, n * PAGE, MADV_DONTNEED) < 0)
-			r = -errno;
+		if (n)
+			r = give_up(ram, i * PAGES, n * PAGES);
+		if (r == 0 && i + n < chunks)
+			r = note_later(ram, m, i + n, l);
+	}
+	return r;
+}
+
+/*
+ * A few pages get the file's content where they are: the next lease is going to write most of them again, and then need
+ * not have them mapped and copied once more. Many are given up, as are those that no single file is beneath.
+ */
+static int undo_run(const struct ram *ram, uint64_t page, uint64_t num, bool in_place)
+{
+	ssize_t n;
+
+	if (!in_place || !ram_from_file(ram, page / PAGES))
+		return give_up(ram, page, num);
+	n = pread_full(ram->files[0], ram->host + page * PAGE, num * PAGE, (off_t)(page * PAGE));
+	return n < 0 ? (int)n : n == (ssize_t)(num * PAGE) ? 0 : -EIO;
+}
+
+/* A run ends with its chunk: what is beneath it may be another. */
+static int undo(const struct ram *ram, const struct later *l)
+{
+	bool in_place = l->num <= IN_PLACE_MAX && !ram->num_over && ram->files[0] >= 0;
+	uint64_t page = 0, n;
+	int r = 0;
+
+	while (page < ram->size / PAGE && r == 0) {
+		for (n = 0; (page + n) / PAGES == page / PAGES && ram_bit(l->pages, page + n);)
+			n++;
+		if (n)
+			r = undo_run(ram, page, n, in_place);
+		page = n ? page + n : l->pages[page / 8] ? page + 1 : (page | 7) + 1;
 	}
 	return r;
 }
 
 int ram_mark_rewind(const struct ram *ram, const struct ram_mark *m)
 {
-	int r = 0;
+	struct later l = {.pages = calloc(1, ram->size / PAGE / 8)};
+	int r = l.pages ? look(ram, m, &l) : -ENOMEM;
 
-	for (uint64_t chunk = 0; chunk < ram->size / RAM_CHUNK && r == 0; chunk++)
-		r = drop_chunk(ram, chunk, m);
-	if (r < 0)
-		return r;
-	copy_kept(ram, m, true);
-	return 0;
+	r = r < 0 ? r : undo(ram, &l);
+	free(l.pages);
+	if (r == 0)
+		copy_kept(ram, m, true);
+	return r;
 }
 
 void ram_mark_done(struct ram_mark *m)

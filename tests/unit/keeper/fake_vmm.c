@@ -361,12 +361,10 @@ static void note_workingset(struct fake *f, int fd)
 
 static void start_link(struct fake *f, int agent);
 
-/* A new connection of the agent's, and the disk's new top. */
-static void go_back(struct fake *f, int agent, int top)
+static void go_back(struct fake *f, int agent)
 {
-	if (agent < 0 || top < 0)
+	if (agent < 0)
 		_exit(15);
-	close(top);
 	if (streq(f->script, "rewind-fails")) {
 		control_send(f, "{\"event\":\"rewound\",\"pause_ns\":0,\"error\":\"scripted\"}");
 		leave(f, "error");
@@ -404,7 +402,7 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 	if (strstr(packet, "\"mark\""))
 		mark(f, fds[0]);
 	if (strstr(packet, "\"rewind\""))
-		go_back(f, fds[0], fds[1]);
+		go_back(f, fds[0]);
 	if (strstr(packet, "\"pause\""))
 		control_send(f, "{\"event\":\"paused\"}");
 	if (strstr(packet, "\"resume\""))

@@ -288,40 +288,43 @@ static void test_renew(void **state)
 	struct blk_chain *chain = NULL;
 	uint8_t a[4096], b[4096], got[4096];
 	struct iovec iov_a = {a, sizeof(a)}, iov_b = {b, sizeof(b)}, in = {got, sizeof(got)};
-	int now = memfd_create("pushed", 0), full = open("/dev/full", O_RDWR), old;
+	int pushed = memfd_create("pushed", 0), fresh = memfd_create("fresh", 0);
+	struct blk_file layers[3] = {base, {.fd = top.fd}, {.fd = pushed}};
 
 	memset(a, 'a', sizeof(a));
 	memset(b, 'b', sizeof(b));
 	assert_int_equal(ftruncate(base.fd, 64 * KIB), 0);
 	assert_int_equal(blk_chain_open(&base, 1, &top, &chain, NULL), 0);
 	assert_int_equal(blk_chain_write(chain, &iov_a, 1, 8192, sizeof(a)), 0);
-	assert_int_equal(blk_chain_push(chain, now, NULL), 0);
-	for (int i = 0; i < 100; i++) {
-		int fresh = memfd_create("fresh", 0);
-
+	assert_int_equal(blk_chain_push(chain, pushed, NULL), 0);
+	assert_int_equal(blk_chain_renew(chain), 0); /* of nothing */
+	for (int i = 0; i < 3; i++) {
 		assert_int_equal(blk_chain_write(chain, &iov_b, 1, 8192, sizeof(b)), 0);
 		assert_int_equal(blk_chain_write(chain, &iov_b, 1, 16384, sizeof(b)), 0);
 		assert_int_equal(blk_chain_read(chain, &in, 1, 8192, sizeof(got)), 0);
 		assert_memory_equal(got, b, sizeof(b));
-		assert_true(blk_chain_renew(chain, full, &old, NULL) < 0); /* changes nothing */
-		assert_int_equal(blk_chain_read(chain, &in, 1, 8192, sizeof(got)), 0);
-		assert_memory_equal(got, b, sizeof(b));
-		assert_int_equal(blk_chain_renew(chain, fresh, &old, NULL), 0);
-		assert_int_equal(old, now);
-		close(old);
-		now = fresh;
+		assert_int_equal(blk_chain_renew(chain), 0);
 		assert_int_equal(blk_chain_read(chain, &in, 1, 8192, sizeof(got)), 0);
 		assert_memory_equal(got, a, sizeof(a));
 		assert_int_equal(blk_chain_read(chain, &in, 1, 16384, sizeof(got)), 0);
 		assert_int_equal(got[0], 0);
 	}
+	/* And so it is in the files. */
+	assert_int_equal(blk_chain_write(chain, &iov_b, 1, 32768, sizeof(b)), 0);
+	assert_int_equal(blk_chain_push(chain, fresh, NULL), 0);
+	blk_chain_free(chain);
+	assert_int_equal(blk_chain_open(layers, 3, NULL, &chain, NULL), 0);
+	assert_int_equal(blk_chain_read(chain, &in, 1, 16384, sizeof(got)), 0);
+	assert_int_equal(got[0], 0);
+	assert_int_equal(blk_chain_read(chain, &in, 1, 32768, sizeof(got)), 0);
+	assert_memory_equal(got, b, sizeof(b));
 	blk_chain_free(chain);
 	/* A raw disk has nothing to go back to. */
 	assert_int_equal(blk_chain_open(NULL, 0, &base, &chain, NULL), 0);
-	assert_int_equal(blk_chain_renew(chain, now, &old, NULL), -EINVAL);
+	assert_int_equal(blk_chain_renew(chain), -EINVAL);
 	blk_chain_free(chain);
-	close(now);
-	close(full);
+	close(pushed);
+	close(fresh);
 	close(base.fd);
 	close(top.fd);
 }
