@@ -78,8 +78,8 @@ test_again() {
 	cc -std=c11 -Wall -Wextra -Werror -O1 -D_GNU_SOURCE -o lease "$SM_TOP/tests/e2e/lease.c" -I "$SM_TOP/include" -L "$SM_BIN/../lib" -l:libsupermachine.so.0
 	box
 	local n cpus
-	n=$(scaled 4 100)
 	for cpus in 1 2; do
+		n=$(scaled $((4 / cpus)) 100)
 		LD_LIBRARY_PATH=$SM_BIN/../lib SUPERMACHINE_LIBEXEC=$SM_BIN out timeout 500 ./lease box again $cpus "$n"
 		is "one VM" "$(grep '^id: ' <<<"$out" | sort -u | wc -l)" 1
 		is "devastated" "$(grep -c '^devastate: status 0: done' <<<"$out")" "$n"

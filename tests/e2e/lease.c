@@ -94,8 +94,8 @@ static struct sm_vm *acquire(struct sm_pool *pool, const struct sm_lease_options
 #define DEVASTATE                                                                                                      \
 	"echo left >/left; rm -rf /srv; mkdir /left-too; hostname left; mount -t tmpfs none /mnt 2>/dev/null; "        \
 	"echo 1 >/proc/sys/vm/overcommit_memory 2>/dev/null; "                                                         \
-	"dd if=/dev/urandom of=/dev/shm/much bs=1M count=20 2>/dev/null; "                                             \
-	"dd if=/dev/urandom of=/much bs=1M count=10 2>/dev/null; sync; "                                               \
+	"dd if=/dev/zero of=/dev/shm/much bs=1M count=20 2>/dev/null; "                                                \
+	"dd if=/dev/zero of=/much bs=1M count=10 2>/dev/null; sync; "                                                  \
 	"(sleep 54321 & while :; do echo x | nc -l -p 80; done) >/dev/null 2>&1 & "                                    \
 	"(while :; do :; done) & date -s @1000000000 >/dev/null 2>&1; echo done"
 #define LOOK_AROUND                                                                                                    \

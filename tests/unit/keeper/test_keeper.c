@@ -1367,7 +1367,7 @@ static void base_is_saved(void **state)
 	struct rig r;
 	size_t len;
 
-	rig_start(&r, &(struct rig_options){.argv = {"-"}, .base = true, .owner = true});
+	rig_start(&r, &(struct rig_options){.script = "snapshot-slow", .argv = {"-"}, .base = true, .owner = true});
 	rig_connect(&r);
 	rig_wait_channel(&r, true);
 	rig_until(&r, &r.wait.ended);
