@@ -973,8 +973,7 @@ struct sm_snapshot_options {
 	 * Save of its memory what it does not share with the snapshot that it came from (a base, or one that
 	 * sm_vm_options.snapshot named; a branch's is its parent's), which is most often little. That one cannot be
 	 * removed then as long as this one is there; a base can. Up to 8 lie over each other (-E2BIG). -EOPNOTSUPP for
-	 * a VM that booted, that was suspended since it came from a snapshot other than a base, or whose snapshot is
-	 * gone.
+	 * a VM that booted, or whose snapshot is gone.
 	 */
 	bool diff;
 };

@@ -54,7 +54,7 @@ const struct verb verb_snapshot = {
 		"with the option dax cannot be saved. --diff is much "
 		"smaller and faster; it needs the snapshot that the VM came from by restore, which cannot be removed "
 		"as long as the diff is there. A diff of a base, from which run starts, holds that memory itself. A "
-		"VM that booted, or came by restore and was suspended since, can only be saved whole.",
+		"VM that booted, or whose snapshot has been removed, can only be saved whole.",
 	VERB_OPTS(options, struct snapshot_values),
 	.examples = examples,
 	.min_operands = 2,

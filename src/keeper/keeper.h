@@ -248,7 +248,8 @@ struct keeper {
 	int under[KEEPER_UNDER_MAX]; /* the files that the guest's memory came from, but for a branch's own */
 	unsigned num_under;
 	struct idle idle;
-	char *suspended; /* the directory that it goes on from, until it does; NULL: none */
+	char *suspended;       /* the directory that it goes on from, until it does; NULL: none */
+	char *suspended_under; /* its args.under */
 	struct execs execs;
 	struct watching watching;
 	struct events events;
@@ -377,7 +378,7 @@ int branch_keep(struct keeper *k, struct client *c, uint32_t ch, struct monitor_
 void branch_written(struct keeper *k);					 /* or given up */
 void branch_drop(struct keeper *k, const struct client *c, uint32_t ch); /* 0: all of that client's */
 /* suspend.c: the VM as a snapshot in its own directory */
-bool suspend_over_base(struct keeper *k); /* what is saved there need not be whole: what it lies over is there, too */
+bool suspend_over_parent(struct keeper *k); /* what is saved there need not be whole: what it lies over is there, too */
 int suspend_open(struct keeper *k) MUST_CHECK; /* a new directory for it: a descriptor, or -errno */
 int suspend_commit(struct keeper *k, struct vm_suspended *s, struct sm_error *err) MUST_CHECK;
 void suspend_undo(struct keeper *k); /* the guest goes on */

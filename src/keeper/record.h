@@ -159,7 +159,7 @@ struct vm_suspended {
 			 */
 };
 #define VM_SUSPENDED "suspended"
-#define VM_SUSPENDED_BASE "base" /* there: what the memory lies over, if it is not whole */
+#define VM_SUSPENDED_BASE "base" /* there: the lowest of what the memory lies over, if it is not whole */
 void vm_suspended_done(struct vm_suspended *s);
 int vm_suspended_format(const struct vm_suspended *s, char **ret, struct sm_error *err) MUST_CHECK;
 int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, struct sm_error *err) MUST_CHECK;

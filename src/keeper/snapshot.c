@@ -113,7 +113,7 @@ static int begin(struct keeper *k, const char *dir)
 	struct saving *s = &k->saving;
 	int r = prepare(k, dir);
 
-	if (r == 0 && s->suspend && suspend_over_base(k))
+	if (r == 0 && s->suspend && suspend_over_parent(k))
 		s->files.over = s->files.lean = true;
 	if (r == 0) {
 		r = agent_hold(k, true, false);

@@ -6,8 +6,9 @@
  *	suspended/	the same, whole: renaming it is what suspends the VM. The keeper and the monitor end then
  *	suspended.old/	from the moment on in which the guest goes on; of no meaning
  *
- * Of one that came from a base `memory` has what differs from that one's, to which `base` there is a link: little is
- * written then, and once it is resumed it lies over the base as before.
+ * Of one whose memory came from files (a base's, or a snapshot's and what that lies over) `memory` has what differs
+ *from theirs, to which there are links, `base` and `over.1` and on, lowest first: little is written then, and once it
+ *is resumed it lies over them as before, whatever has become of the base or the snapshot.
  *
  * A keeper with --resume goes on from it. Until the guest's agent has let the processes go on nothing has happened that
  * anybody could miss, so whatever fails until then leaves the VM suspended: what the guest's kernel wrote to its disk
@@ -23,6 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/log.h"
@@ -31,26 +33,49 @@
 #define WRITING "suspending"
 #define OLD "suspended.old"
 
-/* Whether its memory came from a base's file and nothing else that would have to stay. */
-static bool came_from_base(const struct keeper *k)
+static void under_name(unsigned i, char ret[static 16])
 {
-	_free_ char *text = NULL;
-	struct vm_start s;
-	size_t len;
-
-	return k->num_under == 1 && read_file_at(k->dirfd, "start.json", VM_RECORD_MAX, &text, &len) == 0 &&
-	       vm_start_parse(text, len, &s, NULL) == 0 && str_starts(s.origin.name, "base-");
+	if (i)
+		snprintf(ret, 16, "over.%u", i);
+	else
+		snprintf(ret, 16, "%s", VM_SUSPENDED_BASE);
 }
 
-bool suspend_over_base(struct keeper *k)
+bool suspend_over_parent(struct keeper *k)
 {
-	char path[32];
+	char path[32], name[16];
 
-	if (!came_from_base(k))
+	for (unsigned i = 0; i < k->num_under; i++) {
+		under_name(i, name);
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", k->under[i]);
+		if (linkat(AT_FDCWD, path, k->saving.dirfd, name, AT_SYMLINK_FOLLOW) == 0)
+			continue;
+		/* Where that cannot be (another file system, say, or the file has lost its last name) it is saved
+		 * whole. */
+		while (i--) {
+			under_name(i, name);
+			unlinkat(k->saving.dirfd, name, 0);
+		}
 		return false;
-	/* Where that cannot be, another file system, say, it is saved whole. */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", k->under[0]);
-	return linkat(AT_FDCWD, path, k->saving.dirfd, VM_SUSPENDED_BASE, AT_SYMLINK_FOLLOW) == 0;
+	}
+	return k->num_under > 0;
+}
+
+/* The names of these, as keeper_args.under has them; *ret NULL: there are none. */
+static int find_under(const struct keeper *k, char **ret)
+{
+	_cleanup_(buf_done) struct buf names = {0};
+	char name[16], path[32];
+
+	for (unsigned i = 0; i < KEEPER_UNDER_MAX; i++) {
+		under_name(i, name);
+		snprintf(path, sizeof(path), VM_SUSPENDED "/%s", name);
+		if (faccessat(k->dirfd, path, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+			break;
+		buf_printf(&names, "%s%s", i ? ":" : "", name);
+	}
+	*ret = names.len && !names.error ? strndup((const char *)names.data, names.len) : NULL;
+	return names.len && !*ret ? -ENOMEM : 0;
 }
 
 int suspend_open(struct keeper *k)
@@ -185,9 +210,10 @@ int resume_prepare(struct keeper *k, struct sm_error *err)
 		k->suspended = NULL;
 		return error_sys(err, ENOMEM, "resume");
 	}
+	if (find_under(k, &k->suspended_under) < 0)
+		return error_sys(err, ENOMEM, "resume");
 	k->args.restore = k->suspended;
-	if (faccessat(k->dirfd, VM_SUSPENDED "/" VM_SUSPENDED_BASE, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		k->args.under = VM_SUSPENDED_BASE;
+	k->args.under = k->suspended_under;
 	k->args.adopt = true;
 	k->args.booted = s.booted;
 	k->args.window = s.window;

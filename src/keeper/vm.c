@@ -527,6 +527,7 @@ static void done(struct keeper *k)
 	while (k->num_under)
 		fd_close(k->under[--k->num_under]);
 	free(k->suspended);
+	free(k->suspended_under);
 	execs_done(k);
 	spare_done(k);
 	k->agent = link_free(k->agent);

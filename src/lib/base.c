@@ -219,6 +219,15 @@ int snapshot_identity(int dir, const char *name, bool links, char ret[static 128
 	return 0;
 }
 
+bool snapshot_identity_has_ctime(const char *identity)
+{
+	unsigned spaces = 0;
+
+	while (*identity)
+		spaces += *identity++ == ' ';
+	return spaces == 3;
+}
+
 int base_metadata_write(int dir, const struct base *b, const struct vm_record *rec, int64_t created_ns,
 			struct sm_error *err)
 {

@@ -70,6 +70,8 @@ void base_sweep_locked(int snapshots, bool failures);
  * has the same bytes. links: it may get more names, which changes its ctime. Adds to *allocated. 0 or -errno.
  */
 int snapshot_identity(int dir, const char *name, bool links, char ret[static 128], uint64_t *allocated) MUST_CHECK;
+/* Whether this one was made without `links`. */
+bool snapshot_identity_has_ctime(const char *identity);
 /* Names in the directory that are wanted; a list to strv_free. NULL: no memory. */
 char **snapshot_names(int snapshots, bool (*wanted)(const char *name, const char *arg), const char *arg);
 /* Names of all bases; a list to strv_free. NULL: no memory. */

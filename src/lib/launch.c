@@ -383,7 +383,7 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 	l.resume = dir >= 0 && vm_is_suspended(dir);
 	if (l.resume && faccessat(dir, VM_SUSPENDED "/" VM_SUSPENDED_BASE, F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    vmdir_load_start(dir, &before, NULL) == 0)
-		l.origin = &before.origin; /* its memory lies over that one's as ever */
+		l.origin = &before.origin; /* its memory lies over the same as ever */
 	r = l.resume || rec->cold ? launch_keeper(c, &l, NULL, err) : launch_from_base(c, &l, rec, progress, err);
 	return r < 0 ? r : launched(vm, r, detach, err);
 }

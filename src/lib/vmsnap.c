@@ -104,10 +104,13 @@ static int check_base(int dir, const char *name, const struct vmsnap *m, bool ve
 	return r;
 }
 
+/* What goes on from it and is suspended has links to its memory. Those of earlier versions are known by their ctime,
+ * too, and read once more after that. */
 int vmsnap_check_memory(int dir, const char *name, const struct vmsnap *m, bool verify, uint64_t *allocated,
 			struct sm_error *err)
 {
-	int r = check_summed(dir, "memory", false, m->memory_file, m->memory_sum, name, verify, allocated, err);
+	bool links = !snapshot_identity_has_ctime(m->memory_file);
+	int r = check_summed(dir, "memory", links, m->memory_file, m->memory_sum, name, verify, allocated, err);
 
 	return r < 0 ? r : check_base(dir, name, m, verify, allocated, err);
 }

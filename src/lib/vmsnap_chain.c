@@ -156,8 +156,8 @@ int vmsnap_over(int snapshots, const struct vm_origin *origin, int dir, struct v
 {
 	if (!origin->name[0])
 		return error_set(err, SM_ERROR_UNSUPPORTED, EOPNOTSUPP,
-				 "there is nothing that a diff could be of: it booted, or it came from a snapshot of a "
-				 "VM and was suspended since");
+				 "there is nothing that a diff could be of: it booted, or it was suspended when the "
+				 "files that its memory came from had been removed");
 	m->parent = *origin;
 	return str_starts(origin->name, "base-") ? over_base(snapshots, origin, dir, m, err)
 						 : over_vm(snapshots, origin, m, err);

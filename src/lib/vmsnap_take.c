@@ -208,7 +208,7 @@ static int describe(struct taking *t, struct sm_error *err)
 	struct timespec now;
 	int r = snapshot_identity(t->dir, "state", false, m.state_file, &allocated);
 
-	r = r < 0 ? r : snapshot_identity(t->dir, "memory", false, m.memory_file, &allocated);
+	r = r < 0 ? r : snapshot_identity(t->dir, "memory", true, m.memory_file, &allocated);
 	r = r < 0 ? r : memsum_file(t->dir, "state", m.state_sum);
 	r = r < 0 ? r : memsum_file(t->dir, "memory", m.memory_sum);
 	for (unsigned i = 0; r == 0 && i < t->saved.layers; i++) {

@@ -163,6 +163,23 @@ test_diff() {
 		is "${i%%:*}" "$out" "$(cut -d: -f2- <<<"$i" | tr : '\n')"
 		out $sm rm -f again
 	done
+	# one that came from a diff is one itself also after it was suspended, however often
+	out $sm restore -d --name deep d2
+	out $sm exec deep sh -c 'echo deep >>/file; echo kept >/dev/shm/x/deep'
+	for i in 1 2; do
+		out $sm suspend deep
+		[ "$($sm inspect deep | jq '.[0].suspended_bytes')" -lt $((64 << 20)) ] || fail "$($sm inspect deep)"
+		out $sm resume deep
+	done
+	out $sm snapshot --diff deep d7
+	is "parent of one that was suspended" "$($sm inspect d7 | jq -r '.[0] | "\(.parent) \(.depth) \(.whole)"')" "d2 3 true"
+	out $sm rm -f deep
+	out $sm restore -d --name again d7
+	out $sm exec again sh -c 'xargs </file; ls /dev/shm/x | xargs; md5sum -c /sum >/dev/null && sleep 1 && cp /ticks /seen && [ $(wc -l </seen) -eq $(tail -n 1 /seen) ]'
+	is "what was suspended" "$out" $'one two deep\ndeep random two'
+	out $sm rm -f again
+	out $sm snapshot rm d7
+	lacks "what has to be read again" "$(ls "$d/d1" "$d/d2")" verified
 	# one of the files is another, or gone; or the snapshot of that name is another
 	chmod 600 "$d/d2/memory" "$d/d1/base"
 	mv "$d/d2/memory" "$d/saved"
@@ -200,7 +217,10 @@ test_diff() {
 	out $sm rm -f woken
 	out $sm snapshot rm d6
 	out $sm restore -d --name last d5
+	out $sm suspend last
 	out $sm snapshot rm d5
+	out $sm exec last cat /file # goes on all the same
+	is "its file" "$(xargs <<<"$out")" "one two three"
 	out -125 $sm snapshot --diff last no
 	has "its parent is gone" "$err" 'snapshot d5 that it started from is not there any more'
 	out $sm rm -f last
