@@ -5,6 +5,9 @@
  * which resumes the VM by the library; that, or whoever else resumes it, takes the sockets over from here by a socket
  * in the VM's directory, so a connection that waits in the kernel's queue is accepted by the VM's next forwarder.
  *
+ * A system call filter seals it. What it would start would be sealed as well, so a process beside it, which does
+ * nothing else and hears of no connection, starts supermachine-wake when it is told to, and ends with it.
+ *
  * It ends when that has come to its end, or the VM is suspended no more for another reason: it was stopped, or removed.
  * If it cannot be resumed, those who wait are refused, and others may try a second later. Killed, it leaves a suspended
  * VM whose ports are closed until it is resumed otherwise.
@@ -19,10 +22,12 @@
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/filter.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/process.h"
@@ -38,18 +43,18 @@ struct waiter {
 	const struct forward_port *ports;
 	unsigned count;
 	struct loop *loop;
-	struct loop_source *listeners[FORWARD_MAX], *pause, *look, *waker_src, *taker_src;
+	struct loop_source *listeners[FORWARD_MAX], *pause, *look, *starter_src, *taker_src;
 	int dirfd, notify, socket;
-	int taker; /* who has the sockets too, and has not said that they are served; -1 */
-	int waker; /* pidfd; -1: none runs */
-	pid_t waker_pid;
+	int taker;   /* who has the sockets too, and has not said that they are served; -1 */
+	int starter; /* who starts the waker; -1: there is nobody any more */
+	bool waking; /* it runs */
 	bool paused, handed_over;
 };
 
 /* Connections are looked for while nobody is at it already. */
 static void listen_or_not(struct waiter *w)
 {
-	bool on = !w->paused && w->taker < 0 && w->waker < 0;
+	bool on = !w->paused && w->taker < 0 && !w->waking;
 
 	for (unsigned i = 0; i < w->count; i++)
 		loop_modify(w->listeners[i], on ? EPOLLIN : 0);
@@ -85,43 +90,34 @@ static void wait_a_little(struct waiter *w)
 	listen_or_not(w);
 }
 
-static void on_waker_end(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+/* The waker has ended: its wait status, or -errno if it could not be started. Or the starter has been killed. */
+static void on_starter(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct waiter *w = arg;
-	int status = 0;
+	int status = -1;
+	ssize_t n = recv(w->starter, &status, sizeof(status), MSG_DONTWAIT);
 
-	w->waker_src = loop_remove(src);
-	w->waker = fd_close(w->waker);
-	if (process_wait(w->waker_pid, &status) < 0 || status != 0)
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n != sizeof(status)) {
+		w->starter_src = loop_remove(src);
+		w->starter = fd_close(w->starter);
+	}
+	w->waking = false;
+	if (status != 0)
 		refuse(w);
 	wait_a_little(w); /* it runs, and who woke it is about to say so; or it does not */
 	end_unless_suspended(w);
-}
-
-static int start_waker(struct waiter *w)
-{
-	const char *id = strrchr(w->w->dir, '/');
-	const char *argv[] = {w->w->waker, id ? id + 1 : w->w->dir, NULL};
-	_fd_ int log = openat(w->dirfd, "keeper.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	struct process_options o = {.argv = argv, .cwd = "/", .fds = {-1, -1, log}};
-	struct sm_error err = {0};
-
-	w->waker_pid = process_start(&o, &w->waker, &err);
-	if (w->waker_pid < 0) {
-		dprintf(log, "%s\n", err.message);
-		w->waker = -1;
-		return (int)w->waker_pid;
-	}
-	return loop_add(w->loop, w->waker, EPOLLIN, on_waker_end, w, &w->waker_src);
 }
 
 static void on_connection(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct waiter *w = arg;
 
-	if (w->waker >= 0)
+	if (w->waking)
 		return;
-	if (start_waker(w) < 0) {
+	w->waking = w->starter >= 0 && send(w->starter, "w", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+	if (!w->waking) {
 		refuse(w);
 		wait_a_little(w);
 	}
@@ -134,6 +130,66 @@ static void on_pause_over(struct loop *loop, struct loop_source *src, void *arg)
 
 	w->paused = false;
 	listen_or_not(w);
+}
+
+/* --------------------------------------------------------------------------------------- the starter */
+
+static int run_waker(const struct waiting *waiting)
+{
+	const char *id = strrchr(waiting->dir, '/');
+	const char *argv[] = {waiting->waker, id ? id + 1 : waiting->dir, NULL};
+	_free_ char *path = NULL;
+	_fd_ int log = asprintf(&path, "%s/keeper.log", waiting->dir) < 0
+			       ? (path = NULL, -1)
+			       : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	struct process_options o = {.argv = argv, .cwd = "/", .fds = {-1, -1, log}};
+	struct sm_error err = {0};
+	int status = 0;
+	pid_t pid = process_start(&o, NULL, &err);
+
+	if (pid < 0)
+		dprintf(log, "%s\n", err.message);
+	return pid < 0 ? (int)pid : process_wait(pid, &status) < 0 ? -ECHILD : status;
+}
+
+/* For as long as the other end is there. */
+static _Noreturn void start_wakers(int fd, const struct waiting *waiting)
+{
+	char word;
+
+	process_close_others(&fd, 1);
+	while (recv(fd, &word, 1, 0) == 1) {
+		int status = run_waker(waiting);
+
+		if (send(fd, &status, sizeof(status), MSG_NOSIGNAL) != sizeof(status))
+			break;
+	}
+	_exit(0);
+}
+
+/* Nobody waits for it: it ends with this process. */
+static int begin_starter(struct waiter *w)
+{
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		start_wakers(pair[1], w->w);
+	close(pair[1]);
+	w->starter = pair[0];
+	return pid < 0 ? -errno : loop_add(w->loop, w->starter, EPOLLIN, on_starter, w, &w->starter_src);
+}
+
+/* faccessat has two ways into the kernel; names that go are those of sockets (forward.c, too). */
+static int seal(void)
+{
+	static const int calls[] = {SYS_accept4,    SYS_setsockopt, SYS_getsockopt, SYS_faccessat,
+				    SYS_faccessat2, SYS_unlink,	    SYS_unlinkat,   -1};
+
+	return filter_process(NULL, 0, (const int *const[]){calls, NULL});
 }
 
 /* ------------------------------------------------------------------------------------ handing over */
@@ -235,6 +291,8 @@ static int begin(struct waiter *w)
 	if (r == 0)
 		r = loop_new(&w->loop);
 	if (r == 0)
+		r = begin_starter(w);
+	if (r == 0)
 		r = loop_add_timer(w->loop, on_pause_over, w, &w->pause);
 	if (r == 0)
 		r = loop_add_timer(w->loop, on_look, w, &w->look);
@@ -260,13 +318,14 @@ int waiting_run(const struct waiting *waiting, const struct forward_port *ports,
 			   .socket = -1,
 			   .notify = -1,
 			   .taker = -1,
-			   .waker = -1,
+			   .starter = -1,
 			   .dirfd = open(waiting->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
 	int r;
 
 	if (w.dirfd < 0 || faccessat(w.dirfd, VM_SUSPENDED, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
 	r = begin(&w);
+	r = r < 0 ? r : seal();
 	/* The watch is there now: what happened before it is seen here. */
 	if (r == 0 && faccessat(w.dirfd, VM_SUSPENDED, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		r = loop_run(w.loop);

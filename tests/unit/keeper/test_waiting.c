@@ -23,6 +23,8 @@
 #include "base/util.h"
 #include "keeper/waiting.h"
 
+#include "sealed.h"
+
 #define PORTS 2
 #define PATIENCE_NS 20000000000ull
 
@@ -139,6 +141,7 @@ static void sockets_are_handed_over(void **state)
 	/* Who goes away without a word leaves everything as it was. */
 	waiter = join(&r);
 	take(waiter, fds);
+	assert_sealed(r.waiter);
 	for (unsigned i = 0; i < PORTS; i++)
 		close(fds[i]);
 	close(waiter);
