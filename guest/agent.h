@@ -60,6 +60,7 @@ struct agent {
 	bool mounts_ahead;	  /* and the container's own mounts are there (mounts.c) */
 	bool set_up;		  /* SETUP was done */
 	bool used;		  /* a command has begun since */
+	bool clock_set;		  /* by the host */
 	bool lost;		  /* and the link was lost since: this is a copy, until RESUME */
 	bool upper_disk;	  /* the writable layer is a disk */
 	struct proto_setup setup; /* the container's defaults, zero before SETUP */

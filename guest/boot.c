@@ -5,12 +5,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <net/if_arp.h>
+#include <netinet/if_ether.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -186,4 +189,17 @@ void boot_loopback_up(void)
 		return;
 	ifr.ifr_flags |= IFF_UP | IFF_RUNNING;
 	ioctl(fd, SIOCSIFFLAGS, &ifr);
+}
+
+void boot_renew_address(void)
+{
+	struct ifreq ifr = {.ifr_name = "eth0"};
+	uint8_t *mac = (uint8_t *)ifr.ifr_hwaddr.sa_data;
+	_fd_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	ifr.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+	if (fd < 0 || getrandom(mac, ETH_ALEN, GRND_NONBLOCK) != ETH_ALEN)
+		return;
+	mac[0] = (uint8_t)((mac[0] & 0xfc) | 0x02); /* locally administered, for one station */
+	ioctl(fd, SIOCSIFHWADDR, &ifr);
 }

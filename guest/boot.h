@@ -23,5 +23,7 @@ int boot_modules_wait(int fd);
 /* From the kernel's search for victims when memory is short; and makes it polite to those it serves. */
 void boot_protect_self(struct agent *a);
 void boot_loopback_up(void);
+/* Of a copy: its network device, if there is one, gets an address by lot. After the kernel has been reseeded. */
+void boot_renew_address(void);
 
 #endif

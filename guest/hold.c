@@ -21,6 +21,7 @@
 #include "base/fileio.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "guest/boot.h"
 #include "guest/cgroup.h"
 #include "guest/refresh.h"
 
@@ -192,9 +193,11 @@ static int renew(struct agent *a, const struct proto_resume *m, struct sm_error 
 
 	if (r < 0)
 		return error_sys(err, -r, "seed the random number generator");
+	boot_renew_address();
 	r = clock_set(m->realtime_ns);
 	if (r < 0)
 		return error_sys(err, -r, "set the clock");
+	a->clock_set = true;
 	r = set_names(m);
 	if (r < 0)
 		return error_sys(err, -r, "set the host name");

@@ -42,6 +42,7 @@ static int set_identity(struct agent *a, const struct proto_setup *s, struct sm_
 
 	if (r < 0)
 		return error_sys(err, -r, "set the clock");
+	a->clock_set = true;
 	/* Copies of one guest have the same random numbers until they get a seed each. */
 	if (a->prepared && memcmp(s->seed, none, sizeof(none)) == 0)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "a restored guest needs a seed");
@@ -50,6 +51,8 @@ static int set_identity(struct agent *a, const struct proto_setup *s, struct sm_
 		if (r < 0)
 			return error_sys(err, -r, "seed the random number generator");
 	}
+	if (a->prepared)
+		boot_renew_address();
 	if (s->hostname && *s->hostname && sethostname(s->hostname, strlen(s->hostname)) < 0)
 		return error_sys(err, errno, "set the host name to '%s'", s->hostname);
 	return 0;

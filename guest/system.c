@@ -22,6 +22,7 @@
 #include "guest/agent.h"
 
 #define NS 1000000000ULL
+#define LATE_NS (2 * NS)
 #define LAST_WORDS_MS 1000
 
 /* ------------------------------------------------------------------------------------------ STATS */
@@ -116,6 +117,20 @@ int clock_set(uint64_t realtime_ns)
 	return clock_settime(CLOCK_REALTIME, &t) < 0 ? -errno : 0;
 }
 
+/* What the host sends is late by its way here, never early: of two that came shortly after each other the one that is
+ * further on is the better one. */
+static bool is_late(const struct agent *a, uint64_t realtime_ns)
+{
+	struct timespec t;
+	uint64_t now;
+
+	if (!a->clock_set)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &t);
+	now = (uint64_t)t.tv_sec * NS + (uint64_t)t.tv_nsec;
+	return realtime_ns < now && now - realtime_ns < LATE_NS;
+}
+
 int entropy_add(const uint8_t seed[static 32])
 {
 	struct {
@@ -141,8 +156,9 @@ void clock_open(struct agent *a, uint32_t ch, struct cursor *request)
 	struct proto_clock c;
 	int r = proto_clock_decode(request, &c);
 
-	if (r == 0)
+	if (r == 0 && !is_late(a, c.realtime_ns))
 		r = clock_set(c.realtime_ns);
+	a->clock_set |= r == 0;
 	if (r == 0 && memcmp(c.seed, none, sizeof(none)) != 0)
 		r = entropy_add(c.seed);
 	if (r == 0)

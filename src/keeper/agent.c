@@ -240,6 +240,8 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 
 	if (k->agent)
 		mux_close(agent_mux(k), ch, 0, "");
+	if (k->agent && clocksync_closed(&k->clock, agent_mux(k), ch, code))
+		return;
 	if (ch == k->main_ch && k->main_ch)
 		keeper_main_done(k, code, text);
 	else if (ch == k->saving.hold_ch && k->saving.hold_ch)
@@ -340,17 +342,8 @@ int agent_hold(struct keeper *k, bool hold, bool volumes)
 
 void agent_sync_clock(struct keeper *k)
 {
-	struct proto_clock c = {0};
-	_cleanup_(buf_done) struct buf b = {0};
-	struct timespec now;
-	uint32_t ch;
-
-	if (!k->agent || k->agent_lost)
-		return;
-	clock_gettime(CLOCK_REALTIME, &now);
-	c.realtime_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	if (proto_clock_encode(&b, &c) == 0)
-		(void)!mux_open(agent_mux(k), PROTO_SYNC_CLOCK, &b, NULL, &ch);
+	if (k->agent && !k->agent_lost)
+		(void)!clocksync_begin(&k->clock, agent_mux(k), NULL);
 }
 
 int agent_poweroff(struct keeper *k)

@@ -33,6 +33,7 @@
 #include "keeper/log.h"
 #include "keeper/record.h"
 #include "keeper/wire.h"
+#include "proto/clocksync.h"
 #include "proto/flow.h"
 #include "proto/link.h"
 #include "proto/mux.h"
@@ -248,6 +249,7 @@ struct keeper {
 	int under[KEEPER_UNDER_MAX]; /* the files that the guest's memory came from, but for a branch's own */
 	unsigned num_under;
 	struct idle idle;
+	struct clocksync clock;
 	char *suspended;       /* the directory that it goes on from, until it does; NULL: none */
 	char *suspended_under; /* its args.under */
 	struct execs execs;

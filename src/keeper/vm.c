@@ -144,6 +144,7 @@ void keeper_try_main(struct keeper *k)
 	r = secrets_send(k);
 	if (r == 0 && k->cpus.fd >= 0)
 		r = cpu_group_limit(&k->cpus, k->rec.cpu_limit);
+	agent_sync_clock(k); /* what SETUP said is some time ago; read before the command */
 	r = r < 0 ? r : agent_exec_main(k);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "start the command: %s", strerror(-r));

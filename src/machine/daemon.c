@@ -96,16 +96,11 @@ static void on_fresh(struct loop *loop, struct loop_source *src, void *arg)
  * stops nobody. */
 static void sync_clock(struct daemon *d)
 {
-	struct proto_clock now = {0};
-	_cleanup_(buf_done) struct buf b = {0};
-	struct timespec ts;
-	uint32_t ch;
+	uint8_t seed[32];
 
-	clock_gettime(CLOCK_REALTIME, &ts);
-	now.realtime_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-	if (getentropy(now.seed, sizeof(now.seed)) < 0 || proto_clock_encode(&b, &now) < 0 ||
-	    mux_open(link_mux(d->agent), PROTO_SYNC_CLOCK, &b, NULL, &ch) < 0)
+	if (getentropy(seed, sizeof(seed)) < 0 || clocksync_begin(&d->clock, link_mux(d->agent), seed) < 0)
 		log_warn("machine", "its clock was not set");
+	explicit_bzero(seed, sizeof(seed));
 }
 
 /* Of channels without a handler of their own: the clock's, the power-off's. */
@@ -115,8 +110,10 @@ static void on_closed(void *arg, uint32_t ch, void *user, int code, const char *
 
 	if (code < 0 && !mux_lost(link_mux(d->agent)))
 		log_warn("machine", "its agent: %s (%s)", text, strerror(-code));
-	if (!mux_lost(link_mux(d->agent)))
-		mux_close(link_mux(d->agent), ch, 0, NULL);
+	if (mux_lost(link_mux(d->agent)))
+		return;
+	mux_close(link_mux(d->agent), ch, 0, NULL);
+	(void)clocksync_closed(&d->clock, link_mux(d->agent), ch, code);
 }
 
 static void on_hello(void *arg, struct cursor *attributes, uint16_t version)

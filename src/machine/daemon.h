@@ -9,6 +9,7 @@
 #include "base/loop.h"
 #include "machine/emulator.h"
 #include "machine/wire.h"
+#include "proto/clocksync.h"
 #include "proto/link.h"
 
 /*
@@ -24,6 +25,7 @@ struct session;
 
 struct daemon {
 	struct loop *loop;
+	struct clocksync clock; /* the machine's */
 	enum daemon_state state;
 	const char *runtime_dir, *data_dir, *libexec_dir;
 	char *dir;	  /* runtime_dir/machine */
