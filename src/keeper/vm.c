@@ -181,9 +181,11 @@ void keeper_main_started(struct keeper *k, bool runs)
 
 void keeper_main_done(struct keeper *k, int code, const char *text)
 {
-	/* The channel went with the link: keeper_agent_lost follows and knows more. Or all that is being undone. */
-	if (k->phase >= PHASE_ENDING || k->main_done || (!k->main_has_exit && code == -ECONNRESET) ||
-	    k->rewinding.fd >= 0)
+	bool lost = code == -ECONNRESET || code == -EPIPE;
+
+	/* The channel went with the link, when that was read or written to: keeper_agent_lost follows and knows more.
+	 * Or all that is being undone. */
+	if (k->phase >= PHASE_ENDING || k->main_done || (!k->main_has_exit && lost) || k->rewinding.fd >= 0)
 		return;
 	k->main_done = true;
 	k->time_limit_at = 0;
