@@ -8,7 +8,7 @@
  *must be among them. Those of the list that only KVM needs (kvm-amd, kvm-intel, vhost*, tun) may fail. root
  *the virtio-fs tag "host", which becomes / (chroot). Over it: proc, sysfs, devtmpfs, devpts, tmpfs on /dev/shm,
  *			/dev/mqueue, /run, and cgroup2 on /sys/fs/cgroup. The host's own files under those are hidden.
- * /run/supermachine is made for sockets, mode 0700.
+ * /run/supermachine is made for sockets, mode 0700, and in it huge, a tmpfs on huge pages.
  *	link		the virtio-serial port named "supermachine.agent"; the daemon should be connected before the
  *guest starts. When the daemon goes away (the port reads as ended), commands that are not detached are killed, and the
  *agent waits for the next one. services	EXEC with clear_env, cwd, user "0" and so on, on the host's root: no
@@ -29,6 +29,7 @@
 
 #include "base/cleanup.h"
 #include "base/fileio.h"
+#include "base/hugedir.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "guest/boot.h"
@@ -40,6 +41,7 @@
 #define PORT_WAIT_MS 10000
 #define ROOT_MODULE "virtiofs.ko" /* the last that is needed for the root; those for KVM come behind it */
 #define CLOCK "devices/system/clocksource/clocksource0/current_clocksource"
+#define HUGE_OPTIONS "mode=700,huge=always,size=512m"
 #define CLOCK_WAIT_NS 5000000000ULL
 
 static int mount_over(const char *type, const char *path, unsigned long flags, const char *options)
@@ -70,6 +72,21 @@ static int enter_root(void)
 	return 0;
 }
 
+/* Each VM's KVM puts a thread of its own into its maker's cgroup, which otherwise waits for a grace period. */
+static void mount_cgroups(void)
+{
+	if (mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "favordynmods") < 0)
+		mount_over("cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL); /* before Linux 6.0 */
+}
+
+/* For copies of what VMs read alike. A kernel without it, or without huge pages, has no such directory. */
+static void mount_huge(void)
+{
+	mkdir(HUGE_DIR, 0700);
+	if (mount("tmpfs", HUGE_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, HUGE_OPTIONS) < 0)
+		rmdir(HUGE_DIR);
+}
+
 static void mount_rest(struct agent *a)
 {
 	umask(0022);
@@ -77,9 +94,10 @@ static void mount_rest(struct agent *a)
 	mount_over("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
 	mount_over("mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount_over("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
-	mount_over("cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	mount_cgroups();
 	mkdir("/run/lock", 01777);
 	mkdir("/run/supermachine", 0700);
+	mount_huge();
 	if (cgroup_use(a, "/sys/fs/cgroup") < 0)
 		log_warn("machine", "no cgroups");
 	boot_loopback_up();

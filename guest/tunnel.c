@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -25,8 +26,14 @@
 #include "guest/newfile.h"
 #include "proto/flowpair.h"
 
-/* How often to look whether a unix socket is there that is waited for. */
-#define LOOK_AGAIN_NS 2000000u
+/*
+ * A unix socket that is waited for: something new in its directory may be it. It has its name before anybody listens,
+ * so some looks follow soon; and one comes now and then in any case. Looking often would take the time of whoever is to
+ * come: a keeper and its monitor start meanwhile.
+ */
+#define LOOK_SOON_NS 1000000u
+#define LOOKS_SOON 10u
+#define LOOK_AGAIN_NS 20000000u
 
 struct tunnel {
 	struct tunnel *next;
@@ -38,9 +45,18 @@ struct tunnel {
 	struct loop_source *connecting;
 	char *awaited;
 	uint64_t until;
+	unsigned looks_soon;
+	int watch_fd; /* of its directory, -1 */
+	struct loop_source *watch;
 	struct newfile file; /* being written: it gets its name at the end */
 	bool holds;	     /* while it lasts the commands' processes stand still */
 };
+
+static void end_watch(struct tunnel *t)
+{
+	t->watch = loop_remove(t->watch);
+	t->watch_fd = fd_close(t->watch_fd);
+}
 
 static void tunnel_free(struct tunnel *t)
 {
@@ -50,6 +66,7 @@ static void tunnel_free(struct tunnel *t)
 		link = &(*link)->next;
 	*link = t->next;
 	loop_remove(t->connecting);
+	end_watch(t);
 	fd_close(t->fd);
 	flow_pair_done(&t->pair);
 	newfile_done(&t->file);
@@ -90,7 +107,7 @@ static struct tunnel *tunnel_new(struct agent *a, uint32_t ch)
 		return NULL;
 	t->a = a;
 	t->ch = ch;
-	t->fd = t->file.fd = -1;
+	t->fd = t->watch_fd = t->file.fd = -1;
 	flow_pair_init(&t->pair, stream_of(t, 0), tunnel_ended);
 	t->next = a->tunnels;
 	a->tunnels = t;
@@ -157,15 +174,42 @@ static void look_again(struct loop *loop, struct loop_source *src, void *arg)
 	int fd = connect_unix(t->awaited);
 
 	if (may_come(fd) && time_now_ns() < t->until) {
-		loop_timer_at(src, time_now_ns() + LOOK_AGAIN_NS);
+		loop_timer_at(src, time_now_ns() + (t->looks_soon ? LOOK_SOON_NS : LOOK_AGAIN_NS));
+		t->looks_soon -= t->looks_soon > 0;
 		return;
 	}
 	t->connecting = loop_remove(t->connecting);
+	end_watch(t);
 	t->fd = MAX(fd, -1);
 	if (fd < 0)
 		tunnel_close(t, fd, strerror(-fd));
 	else
 		connected(t);
+}
+
+static void on_made(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
+{
+	char buffer[4096] __attribute__((aligned(8)));
+	struct tunnel *t = arg;
+
+	while (read(t->watch_fd, buffer, sizeof(buffer)) > 0)
+		continue;
+	t->looks_soon = LOOKS_SOON;
+	look_again(loop, t->connecting, t);
+}
+
+/* Without it all looks are few and far between. */
+static void watch_directory(struct tunnel *t)
+{
+	const char *slash = strrchr(t->awaited, '/');
+	char dir[PATH_MAX];
+
+	if (!slash || snprintf(dir, sizeof(dir), "%.*s/", (int)(slash - t->awaited), t->awaited) >= (int)sizeof(dir))
+		return;
+	t->watch_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (t->watch_fd >= 0 && (inotify_add_watch(t->watch_fd, dir, IN_CREATE | IN_MOVED_TO) < 0 ||
+				 loop_add(t->a->loop, t->watch_fd, EPOLLIN, on_made, t, &t->watch) < 0))
+		end_watch(t);
 }
 
 /* Nobody listens yet: 0 if it is waited for. */
@@ -183,9 +227,10 @@ static int await_unix(struct agent *a, uint32_t ch, const struct proto_connect *
 			tunnel_free(t);
 		return r;
 	}
+	watch_directory(t);
 	t->until = time_now_ns() + MIN(x->wait_ns, PROTO_CONNECT_WAIT_MAX);
 	mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
-	loop_timer_at(t->connecting, time_now_ns() + LOOK_AGAIN_NS);
+	loop_timer_at(t->connecting, time_now_ns() + LOOK_SOON_NS); /* it may have come just before */
 	return 0;
 }
 

@@ -422,7 +422,7 @@ static int add_under(struct keeper *k, struct monitor_files *f, int dir, json_t 
 /* The last is what this VM's own branches lie over, unless it lies over another itself and goes when the VM runs. */
 static int add_files(struct keeper *k, struct monitor_files *f, int dir, json_t *o, struct sm_error *err)
 {
-	int workingset, state, memory;
+	int workingset, state, memory, huge;
 
 	workingset = open_into(f, dir, "workingset", O_RDONLY, NULL);
 	k->learn = workingset == -ENOENT;
@@ -436,6 +436,12 @@ static int add_files(struct keeper *k, struct monitor_files *f, int dir, json_t 
 	rj_put_u64(o, "memory", (uint64_t)memory);
 	if (workingset >= 0)
 		rj_put_u64(o, "workingset", (uint64_t)workingset);
+	else if (k->learn && !k->args.adopt && !k->args.under)
+		rj_put_bool(o, "learns", true);
+	huge = hugecopy_open(k, memory);
+	huge = huge < 0 ? huge : monitor_files_add(f, huge);
+	if (huge >= 0)
+		rj_put_u64(o, "huge", (uint64_t)huge);
 	return memory;
 }
 

@@ -226,6 +226,7 @@ struct keeper {
 	bool agent_lost;
 	bool agent_seen;     /* it said HELLO */
 	bool learn;	     /* the snapshot has no working set yet: this VM leaves one */
+	bool huge_missing;   /* the base has no copy on huge pages yet: this VM makes one */
 	bool restore_broken; /* the snapshot to start from is to blame for that this VM does not start */
 	uint32_t setup_ch, main_ch, poweroff_ch; /* 0: none */
 	bool main_open, main_done, main_has_exit;
@@ -451,6 +452,10 @@ bool listens_refused(const struct keeper *k, uint32_t ch, int code);
 int counters_ask(struct keeper *k, struct mux *near, uint32_t ch) MUST_CHECK;
 void counters_came(struct keeper *k, const char *text, size_t len);
 void counters_client_gone(struct keeper *k, const struct mux *near, uint32_t ch);
+
+/* hugecopy.c */
+int hugecopy_open(struct keeper *k, int memory); /* of the base with that memory file: a descriptor or -ENOENT */
+void hugecopy_make(const struct keeper *k);	 /* if it was missing; when nobody waits any more */
 
 /* workingset.c */
 void workingset_ask(struct keeper *k); /* the command runs: has the monitor note what was written until now */

@@ -591,5 +591,7 @@ int keeper_run(const struct keeper_args *args, struct sm_error *err)
 	if (r < 0 && err)
 		*err = own;
 	done(&k);
+	if (r == 0)
+		hugecopy_make(&k);
 	return r;
 }

@@ -339,7 +339,7 @@ static int parse_restore(struct members *up, struct vmm_config *cfg)
 	json_t *v = take(up, "restore", false);
 	struct members m;
 
-	cfg->restore_state = cfg->restore_memory = cfg->restore_workingset = -1;
+	cfg->restore_state = cfg->restore_memory = cfg->restore_workingset = cfg->restore_huge = -1;
 	if (!v || up->r)
 		return up->r;
 	m = enter(up, v, "restore");
@@ -348,6 +348,8 @@ static int parse_restore(struct members *up, struct vmm_config *cfg)
 	parse_under(&m, cfg);
 	cfg->restore_wait = take_bool(&m, "wait", false);
 	cfg->restore_workingset = take_fd(&m, "workingset", false);
+	cfg->restore_huge = take_fd(&m, "huge", false);
+	cfg->restore_learns = take_bool(&m, "learns", false);
 	return up->r = leave(&m);
 }
 

@@ -36,6 +36,9 @@
  *proto/hostwatch.h: where the shared directories' events are not this kernel's, somebody who has them "trace": false,
  *stage timestamps as "trace" events "seal": true }
  *
+ * Of a restore also, both optional: "huge": 25, a copy of parts of the memory on huge pages (hugecopy.h); "learns":
+ * true, it is to note a working set, so nothing of the memory may be missing from this kernel's cache.
+ *
  * An fs with "server": true is a tree that another process serves: the descriptor is a socket that is connected to it.
  *
  * Control socket: one JSON object per packet.
@@ -125,6 +128,8 @@ struct vmm_config {
 	unsigned num_under;
 	bool restore_wait;	/* somebody holds a lock of the state until both are whole */
 	int restore_workingset; /* -1: none */
+	int restore_huge;	/* -1: none */
+	bool restore_learns;	/* it is to note a working set */
 	char *cmdline;
 	uint64_t window_size;
 	struct vmm_file *window;

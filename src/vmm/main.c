@@ -17,6 +17,7 @@
 #include "virtio/blk_layer.h"
 #include "vmm/config.h"
 #include "vmm/control.h"
+#include "vmm/hugecopy.h"
 #include "vmm/seal.h"
 #include "vmm/vm.h"
 
@@ -76,7 +77,8 @@ static void take_usual_stack(void)
 static int usage(void)
 {
 	fputs("usage: supermachine-vmm --config-fd N\n"
-	      "       supermachine-vmm --merge-layers LOWER_FD UPPER_FD\n",
+	      "       supermachine-vmm --merge-layers LOWER_FD UPPER_FD\n"
+	      "       supermachine-vmm --huge-copy MEMORY_FD WORKINGSET_FD COPY_FD\n",
 	      stderr);
 	return 2;
 }
@@ -95,6 +97,22 @@ static int merge_layers(const char *lower, const char *upper)
 	return 1;
 }
 
+/* For the keeper of a VM of a base, which knows no formats of memory either. */
+static int huge_copy(char **numbers)
+{
+	uint64_t fds[3];
+	int r;
+
+	for (int i = 0; i < 3; i++)
+		if (parse_u64(numbers[i], 0, INT32_MAX, &fds[i]) < 0)
+			return usage();
+	r = hugecopy_make((int)fds[0], (int)fds[1], (int)fds[2]);
+	if (r >= 0)
+		return 0;
+	fprintf(stderr, "supermachine-vmm: copy on huge pages: %s\n", strerror(-r));
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	struct vmm_config cfg;
@@ -105,6 +123,8 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && streq(argv[1], "--merge-layers"))
 		return merge_layers(argv[2], argv[3]);
+	if (argc == 5 && streq(argv[1], "--huge-copy"))
+		return huge_copy(argv + 2);
 	if (argc != 3 || !streq(argv[1], "--config-fd") || parse_u64(argv[2], 0, INT32_MAX, &fd) < 0)
 		return usage();
 	take_usual_stack();

@@ -17,6 +17,10 @@
 #define PAGE RAM_PAGE
 #define PAGES RAM_CHUNK_PAGES
 
+#ifndef MADV_POPULATE_READ /* Linux 5.14 */
+#define MADV_POPULATE_READ 22
+#endif
+
 size_t ram_bitmap_size(const struct ram *ram)
 {
 	return (size_t)((ram->size / RAM_CHUNK + 7) / 8);
@@ -213,6 +217,13 @@ int ram_check_file(const struct ram *ram, int fd, uint64_t size, struct sm_error
 		return error_set(err, SM_ERROR_CORRUPT, EINVAL, "the memory file has %lld bytes instead of %llu",
 				 (long long)st.st_size, (unsigned long long)size);
 	return 0;
+}
+
+void ram_read_ahead(const struct ram *ram)
+{
+	for (uint64_t i = 0; i < ram->size / RAM_CHUNK; i++)
+		if (ram_from_file(ram, i))
+			madvise(ram->host + i * RAM_CHUNK, RAM_CHUNK, MADV_POPULATE_READ);
 }
 
 int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err)

@@ -73,6 +73,12 @@ int ram_save(const struct ram *ram, const uint8_t *touched, int fd, struct buf *
 /* Maps a memory file under RAM, as `in` says; before anything has touched it. */
 int ram_load(struct ram *ram, int fd, struct cursor *in, struct sm_error *err) MUST_CHECK;
 
+/*
+ * Has all of its file in the kernel's cache. What is not there when a guest asks for it KVM fetches in the background,
+ * as if it was to be written (async_pf_execute): then it is a copy, and looks written.
+ */
+void ram_read_ahead(const struct ram *ram);
+
 /* For overlay.c. Bytes of a bitmap with a bit a chunk. */
 size_t ram_bitmap_size(const struct ram *ram);
 bool ram_page_is_zero(const struct ram *ram, uint64_t page);

@@ -19,6 +19,7 @@
 #include "base/util.h"
 #include "virtio/mem.h"
 #include "vmm/control.h"
+#include "vmm/hugecopy.h"
 #include "vmm/overlay.h"
 #include "vmm/seal.h"
 #include "vmm/share_watch.h"
@@ -144,10 +145,11 @@ static int load_ram(struct vm *vm, struct sm_error *err)
 		r = error_set(err, SM_ERROR_CORRUPT, EINVAL, "its memory lies over no other, and others are given");
 	else
 		r = ram_load(&vm->ram, cfg->restore_memory, &vm->snapshot->ram, err);
-	if (r < 0 || cfg->restore_workingset < 0)
-		return r;
-	n = workingset_apply(&vm->ram, cfg->restore_workingset);
-	if (n < 0)
+	if (r == 0 && cfg->restore_learns)
+		ram_read_ahead(&vm->ram);
+	if (r == 0 && cfg->restore_huge >= 0 && (n = hugecopy_map(&vm->ram, cfg->restore_huge)) < 0)
+		log_debug("vmm", "copy on huge pages: %s", strerror(-n));
+	if (r == 0 && cfg->restore_workingset >= 0 && (n = workingset_apply(&vm->ram, cfg->restore_workingset)) < 0)
 		log_debug("vmm", "working set: %s", strerror(-n));
 	return r;
 }

@@ -23,8 +23,6 @@
 #define RUN_SIZE 8u
 #define CRC_SIZE 4u
 #define FILE_MAX (HEAD_SIZE + WORKINGSET_MAX_PAGES * RUN_SIZE + CRC_SIZE)
-/* Runs this near to each other are one: a copy too many costs less than a call more. */
-#define GAP 1u
 
 #ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
 #define MADV_POPULATE_WRITE 23
@@ -51,7 +49,7 @@ static void end_run(struct runs *r)
 
 static void add_page(struct runs *r, uint32_t page)
 {
-	if (r->num && page - (r->first + r->num) > GAP)
+	if (r->num && page != r->first + r->num)
 		end_run(r);
 	if (!r->num)
 		r->first = page;
@@ -105,7 +103,7 @@ int workingset_note(const struct ram *ram, int fd)
 }
 
 /* The file's bytes, whole and of this RAM's size: *ret are its runs. */
-static int read_runs(const struct ram *ram, int fd, uint8_t *data, struct cursor *ret)
+static int read_runs(uint64_t size, int fd, uint8_t *data, struct cursor *ret)
 {
 	ssize_t n = pread_full(fd, data, FILE_MAX, 0);
 	struct cursor c, end;
@@ -119,8 +117,7 @@ static int read_runs(const struct ram *ram, int fd, uint8_t *data, struct cursor
 		return -EBADMSG;
 	c = cursor_of(data, (size_t)n - CRC_SIZE);
 	head = cursor_take(&c, sizeof(magic));
-	if (!head || memcmp(head, magic, sizeof(magic)) != 0 || cursor_u32(&c) != VERSION ||
-	    cursor_u64(&c) != ram->boot)
+	if (!head || memcmp(head, magic, sizeof(magic)) != 0 || cursor_u32(&c) != VERSION || cursor_u64(&c) != size)
 		return -EBADMSG;
 	count = cursor_u32(&c);
 	if (c.bad || count > WORKINGSET_MAX_PAGES || c.left != count * RUN_SIZE)
@@ -140,6 +137,26 @@ static bool run_is_good(const struct ram *ram, uint64_t first, uint64_t num, uin
 	return true;
 }
 
+int workingset_chunks(int fd, uint64_t size, uint8_t *bits)
+{
+	_free_ uint8_t *data = malloc(FILE_MAX);
+	struct cursor c;
+	int r;
+
+	if (!data)
+		return -ENOMEM;
+	r = read_runs(size, fd, data, &c);
+	while (r == 0 && c.left) {
+		uint64_t first = cursor_u32(&c), num = cursor_u32(&c);
+
+		if (!num || first + num > size / PAGE)
+			return -EBADMSG;
+		for (uint64_t chunk = first / PAGES; chunk <= (first + num - 1) / PAGES; chunk++)
+			ram_set_bit(bits, chunk);
+	}
+	return r;
+}
+
 int workingset_apply(const struct ram *ram, int fd)
 {
 	_free_ uint8_t *data = malloc(FILE_MAX);
@@ -149,7 +166,7 @@ int workingset_apply(const struct ram *ram, int fd)
 
 	if (!data)
 		return -ENOMEM;
-	r = read_runs(ram, fd, data, &c);
+	r = read_runs(ram->boot, fd, data, &c);
 	if (r < 0)
 		return r;
 	while (c.left) {

@@ -20,6 +20,8 @@
 /* Writes what has been written of the chunks that came from a file to fd (empty); returns the number of pages, which is
  * 0 when there is nothing worth noting and fd stays empty, or -errno. */
 int workingset_note(const struct ram *ram, int fd) MUST_CHECK;
+/* Sets the bit of each chunk of a RAM of this size that the file has pages of. 0 or -errno, as below. */
+int workingset_chunks(int fd, uint64_t size, uint8_t *bits) MUST_CHECK;
 /* Makes the copies; returns how many pages, or -errno: -EBADMSG if the file is none for this RAM. Before the guest
  * runs. */
 int workingset_apply(const struct ram *ram, int fd) MUST_CHECK;

@@ -106,6 +106,33 @@ test_damage() {
 	[ "$(stage o.json restore)" != null ] || fail "did not restore: $(cat o.json)"
 }
 
+limit_huge_copy=240
+test_huge_copy() {
+	# in a machine, what VMs of a base only read lies there once, on huge pages: a VM leaves the copy, the next one maps it, and another base's is never taken for it
+	[ "$(engine)" = machine ] || skip "only a machine has a place for copies on huge pages"
+	local dir=/run/supermachine/huge name first
+	box
+	out $sm snapshot prune --all
+	out run_box box true
+	name=$(bases | jq -r '.[0].name')
+	until_true 60 bash -c "$sm machine exec -- ls $dir | grep -qE '^$name:[0-9a-f]+:[0-9a-f]+\.[0-9a-f]+\$'"
+	out beside ls $dir
+	first=$(grep "^$name:" <<<"$out")
+	out run_box -d --name reader box sleep 100
+	out beside sh -c "for p in /proc/[0-9]*; do ! grep -qs $dir/$first \$p/maps || cat \$p/smaps_rollup; done"
+	has "its monitor" "$out" 'ShmemPmdMapped: +[1-9][0-9]{3,} kB'
+	out $sm rm -f reader
+	out $sm snapshot prune --all
+	out run_box --outcome o.json box echo anew
+	is "output" "$out" anew
+	until_true 60 bash -c "$sm machine exec -- ls $dir | grep '^$name:' | grep -v '\.new\$' | grep -vq '^$first\$'"
+	out beside ls $dir
+	lacks "copies" "$out" "^$first\$"
+	out run_box --outcome o.json box echo again
+	is "output" "$out" again
+	[ "$(stage o.json restore)" != null ] || fail "did not restore: $(cat o.json)"
+}
+
 limit_killed_maker=240
 test_killed_maker() {
 	# kill -9 while a base is made: the next run makes it, and nothing of the first is left
