@@ -255,8 +255,6 @@ static void prepare(const struct child_plan *p)
 	reset_scheduling();
 	if (p->own_cgroup_view)
 		unshare(CLONE_NEWCGROUP);
-	if (p->limits)
-		set_limits(p);
 	if (p->mount_proc)
 		mount_proc(p);
 	umask(0022);
@@ -281,6 +279,9 @@ void child_run(const struct child_plan *p)
 		hold();
 	take_descriptors(p);
 	close_others(p);
+	/* Only now: until its own are in place they are among the agent's, which may have more than it shall. */
+	if (p->limits)
+		set_limits(p);
 	enter_cwd(p);
 	become_user(p);
 	write_files(p);

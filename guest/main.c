@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,9 +57,7 @@ static int serve_fd(struct agent *a, int argc, char **argv)
  * own (child.c). */
 static void raise_limits(void)
 {
-	struct rlimit files = {NOFILE_HARD, NOFILE_HARD};
-
-	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+	if (fd_limit_raise(NOFILE_HARD) < NOFILE_HARD)
 		log_warn("agent", "limit of open files: %s", strerror(errno));
 }
 

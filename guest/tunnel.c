@@ -29,11 +29,12 @@
 /*
  * A unix socket that is waited for: something new in its directory may be it. It has its name before anybody listens,
  * so some looks follow soon; and one comes now and then in any case. Looking often would take the time of whoever is to
- * come: a keeper and its monitor start meanwhile.
+ * come: a keeper and its monitor start meanwhile. So it is with one that takes no more for the moment.
  */
 #define LOOK_SOON_NS 1000000u
 #define LOOKS_SOON 10u
 #define LOOK_AGAIN_NS 20000000u
+#define CROWDED_WAIT_NS 30000000000u
 
 struct tunnel {
 	struct tunnel *next;
@@ -153,29 +154,27 @@ static void on_connected(struct loop *loop, struct loop_source *src, uint32_t ev
 		connected(t);
 }
 
-static int connect_unix(const char *path)
-{
-	int fd = unix_connect(path);
-	int r = fd < 0 ? fd : fd_set_nonblock(fd, true);
-
-	if (r < 0)
-		fd_close(fd);
-	return r < 0 ? r : fd;
-}
-
+/* Nobody is there yet, or more than it takes wait there (-EAGAIN): it must hang for us all no more than for itself. */
 static bool may_come(int r)
 {
-	return r == -ENOENT || r == -ECONNREFUSED;
+	return r == -ENOENT || r == -ECONNREFUSED || r == -EAGAIN;
+}
+
+static uint64_t next_look(struct tunnel *t, int r)
+{
+	bool soon = r != -EAGAIN && t->looks_soon;
+
+	t->looks_soon -= soon;
+	return time_now_ns() + (soon ? LOOK_SOON_NS : LOOK_AGAIN_NS);
 }
 
 static void look_again(struct loop *loop, struct loop_source *src, void *arg)
 {
 	struct tunnel *t = arg;
-	int fd = connect_unix(t->awaited);
+	int fd = unix_connect_nonblock(t->awaited);
 
 	if (may_come(fd) && time_now_ns() < t->until) {
-		loop_timer_at(src, time_now_ns() + (t->looks_soon ? LOOK_SOON_NS : LOOK_AGAIN_NS));
-		t->looks_soon -= t->looks_soon > 0;
+		loop_timer_at(src, next_look(t, fd));
 		return;
 	}
 	t->connecting = loop_remove(t->connecting);
@@ -212,9 +211,10 @@ static void watch_directory(struct tunnel *t)
 		end_watch(t);
 }
 
-/* Nobody listens yet: 0 if it is waited for. */
-static int await_unix(struct agent *a, uint32_t ch, const struct proto_connect *x)
+/* It did not connect (found) but may: 0 if it is waited for. */
+static int await_unix(struct agent *a, uint32_t ch, const struct proto_connect *x, int found)
 {
+	uint64_t wait = found == -EAGAIN ? CROWDED_WAIT_NS : MIN(x->wait_ns, PROTO_CONNECT_WAIT_MAX);
 	struct tunnel *t = tunnel_new(a, ch);
 	int r = t ? loop_add_timer(a->loop, look_again, t, &t->connecting) : -ENOMEM;
 
@@ -228,9 +228,10 @@ static int await_unix(struct agent *a, uint32_t ch, const struct proto_connect *
 		return r;
 	}
 	watch_directory(t);
-	t->until = time_now_ns() + MIN(x->wait_ns, PROTO_CONNECT_WAIT_MAX);
+	t->until = time_now_ns() + wait;
 	mux_set_handler(a->mux, ch, &tunnel_callbacks, &t->pair);
-	loop_timer_at(t->connecting, time_now_ns() + LOOK_SOON_NS); /* it may have come just before */
+	/* It may have come just before. */
+	loop_timer_at(t->connecting, time_now_ns() + (found == -EAGAIN ? LOOK_AGAIN_NS : LOOK_SOON_NS));
 	return 0;
 }
 
@@ -290,9 +291,9 @@ void connect_open(struct agent *a, uint32_t ch, struct cursor *request)
 		agent_refuse(a, ch, r, "malformed CONNECT request");
 		return;
 	}
-	fd = x.path ? connect_unix(x.path) : connect_tcp(x.host, x.port);
-	if (x.path && x.wait_ns && may_come(fd)) {
-		fd = await_unix(a, ch, &x);
+	fd = x.path ? unix_connect_nonblock(x.path) : connect_tcp(x.host, x.port);
+	if (x.path && (fd == -EAGAIN || (x.wait_ns && may_come(fd)))) {
+		fd = await_unix(a, ch, &x, fd);
 		if (fd == 0) {
 			proto_connect_done(&x);
 			return;

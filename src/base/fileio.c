@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -251,6 +252,20 @@ int fd_set_cloexec(int fd, bool on)
 	if (flags < 0 || fcntl(fd, F_SETFD, on ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC) < 0)
 		return -errno;
 	return 0;
+}
+
+uint64_t fd_limit_raise(uint64_t want)
+{
+	struct rlimit lim, more;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return 0;
+	more.rlim_max = want > lim.rlim_max && geteuid() == 0 ? MAX(lim.rlim_max, (rlim_t)1 << 20) : lim.rlim_max;
+	more.rlim_cur = MAX(lim.rlim_cur, MIN(want, more.rlim_max));
+	if (setrlimit(RLIMIT_NOFILE, &more) == 0)
+		return more.rlim_cur;
+	lim.rlim_cur = MAX(lim.rlim_cur, MIN(want, lim.rlim_max)); /* not every root may have more */
+	return setrlimit(RLIMIT_NOFILE, &lim) == 0 ? lim.rlim_cur : 0;
 }
 
 int fd_set_nonblock(int fd, bool on)

@@ -42,6 +42,8 @@ bool fd_raises_events(int fd);
 
 int fd_set_cloexec(int fd, bool on);
 int fd_set_nonblock(int fd, bool on);
+/* Lets this process have that many descriptors, or as many as it may (root: 2^20). Returns how many it may have now. */
+uint64_t fd_limit_raise(uint64_t want);
 
 /* Sends/receives a message with up to 16 descriptors over a unix socket (received ones are CLOEXEC).
  * send: 0 or -errno. recv: bytes (0 at end of stream) or -errno; *nfds in: room, out: received. */
@@ -54,6 +56,8 @@ int unix_listen(const char *path, int backlog);
 int unix_listen_again(const char *path, int backlog);
 int unix_connect(const char *path);
 int unix_connect_nonblock(const char *path); /* and the socket is; -EAGAIN: more wait there than it takes */
+/* As unix_connect, which has no limit where more wait than the listener takes; -EAGAIN: they did for so long. */
+int unix_connect_within(const char *path, uint64_t timeout_ns);
 /* How a connect that was not waited for has ended: 0 or -errno. */
 int socket_error(int fd);
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,8 +15,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/util.h"
 
 #define MAX_PASSED_FDS 16
+#define LOOK_AGAIN_MS 10
 
 /* sun_path holds 108 bytes; a longer path is reached through its directory's entry in /proc/self/fd. *ret_dir keeps
  * that open. */
@@ -108,6 +111,19 @@ int unix_connect(const char *path)
 int unix_connect_nonblock(const char *path)
 {
 	return connect_to(path, SOCK_NONBLOCK);
+}
+
+int unix_connect_within(const char *path, uint64_t timeout_ns)
+{
+	uint64_t deadline = time_now_ns() + timeout_ns;
+	int fd, r;
+
+	while ((fd = unix_connect_nonblock(path)) == -EAGAIN && time_now_ns() < deadline)
+		poll(NULL, 0, LOOK_AGAIN_MS);
+	r = fd < 0 ? fd : fd_set_nonblock(fd, false);
+	if (fd >= 0 && r < 0)
+		fd_close(fd);
+	return r < 0 ? r : fd;
 }
 
 int socket_error(int fd)

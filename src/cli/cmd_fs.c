@@ -7,11 +7,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fileio.h"
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/mounts.h"
@@ -54,23 +54,6 @@ static const struct opt options[] = {
 	 .max = 16},
 };
 #undef V
-
-/* Nodes and open files are descriptors of this process. */
-static void raise_fd_limit(void)
-{
-	struct rlimit lim;
-
-	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
-		return;
-	if (geteuid() == 0)
-		lim.rlim_max = MAX(lim.rlim_max, (rlim_t)1 << 20);
-	lim.rlim_cur = lim.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &lim) == 0)
-		return;
-	getrlimit(RLIMIT_NOFILE, &lim); /* a smaller budget is no error */
-	lim.rlim_cur = lim.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &lim);
-}
 
 static bool is_shared(const struct mount_values *v)
 {
@@ -188,7 +171,7 @@ static int run(struct cli *cli, const void *values, char **operands, int count)
 		return r;
 	if (is_shared(v) && !cli_client(cli))
 		return CLI_FAILED;
-	raise_fd_limit();
+	fd_limit_raise(UINT64_MAX); /* nodes and open files are descriptors of this process */
 	o.source = memory && count < 2 ? "memory" : operands[0];
 	o.read_only = v->read_only;
 	o.allow_other = v->allow_other;

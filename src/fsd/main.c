@@ -22,7 +22,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -151,19 +150,6 @@ static int valid_ns(const char *cache, uint64_t *ret)
 	else
 		return parse_duration(cache, ret);
 	return 0;
-}
-
-/* As many descriptors as the kernel lets this process have: nodes and open files share them. */
-static void raise_fd_limit(void)
-{
-	struct rlimit lim;
-
-	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
-		return;
-	if (geteuid() == 0 && lim.rlim_max < 1u << 20)
-		lim.rlim_max = 1u << 20;
-	lim.rlim_cur = lim.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &lim); /* a lower budget is no error */
 }
 
 static int get_connection(const struct arguments *a, struct sm_error *err)
@@ -342,8 +328,8 @@ int main(int argc, char **argv)
 	if (a.die_with_parent)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGPIPE, SIG_IGN);
-	umask(0); /* modes are the peer's to choose */
-	raise_fd_limit();
+	umask(0);		    /* modes are the peer's to choose */
+	fd_limit_raise(UINT64_MAX); /* nodes and open files share them */
 	if (serve(&a, &err) < 0) {
 		fprintf(stderr, "supermachine-fsd: %s\n", err.message);
 		return 1;

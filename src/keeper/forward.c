@@ -16,7 +16,6 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -333,17 +332,6 @@ static void remove_sockets(struct forward *f)
 	}
 }
 
-/* Two descriptors a connection. What the host does not grant is waited for (on_listener). */
-static void raise_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)(2 * MAX_CONNECTIONS + FORWARD_MAX + 64));
-	setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 /* All but the listening sockets. */
 static void done(struct forward *f)
 {
@@ -373,7 +361,8 @@ int forward_run(int link_fd, const struct waiting *w, const struct forward_port 
 	struct forward f = {0};
 	int r;
 
-	raise_limit();
+	/* Two descriptors a connection. What the host does not grant is waited for (on_listener). */
+	fd_limit_raise(2 * MAX_CONNECTIONS + FORWARD_MAX + 64);
 	r = begin(&f, link_fd, ports, count);
 	if (r == 0)
 		r = loop_run(f.loop);

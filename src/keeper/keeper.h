@@ -69,6 +69,7 @@ struct keeper_args {
 	uint64_t spare;	   /* restore: a spare (spare.c): how long it waits to be claimed; 0: it is none */
 	bool watched;	   /* the mounts are another kernel's, which has their events: somebody there will watch */
 	uint64_t prepare_ns;
+	unsigned clients; /* at once; more are refused (server.c) */
 	struct keeper_limits limits;
 };
 
@@ -238,7 +239,7 @@ struct keeper {
 	int listen_fd, early_fd;
 	struct loop_source *listen_src, *early_src;
 	struct client *clients;
-	unsigned num_clients;
+	unsigned num_clients, num_late, max_clients;
 	struct client *attach_client; /* an ATTACH that waits for the command */
 	uint32_t attach_ch;
 	struct keeper_attach attach;

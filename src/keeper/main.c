@@ -22,6 +22,7 @@
 
 #define SECOND 1000000000ull
 #define RESERVE (64 * MIB)
+#define CLIENTS 2048u /* each has at most a few hundred KiB here; well below PROTO_MAX_CHANNELS, which all share */
 #define SPARE_RESERVE (512 * MIB) /* a spare is made of what others do not need */
 
 static int usage(void)
@@ -173,6 +174,7 @@ int main(int argc, char **argv)
 	 * owner that was killed before it came is noticed sooner by the library's next call.
 	 */
 	struct keeper_args args = {.reserve = RESERVE,
+				   .clients = CLIENTS,
 				   .limits = {.boot = 300 * SECOND,
 					      .restore = 60 * SECOND,
 					      .owner = 120 * SECOND,

@@ -16,14 +16,22 @@
 #include "base/log.h"
 #include "base/util.h"
 
-#define MAX_CLIENTS 256
-#define LISTEN_BACKLOG 64
+#define LISTEN_BACKLOG 1024
+#define OWN_FDS 512u /* what the keeper has beside its clients: the monitor's files, logs, watches */
+/*
+ * Beyond args.clients a client is late: it may look at the VM and end it, and is told what is in its way if it wants
+ * more. Late ones have a limit of their own, and a moment each; who comes after them waits in the kernel's queue.
+ */
+#define MAX_LATE 64
+#define MAX_LATE_WAITS 32
+#define LATE_NS (10 * 1000000000ull)
 
 struct client {
 	struct keeper *k;
 	struct link *link;
 	struct client *next, **prev;
 	struct waiter *waiters;
+	struct loop_source *late; /* its moment; NULL: it is not late */
 };
 
 /* A PROTO_KEEPER_WAIT channel; the user pointer of its channel. */
@@ -52,7 +60,10 @@ static void client_free(struct client *c)
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
-	c->k->num_clients--;
+	(*(c->late ? &c->k->num_late : &c->k->num_clients))--;
+	c->late = loop_remove(c->late);
+	if (c->k->listen_src)
+		loop_modify(c->k->listen_src, EPOLLIN); /* there is room again */
 	while (c->waiters) {
 		struct waiter *w = c->waiters;
 
@@ -478,8 +489,23 @@ static int serve_relay(struct client *c, uint32_t ch, uint16_t service, struct c
 	return r;
 }
 
+/* Waits may be long: some are let, so that who stops the VM sees it end. */
+static bool late_may(const struct client *late, uint16_t service)
+{
+	unsigned waits = 0;
+
+	if (service != PROTO_KEEPER_WAIT)
+		return service == PROTO_KEEPER_STATUS || service == PROTO_KEEPER_STOP;
+	for (const struct client *c = late->k->clients; c; c = c->next)
+		for (const struct waiter *w = c->late ? c->waiters : NULL; w; w = w->next)
+			waits++;
+	return waits < MAX_LATE_WAITS;
+}
+
 static int serve(struct client *c, uint32_t ch, uint16_t service, struct cursor *request)
 {
+	if (c->late && !late_may(c, service))
+		return -EUSERS;
 	if (spare_unclaimed(c->k) && service != PROTO_KEEPER_CLAIM && service != PROTO_KEEPER_STATUS &&
 	    service != PROTO_KEEPER_STOP)
 		return -EAGAIN;
@@ -565,6 +591,8 @@ static const char *refusal(uint16_t service, int r)
 		return "the command has ended";
 	case -EBUSY:
 		return "another client is attached";
+	case -EUSERS:
+		return "it serves as many commands and other clients as it can at once: try again when some have ended";
 	case -EHOSTDOWN:
 		return "the VM is paused; supermachine unpause lets it go on";
 	case -ESHUTDOWN:
@@ -662,7 +690,17 @@ static bool peer_allowed(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && (cred.uid == geteuid() || cred.uid == 0);
 }
 
-static int client_new(struct keeper *k, int fd)
+static void on_late(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct client *c = arg;
+
+	if (c->waiters)
+		loop_timer_at(src, time_now_ns() + LATE_NS);
+	else
+		client_free(c);
+}
+
+static int client_new(struct keeper *k, int fd, bool late)
 {
 	struct client *c = calloc(1, sizeof(*c));
 	struct mux *mux = NULL;
@@ -672,9 +710,12 @@ static int client_new(struct keeper *k, int fd)
 		return -ENOMEM;
 	c->k = k;
 	r = mux_new(MUX_SERVER, &client_callbacks, c, PROTO_DEFAULT_WINDOW, &mux);
+	if (r == 0 && late)
+		r = loop_add_timer(k->loop, on_late, c, &c->late);
 	if (r == 0)
 		r = link_new(k->loop, fd, mux, on_link_end, c, &c->link);
 	if (r < 0) {
+		loop_remove(c->late);
 		mux_free(mux);
 		free(c);
 		return r;
@@ -684,28 +725,33 @@ static int client_new(struct keeper *k, int fd)
 	if (c->next)
 		c->next->prev = &c->next;
 	k->clients = c;
-	k->num_clients++;
+	(*(late ? &k->num_late : &k->num_clients))++;
+	if (late)
+		loop_timer_at(c->late, time_now_ns() + LATE_NS);
 	return mux_hello(mux, NULL);
 }
 
-static bool accept_client(struct keeper *k, int listener)
+static int accept_client(struct keeper *k, int listener)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	bool good;
+	int r;
 
 	if (fd < 0)
-		return false;
-	good = k->num_clients < MAX_CLIENTS && peer_allowed(fd) && client_new(k, fd) == 0;
-	if (!good)
+		return -errno;
+	r = peer_allowed(fd) ? client_new(k, fd, k->num_clients >= k->max_clients) : -EPERM;
+	if (r < 0)
 		fd_close(fd);
-	return good;
+	return r;
 }
 
+/* Whoever cannot be taken waits, until a client goes (client_free). */
 static void on_accept(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct keeper *k = arg;
+	int r = accept_client(k, k->listen_fd);
 
-	(void)accept_client(k, k->listen_fd);
+	if (k->clients && (r == -EMFILE || r == -ENFILE || k->num_late >= MAX_LATE))
+		loop_modify(k->listen_src, 0);
 }
 
 static int listen_on(const char *path)
@@ -737,7 +783,7 @@ static void on_early(struct loop *loop, struct loop_source *src, uint32_t events
 {
 	struct keeper *k = arg;
 
-	if (accept_client(k, k->early_fd))
+	if (accept_client(k, k->early_fd) == 0)
 		stop_early(k);
 }
 
@@ -755,10 +801,20 @@ int server_start_early(struct keeper *k, struct sm_error *err)
 
 /* ------------------------------------------------------------------------------------ for vm.c */
 
+/* The descriptors that the host grants may be fewer than all clients want. */
+static unsigned most_clients(unsigned want)
+{
+	uint64_t have = fd_limit_raise(want + MAX_LATE + OWN_FDS);
+	uint64_t own = MIN((uint64_t)MAX_LATE + OWN_FDS, have / 2);
+
+	return (unsigned)MIN(want, have - own);
+}
+
 int server_start(struct keeper *k, struct sm_error *err)
 {
 	int r;
 
+	k->max_clients = most_clients(k->args.clients);
 	k->listen_fd = listen_on(k->args.socket);
 	if (k->listen_fd < 0)
 		return error_sys(err, -k->listen_fd, "listen on %s", k->args.socket);

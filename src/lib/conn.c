@@ -241,6 +241,8 @@ static enum sm_error_kind kind_of(int code)
 	case E2BIG:
 	case EMFILE:
 		return SM_ERROR_LIMIT;
+	case EUSERS:
+		return SM_ERROR_BUSY;
 	default:
 		return SM_ERROR_IO;
 	}
@@ -255,7 +257,8 @@ int call_error(const struct conn *conn, const struct call *call, const char *wha
 	if (conn->error && (!call->closed || call->code == -ECONNRESET))
 		return error_set(err, SM_ERROR_STATE, ECONNRESET, "%s: %s", what,
 				 conn->why ? conn->why : "connection lost");
-	return error_set(err, kind_of(code), code, "%s: %s", what, call->text[0] ? call->text : strerror(code));
+	return error_set(err, kind_of(code), code == EUSERS ? EBUSY : code, "%s: %s", what,
+			 call->text[0] ? call->text : strerror(code));
 }
 
 int conn_await_open(struct conn *conn, struct call *call, const char *what, struct sm_error *err)

@@ -285,7 +285,7 @@ static int check_refused(struct sm_exec *x, struct sm_error *err)
 	while (!x->wait.opened && !x->wait.closed)
 		if (conn_step(&x->conn, NULL, 0, -1) < 0)
 			break;
-	if (x->call.closed && (x->call.code == -EBUSY || x->call.code == -ESRCH))
+	if (x->call.closed && (x->call.code == -EBUSY || x->call.code == -ESRCH || x->call.code == -EUSERS))
 		return call_error(&x->conn, &x->call, "attach", err);
 	return 0;
 }

@@ -23,6 +23,7 @@
 #define STATUS_TIMEOUT_MS 10000
 #define LAST_WORD_MS 5000
 #define START_POLL_MS 5
+#define CONNECT_LIMIT_NS (30 * SECOND_NS)
 #define DEFAULT_GRACE_NS (10 * SECOND_NS)
 
 const char *sm_reason_name(enum sm_reason reason)
@@ -94,7 +95,7 @@ int vm_socket(struct sm_client *c, const char *id, const struct vm_start *start,
 		return r < 0 ? r : seat_connect(seat, start->socket, wait_ns, err);
 	}
 	/* This host's own socket needs no seat, which might fail here for other reasons. */
-	r = unix_connect(start->socket);
+	r = unix_connect_within(start->socket, CONNECT_LIMIT_NS);
 	return r < 0 ? error_set(err, SM_ERROR_STATE, -r, "VM %s: its keeper does not answer: %s", id, strerror(-r))
 		     : r;
 }
@@ -381,6 +382,11 @@ static int wait_for(struct sm_client *c, const char *id, bool for_start, uint64_
 		r = 1;
 	} else if (r == -ETIME) {
 		r = error_set(err, SM_ERROR_TIMEOUT, ETIME, "VM %s: %s", id, conn.why);
+	} else if (call.closed && call.code == -EUSERS) {
+		char what[32];
+
+		snprintf(what, sizeof(what), "VM %s", id);
+		r = call_error(&conn, &call, what, err);
 	} else if (r != -ETIMEDOUT) {
 		r = vm_last_word(c, id, x, err);
 	}

@@ -136,7 +136,7 @@ static int dial(const struct machine_place *place, bool start, uint64_t deadline
 	if (asprintf(&path, "%s/" MACHINE_SOCKET, place->runtime_dir) < 0)
 		return error_sys(err, ENOMEM, "machine");
 	for (;;) {
-		int fd = unix_connect(path), r;
+		int fd = unix_connect_within(path, START_LIMIT_NS), r;
 
 		if (fd >= 0)
 			return fd;

@@ -24,6 +24,8 @@
 
 #define IDLE_DEFAULT_NS (10ULL * 60 * 1000000000)
 #define MAX_CPUS 16
+#define LISTEN_BACKLOG 1024
+#define CONNECTIONS 8192u /* of clients: a descriptor each */
 
 /* A lock on a file that the last holder removes: one that was removed while we waited for it is not the lock any more.
  */
@@ -117,7 +119,7 @@ static int claim(struct daemon *d, const char *lock_path, struct sm_error *err)
 		return error_sys(err, -r, "make %s", d->dir);
 	if (asprintf(&path, "%s/" MACHINE_SOCKET, d->runtime_dir) < 0)
 		return error_sys(err, ENOMEM, "machine");
-	d->listen = unix_listen(path, 64);
+	d->listen = unix_listen(path, LISTEN_BACKLOG);
 	return d->listen < 0 ? error_sys(err, -d->listen, "listen on %s", path) : 0;
 }
 
@@ -198,6 +200,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	umask(077);
+	fd_limit_raise(CONNECTIONS);
 	if (asprintf(&d.dir, "%s/" MACHINE_DIR, d.runtime_dir) < 0 ||
 	    asprintf(&lock_path, "%s/machine.lock", d.runtime_dir) < 0)
 		return 1;

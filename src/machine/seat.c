@@ -20,6 +20,7 @@
 
 #define MACHINE_RUNTIME_DIR "/run/supermachine" /* made by the machine's agent */
 #define CPUINFO_MAX 16384			/* the first CPU is in there */
+#define CONNECT_LIMIT_NS (30ULL * 1000000000)
 #define EXPECTATION "several times slower than on hardware"
 
 struct seat {
@@ -319,7 +320,7 @@ int seat_connect(struct seat *s, const char *path, uint64_t wait_ns, struct sm_e
 	int fd, r;
 
 	if (!s->in_machine) {
-		fd = unix_connect(path);
+		fd = unix_connect_within(path, CONNECT_LIMIT_NS);
 		return fd < 0 ? error_sys(err, -fd, "connect to %s", path) : fd;
 	}
 	r = proto_connect_encode(&request, &x);

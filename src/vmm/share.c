@@ -68,17 +68,10 @@ struct share {
  * are the guest's to choose. */
 void share_prepare(const struct vmm_config *cfg)
 {
-	struct rlimit lim;
-
 	if (!cfg->num_fs)
 		return;
 	umask(0);
-	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
-		return;
-	if (geteuid() == 0 && lim.rlim_max < 1U << 20)
-		lim.rlim_max = 1U << 20;
-	lim.rlim_cur = lim.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &lim); /* a lower budget is no error */
+	fd_limit_raise(UINT64_MAX);
 }
 
 uint64_t share_capabilities(const struct vmm_config *cfg)

@@ -200,7 +200,8 @@ static void put_hello(int fd)
 	mux_free(m);
 }
 
-/* First byte: phase, whether the HELLO is made for the input, whether the command runs. Then the socket's bytes. */
+/* First byte: phase, whether the HELLO is made for the input, whether the command runs, whether the
+ * client is one too many. Then the socket's bytes. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct keeper k = {.listen_fd = -1, .early_fd = -1, .mon = {.pid = 1}};
@@ -214,7 +215,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	k.exit.started_ns = k.main_open;
 	k.exit_json = json;
 	if (loop_new(&k.loop) < 0 || loop_add_timer(k.loop, on_timer, NULL, &k.owner_timer) < 0 ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 || client_new(&k, pair[0]) < 0)
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0 ||
+	    client_new(&k, pair[0], data[0] & 0x08) < 0)
 		abort();
 	if (data[0] & 0x20)
 		put_hello(pair[1]);

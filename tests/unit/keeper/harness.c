@@ -132,6 +132,7 @@ void rig_start(struct rig *r, const struct rig_options *o)
 					   .reserve = o->reserve,
 					   .patience = o->patience,
 					   .spare = o->spare,
+					   .clients = o->clients ? o->clients : 1024,
 					   .window = o->base || o->state ? GIB : 0,
 					   .limits = {.boot = or_long(o->limits.boot),
 						      .restore = or_long(o->limits.boot),

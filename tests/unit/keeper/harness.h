@@ -32,7 +32,7 @@ struct rig_options {
 	bool owner, keep, stdin_open;
 	uint64_t timeout_ns, ttl_ns, idle_ns;
 	enum sm_on_idle on_idle;
-	unsigned cpu_limit;
+	unsigned cpu_limit, clients; /* clients: 0: enough */
 	struct keeper_limits limits; /* 0: long */
 	const char *vmm;	     /* NULL: the scripted one */
 	bool base, adopt, resume, background;

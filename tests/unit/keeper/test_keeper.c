@@ -1268,6 +1268,72 @@ static void hostile_clients_harm_only_themselves(void **state)
 	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
 }
 
+static struct call ask(struct rig *r, uint16_t service, const struct buf *b)
+{
+	struct call call;
+
+	assert_int_equal(conn_call(&r->conn, service, b, &call), 0);
+	rig_until(r, &call.closed);
+	return call;
+}
+
+/* Above a keeper's number of clients: SM_ERROR_BUSY. They still see the VM and may end it. */
+static void one_client_too_many_is_told(void **state)
+{
+	static const char *const command[] = {"true", NULL};
+	struct proto_exec e = {.argv = (char **)(uintptr_t)command};
+	struct sm_error err = {0};
+	struct buf b = {0}, wait = {0};
+	int first[2], crowd[100];
+	struct vm_exit x;
+	struct call call;
+	struct rig r;
+
+	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .clients = 2});
+	rig_connect(&r);
+	rig_disconnect(&r); /* it listens */
+	for (int i = 0; i < 2; i++)
+		assert_true((first[i] = unix_connect(r.socket)) >= 0);
+	rig_connect(&r);
+	assert_int_equal(proto_exec_encode(&b, &e), 0);
+	call = ask(&r, PROTO_EXEC, &b);
+	assert_int_equal(call.code, -EUSERS);
+	assert_int_equal(call_error(&r.conn, &call, "command in VM x", &err), -EBUSY);
+	assert_int_equal(err.kind, SM_ERROR_BUSY);
+	assert_non_null(strstr(err.message, "command in VM x: it serves as many commands and other clients as it can"));
+	assert_non_null(strstr(err.message, "try again when some have ended"));
+	call_done(&call);
+	assert_true(monitor_pid(&r) > 0);
+
+	/* Those too many have a limit as well: who comes then waits, and is served when there is room. */
+	for (int i = 0; i < 100; i++)
+		assert_true((crowd[i] = unix_connect(r.socket)) >= 0);
+	rig_disconnect(&r);
+	for (int i = 0; i < 2; i++)
+		close(first[i]);
+	rig_connect(&r);
+	for (int i = 0; i < 100; i++)
+		close(crowd[i]);
+	assert_true(monitor_pid(&r) > 0);
+	rig_disconnect(&r);
+
+	/* And to a stop there is always a way. */
+	for (int i = 0; i < 2; i++)
+		assert_true((first[i] = unix_connect(r.socket)) >= 0);
+	rig_connect(&r);
+	assert_int_equal(keeper_wait_encode(&wait, &(struct keeper_wait){0}), 0);
+	assert_int_equal(conn_call(&r.conn, PROTO_KEEPER_WAIT, &wait, &r.wait), 0);
+	rig_until(&r, &r.wait.opened);
+	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
+	rig_until(&r, &r.wait.ended);
+	for (int i = 0; i < 2; i++)
+		close(first[i]);
+	buf_done(&b);
+	buf_done(&wait);
+	x = rig_finish(&r);
+	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
+}
+
 static void agent_services_pass_through(void **state)
 {
 	char *argv[] = {"true", NULL};
@@ -1671,6 +1737,7 @@ int main(void)
 		cmocka_unit_test(detached_commands_are_kept),
 		cmocka_unit_test(slow_reader_stops_the_command),
 		cmocka_unit_test(hostile_clients_harm_only_themselves),
+		cmocka_unit_test(one_client_too_many_is_told),
 		cmocka_unit_test(agent_services_pass_through),
 		cmocka_unit_test(base_is_saved),
 		cmocka_unit_test(base_cannot_be_saved),
