@@ -799,8 +799,8 @@ SM_PUBLIC int sm_vm_wait(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcom
 /** Sends the stop signal, ends the VM after grace_ns at the latest (0: 10 s; UINT64_MAX: no limit), and waits for that.
  * Success when it has ended already. */
 SM_PUBLIC int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err);
-/** Sends a signal (Linux x86 number) to the command. After SIGKILL waits for the VM's end, 10 s at most. -ESRCH when it
- * has ended already. */
+/** Sends a signal (Linux x86 number) to the command. After SIGKILL waits for the VM's end, 10 s at most; a
+ * keeper that hangs, which has been given time to answer, is killed with its VM. -ESRCH when it has ended already. */
 SM_PUBLIC int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err);
 /** Asks the guest to give up that much of its memory, which goes back to the host (0: it may have all of it again). It
  * follows within seconds as far as it can spare it, and takes back what it needs before it runs out. What the guest
@@ -815,8 +815,8 @@ SM_PUBLIC int sm_vm_balloon(struct sm_vm *vm, uint64_t bytes, struct sm_error *e
 SM_PUBLIC int sm_vm_pause(struct sm_vm *vm, struct sm_error *err);
 /** Lets a paused guest go on, with the right wall clock. -EALREADY when it is not paused. */
 SM_PUBLIC int sm_vm_unpause(struct sm_vm *vm, struct sm_error *err);
-/** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first; with force it is no
- * error that somebody else has removed it meanwhile. */
+/** Removes a VM with its disk and log. -EBUSY while it runs, unless force, which ends it first, by its keeper's death
+ * if that hangs and had time to answer; with force it is no error that somebody else has removed it meanwhile. */
 SM_PUBLIC int sm_vm_remove(struct sm_vm *vm, bool force, struct sm_error *err);
 
 /** What a VM uses, by the word of its guest. */

@@ -2,7 +2,7 @@
 /*
  * supermachine-keeper: arguments in, one VM's life; or, with --forward, the ports of the host that lead into one; or,
  * with --watch, the host's directories that one in a machine has; or, with --share, file systems that programs on the
- * host serve to one there.
+ * host serve to one there; or, with --end, the end of one that hangs.
  * Started by the library; nobody types this.
  */
 #include <getopt.h>
@@ -17,6 +17,7 @@
 #include "keeper/forward.h"
 #include "keeper/hostshare.h"
 #include "keeper/hostwatch.h"
+#include "keeper/hung.h"
 #include "keeper/keeper.h"
 #include "keeper/waiting.h"
 
@@ -36,7 +37,8 @@ static int usage(void)
 	      "       supermachine-keeper --forward LINK-FD VMDIR WAKER [FD]:PORT...\n"
 	      "       supermachine-keeper --watch LINK-FD DIRECTORY...\n"
 	      "       supermachine-keeper --watch-group LISTENER-FD SOCKET LOCK\n"
-	      "       supermachine-keeper --share LINK-FD NUMBER:SOCKET...\n",
+	      "       supermachine-keeper --share LINK-FD NUMBER:SOCKET...\n"
+	      "       supermachine-keeper --end SOCKET PATIENCE-NS\n",
 	      stderr);
 	return 2;
 }
@@ -167,6 +169,16 @@ static int share(int argc, char **argv)
 	return hostshare_run((int)link, places, (unsigned)argc - 1) < 0;
 }
 
+/* argv: SOCKET PATIENCE-NS */
+static int end(int argc, char **argv)
+{
+	uint64_t patience;
+
+	if (argc != 2 || parse_u64(argv[1], 0, INT64_MAX, &patience) < 0)
+		return usage();
+	return hung_end(argv[0], patience) < 0;
+}
+
 int main(int argc, char **argv)
 {
 	/*
@@ -199,6 +211,8 @@ int main(int argc, char **argv)
 		signal(SIGPIPE, SIG_IGN);
 		return share(argc - 2, argv + 2);
 	}
+	if (argc > 2 && streq(argv[1], "--end"))
+		return end(argc - 2, argv + 2);
 	if (!parse(argc, argv, &args))
 		return usage();
 	if (args.spare)

@@ -209,6 +209,8 @@ int vm_handle_new(struct sm_client *c, const char *id, struct sm_vm **ret, struc
 int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;
 /* Ends its monitor at once. -ESRCH when it does not run. */
 int vm_stop_now(struct sm_vm *vm, struct sm_error *err);
+/* hung.c: kills its keeper, and the VM with it, if that hangs. 0 as well when it did answer. */
+int vm_end_hung(struct sm_client *c, const char *id, struct sm_error *err) MUST_CHECK;
 /* Has the keeper do one thing, and waits until it has. b: the request, or NULL; what: for messages. */
 int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what,
 	       struct sm_error *err) MUST_CHECK;

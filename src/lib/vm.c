@@ -147,7 +147,8 @@ static int ask_keeper(struct sm_client *c, const char *id, struct keeper_status 
 	if (r == -ECONNRESET || r == -EPIPE)
 		r = -ESRCH;
 	if (r == -ETIMEDOUT)
-		return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT, "VM %s: its keeper does not answer: it hangs", id);
+		return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT,
+				 "VM %s: its keeper does not answer: it hangs; kill and rm -f end it", id);
 	return r < 0 ? error_set(err, SM_ERROR_STATE, -r, "VM %s: its keeper did not answer: %s", id, strerror(-r)) : 0;
 }
 
@@ -524,6 +525,21 @@ int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)
 	return sm_vm_wait(vm, 0, NULL, err);
 }
 
+/* 1: its keeper hung, and it has ended; 0: there is somebody to ask, or nobody. */
+static int kill_hung(struct sm_vm *vm, struct sm_error *err)
+{
+	struct keeper_status status;
+	struct vm_view v;
+	int r;
+
+	if (ask_keeper(vm->client, vm->id, &status, NULL) != -ETIMEDOUT)
+		return 0;
+	r = vm_end_hung(vm->client, vm->id, err);
+	if (r == 0)
+		r = vm_view(vm->client, vm->id, &v, err);
+	return r < 0 ? r : v.state == SM_VM_EXITED;
+}
+
 int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
 {
 	struct keeper_stop s = {.mode = KEEPER_STOP_SIGNAL, .signal = signal};
@@ -532,6 +548,8 @@ int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
 	if (signal < 1 || signal > 64)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no such signal: %d", signal);
 	r = signal == SIGKILL ? vm_drop_suspended(vm, err) : 0;
+	if (r == 0 && signal == SIGKILL)
+		r = kill_hung(vm, err);
 	if (r)
 		return MIN(r, 0);
 	r = request_stop(vm, &s, err);
@@ -553,6 +571,10 @@ static int remove_vm(struct sm_vm *vm, bool force, struct sm_error *err)
 	struct vm_view v;
 	int r = vm_view(vm->client, vm->id, &v, err);
 
+	if (r == -ETIMEDOUT && force) {
+		r = vm_end_hung(vm->client, vm->id, err);
+		r = r < 0 ? r : vm_view(vm->client, vm->id, &v, err);
+	}
 	if (r < 0)
 		return r;
 	if (v.state != SM_VM_EXITED && !force)

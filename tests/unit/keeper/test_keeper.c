@@ -1284,16 +1284,16 @@ static void one_client_too_many_is_told(void **state)
 	struct proto_exec e = {.argv = (char **)(uintptr_t)command};
 	struct sm_error err = {0};
 	struct buf b = {0}, wait = {0};
-	int first[2], crowd[100];
+	struct conn taken;
+	int first, crowd[100];
 	struct vm_exit x;
 	struct call call;
 	struct rig r;
 
 	rig_start(&r, &(struct rig_options){.argv = {"sleep"}, .clients = 2});
 	rig_connect(&r);
-	rig_disconnect(&r); /* it listens */
-	for (int i = 0; i < 2; i++)
-		assert_true((first[i] = unix_connect(r.socket)) >= 0);
+	taken = r.conn;
+	assert_true((first = unix_connect(r.socket)) >= 0);
 	rig_connect(&r);
 	assert_int_equal(proto_exec_encode(&b, &e), 0);
 	call = ask(&r, PROTO_EXEC, &b);
@@ -1309,8 +1309,8 @@ static void one_client_too_many_is_told(void **state)
 	for (int i = 0; i < 100; i++)
 		assert_true((crowd[i] = unix_connect(r.socket)) >= 0);
 	rig_disconnect(&r);
-	for (int i = 0; i < 2; i++)
-		close(first[i]);
+	close(first);
+	conn_done(&taken);
 	rig_connect(&r);
 	for (int i = 0; i < 100; i++)
 		close(crowd[i]);
@@ -1318,16 +1318,16 @@ static void one_client_too_many_is_told(void **state)
 	rig_disconnect(&r);
 
 	/* And to a stop there is always a way. */
-	for (int i = 0; i < 2; i++)
-		assert_true((first[i] = unix_connect(r.socket)) >= 0);
+	for (int i = 0; i < 3; i++)
+		assert_true((crowd[i] = unix_connect(r.socket)) >= 0);
 	rig_connect(&r);
 	assert_int_equal(keeper_wait_encode(&wait, &(struct keeper_wait){0}), 0);
 	assert_int_equal(conn_call(&r.conn, PROTO_KEEPER_WAIT, &wait, &r.wait), 0);
 	rig_until(&r, &r.wait.opened);
 	rig_stop(&r, KEEPER_STOP_NOW, 0, 0);
 	rig_until(&r, &r.wait.ended);
-	for (int i = 0; i < 2; i++)
-		close(first[i]);
+	for (int i = 0; i < 3; i++)
+		close(crowd[i]);
 	buf_done(&b);
 	buf_done(&wait);
 	x = rig_finish(&r);
