@@ -864,18 +864,23 @@ static void adopted_command(void **state)
 	expect(&x, SM_REASON_EXITED, 0);
 }
 
-/* The code of the answer to a request without a body. */
-static int ask(struct rig *r, uint16_t service)
+static struct call ask(struct rig *r, uint16_t service, const struct buf *b)
 {
 	struct call call;
-	int code;
 
-	assert_int_equal(conn_call(&r->conn, service, NULL, &call), 0);
+	assert_int_equal(conn_call(&r->conn, service, b, &call), 0);
 	rig_until(r, &call.closed);
-	code = call.code;
-	assert_int_equal(call.opened, code == 0);
+	return call;
+}
+
+/* The code of the answer to a request without a body. */
+static int ask_code(struct rig *r, uint16_t service)
+{
+	struct call call = ask(r, service, NULL);
+
+	assert_int_equal(call.opened, call.code == 0);
 	call_done(&call);
-	return code;
+	return call.code;
 }
 
 static void start_marked(struct rig *r, const struct rig_options *o, int code)
@@ -884,9 +889,9 @@ static void start_marked(struct rig *r, const struct rig_options *o, int code)
 	rig_connect(r);
 	rig_wait_channel(r, false);
 	rig_until(r, &r->wait.started);
-	assert_int_equal(ask(r, PROTO_KEEPER_REWIND), -ENODATA);
+	assert_int_equal(ask_code(r, PROTO_KEEPER_REWIND), -ENODATA);
 	assert_int_equal(write_file_atomic_at(r->dirfd, "top", "first", 5, 0600), 0);
-	assert_int_equal(ask(r, PROTO_KEEPER_MARK), code);
+	assert_int_equal(ask_code(r, PROTO_KEEPER_MARK), code);
 }
 
 static void stop_marked(struct rig *r)
@@ -910,9 +915,9 @@ static void goes_back_to_its_mark(void **state)
 	assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "top") == 0);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(ask_pause(&r, true), 0);
-		assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), -EHOSTDOWN);
+		assert_int_equal(ask_code(&r, PROTO_KEEPER_REWIND), -EHOSTDOWN);
 		assert_int_equal(ask_pause(&r, false), 0);
-		assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), 0);
+		assert_int_equal(ask_code(&r, PROTO_KEEPER_REWIND), 0);
 		assert_int_equal(ask_state(&r), SM_VM_RUNNING);
 		assert_true(size_of(&r, "layer.0") == 5 && size_of(&r, "top") == 0);
 		assert_true(faccessat(r.dirfd, "layer.1", F_OK, 0) < 0 && faccessat(r.dirfd, "log.1", F_OK, 0) < 0);
@@ -921,7 +926,7 @@ static void goes_back_to_its_mark(void **state)
 	}
 	/* What it has on its disk is a snapshot's now. */
 	assert_int_equal(ask_snapshot(&r, &reply), 0);
-	assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), -ENODATA);
+	assert_int_equal(ask_code(&r, PROTO_KEEPER_REWIND), -ENODATA);
 	stop_marked(&r);
 }
 
@@ -932,7 +937,7 @@ static void marks_that_fail(void **state)
 	struct rig r;
 
 	start_marked(&r, &(struct rig_options){.argv = {"sleep"}, .script = "mark-fails", .keep = true}, -EOPNOTSUPP);
-	assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), -ENODATA);
+	assert_int_equal(ask_code(&r, PROTO_KEEPER_REWIND), -ENODATA);
 	assert_true(size_of(&r, "top") == 5);
 	stop_marked(&r);
 
@@ -940,7 +945,7 @@ static void marks_that_fail(void **state)
 	stop_marked(&r);
 
 	start_marked(&r, &(struct rig_options){.argv = {"sleep"}, .script = "rewind-fails", .keep = true}, 0);
-	assert_int_equal(ask(&r, PROTO_KEEPER_REWIND), -ESRCH);
+	assert_int_equal(ask_code(&r, PROTO_KEEPER_REWIND), -ESRCH);
 	rig_until(&r, &r.wait.ended);
 	x = rig_finish(&r);
 	assert_int_equal(x.outcome.status, 125);
@@ -1266,15 +1271,6 @@ static void hostile_clients_harm_only_themselves(void **state)
 	rig_until(&r, &r.wait.ended);
 	x = rig_finish(&r);
 	expect(&x, SM_REASON_STOPPED, 128 + SIGKILL);
-}
-
-static struct call ask(struct rig *r, uint16_t service, const struct buf *b)
-{
-	struct call call;
-
-	assert_int_equal(conn_call(&r->conn, service, b, &call), 0);
-	rig_until(r, &call.closed);
-	return call;
 }
 
 /* Above a keeper's number of clients: SM_ERROR_BUSY. They still see the VM and may end it. */
