@@ -215,3 +215,71 @@ test_killed() {
 	out $sm snapshot rm after
 	out $sm snapshot prune -a
 }
+
+# The programs of the commit before this one, or those in $SM_PREVIOUS: built, which takes a while.
+previous() {
+	if [ -z "${SM_PREVIOUS:-}" ]; then
+		[ "$SM_SCALE" -ge 100 ] || skip "builds the commit before: at full scale, or give SM_PREVIOUS=DIRECTORY with its programs"
+		git -C "$SM_TOP" rev-parse -q --verify HEAD~1 >/dev/null || skip "there is no commit before"
+		mkdir previous
+		git -C "$SM_TOP" archive HEAD~1 | tar -x -C previous
+		make -s -C previous >build.log 2>&1 || fail "$(tail -n 20 build.log)"
+		SM_PREVIOUS=$SM_TMP/previous/build/bin
+	fi
+	[ -x "$SM_PREVIOUS/supermachine" ] || fail "there is no supermachine in $SM_PREVIOUS"
+}
+
+limit_previous=900
+test_previous() {
+	# what the commit before saved (whole, as a diff of a base and of a snapshot) and suspended goes on with the programs of this one
+	local name old
+	previous
+	old=$SM_PREVIOUS/supermachine
+	box
+	out $sm machine stop
+	out "$old" run -d -m 256M --name first box sh -c 'echo memory >/dev/shm/x; echo disk >/x; exec 3>/ticks; n=0; while :; do n=$((n+1)); echo $n >&3; sleep 0.2; done'
+	until_true 30 "$old" exec first test -s /ticks
+	out "$old" snapshot first whole
+	out "$old" snapshot --diff first diff
+	out "$old" restore -d --name second whole
+	out "$old" snapshot --diff second diff-of-whole
+	out "$old" suspend first
+	out "$old" suspend second
+	out "$old" machine stop
+	out $sm resume first
+	out $sm resume second
+	for name in whole diff diff-of-whole; do out $sm restore -d --name "of-$name" "$name"; done
+	for name in first second of-whole of-diff of-diff-of-whole; do
+		out $sm exec "$name" cat /dev/shm/x /x
+		is "$name" "$out" $'memory\ndisk'
+		until_true 30 $sm exec "$name" sh -c 'cp /ticks /seen; sleep 0.5; [ $(wc -l </seen) -eq $(tail -n 1 /seen) ] && [ $(wc -l </ticks) -gt $(wc -l </seen) ]'
+	done
+	out $sm rm -f first second of-whole of-diff of-diff-of-whole
+	out $sm snapshot rm diff-of-whole diff whole
+}
+
+limit_immutable=300
+test_immutable() {
+	# what VMs have their memory from changes by nothing that they do, and can be written to by none of them: a snapshot's file, a base's, a branch's
+	local d=$SUPERMACHINE_HOME/data/snapshots who pid before
+	vm first
+	out $sm snapshot first whole
+	out $sm restore -d --name copy whole
+	out $sm branch --name twig copy
+	before=$(cd "$d" && md5sum whole/memory whole/state base-*/memory base-*/state)
+	for who in first copy twig; do
+		pid=$(field "$who" .monitor_pid)
+		# each open file that is memory: only to be read, and mapped privately; a memfd, which anybody of this user could open anew, takes no writing
+		out beside sh -c "for f in /proc/$pid/fd/*; do case \$(readlink \$f) in
+			*/memory) echo \"file \$(stat -L -c %a \$f) \$(sed -n 's/^flags:[^0-9]*[0-9]*\([0-7]\)$/\1/p' /proc/$pid/fdinfo/\${f##*/})\";;
+			*memfd:memory*) (echo x >\$f) 2>/dev/null && echo 'memfd written' || echo 'memfd sealed';;
+			esac; done; grep -E '/memory|memfd:memory' /proc/$pid/maps | cut -d' ' -f2 | sort -u"
+		is "$who" "$(sort -u <<<"$out" | xargs)" "$([ "$who" = twig ] && echo 'file 400 0 memfd sealed rw-p' || echo 'file 400 0 rw-p')"
+		out $sm exec "$who" sh -c 'dd if=/dev/urandom of=/dev/shm/x bs=1M count=60 2>/dev/null; rm /dev/shm/x; echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/urandom of=/dev/shm/x bs=1M count=60 2>/dev/null; cat /proc/loadavg'
+	done
+	out $sm suspend copy
+	out $sm resume copy
+	is "the files" "$(cd "$d" && md5sum whole/memory whole/state base-*/memory base-*/state)" "$before"
+	out $sm rm -f first copy twig
+	out $sm snapshot rm whole
+}
