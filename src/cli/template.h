@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * --format '{{.ID}} {{json .Names}}': the part of docker's templates that names fields and looks into them, and no
- *more:
+ * --format '{{.ID}} {{json .Names}}': of docker's templates what they are written with.
  *
- *	{{.NAME}} {{.A.B}} {{"text"}} {{json .NAME}} {{json .}} {{index .NAME "key"}} {{index .NAME 0}} {{join .NAME ",
- *"}}
- *	{{upper .NAME}} {{lower .NAME}} {{len .NAME}} {{println .NAME}} {{.Label "key"}} {{.NAME | json}} {{json .A}}
- *	{{range .NAME}}... {{.}} ...{{end}}, one in the other not
+ *	{{.NAME}} {{.A.B}} {{"text"}} {{json .}} {{index .NAME "key"}} {{join .NAME ", "}} {{.Label "key"}} {{.NAME |
+ *json}} json index join upper lower len print println printf truncate eq ne and or not; (...) as an argument
+ *	{{if X}}...{{else if Y}}...{{else}}...{{end}}
+ *	{{range .NAME}}... {{.}} ...{{else}}...{{end}} {{range $key, $value := .NAME}}...{{end}}; in it $.NAME is the
+ *row's
+ *	{{- X -}} without the white space around, comments
  *
- * "\t" and "\n" outside of braces, and "table " before all for columns with titles, which tabs part.
+ * "\t" and "\n" outside of braces, and "table " before all for columns with titles, which tabs part. A title stands for
+ * what begins with its field; printf and print put titles together; of if it is the first branch's.
  */
 #ifndef CLI_TEMPLATE_H
 #define CLI_TEMPLATE_H
@@ -43,8 +45,7 @@ void template_put_list(struct template_value *v, const char *const *list, bool m
 /* True if --format's value is a template. */
 bool template_is(const char *format);
 /*
- * One row's line, without the newline; with row NULL the titles. 0; -EINVAL with what is wrong in `what` (a field that
- * is not there, anything else between braces).
+ * One row's line, without the newline; with row NULL the titles. 0; -EINVAL with what is wrong in `what`, and where.
  */
 #define TEMPLATE_WHAT 160
 int template_expand(const char *format, const void *row, const struct template_fields *fields, struct buf *ret,

@@ -264,6 +264,16 @@ static void expect_template(const char *format, const void *row, const char *wan
 	buf_done(&b);
 }
 
+static void expect_what(const char *format, const char *want)
+{
+	struct buf b = {0};
+	char what[TEMPLATE_WHAT] = "";
+
+	if (template_expand(format, "x", &some, &b, what) != -EINVAL || !strstr(what, want))
+		fail_msg("%s: '%s' has not '%s'", format, what, want);
+	buf_done(&b);
+}
+
 static void templates(void **state)
 {
 	static const char *const bad[] = {"{{.B}}",
@@ -290,7 +300,24 @@ static void templates(void **state)
 					  "{{| json}}",
 					  "{{json .A .A}}",
 					  "{{a b c d e f g h}}",
-					  "{{- .A}}",
+					  "{{-.A}}",
+					  "{{if .A}}x",
+					  "{{if}}x{{end}}",
+					  "{{else}}",
+					  "{{if .A}}{{else}}{{else}}{{end}}",
+					  "{{printf \"%d\" .A}}",
+					  "{{printf \"%s\"}}",
+					  "{{printf \"%s\" .A .A}}",
+					  "{{printf \"%x\" .A}}",
+					  "{{eq .A}}",
+					  "{{truncate .A \"x\"}}",
+					  "{{(.A}}",
+					  "{{.A)}}",
+					  "{{$}}",
+					  "{{$k}}",
+					  "{{range $k, .List}}{{end}}",
+					  "{{range $k := .List}}{{end}}{{$k}}",
+					  "{{((((((((((((((((((.A))))))))))))))))))}}",
 					  "{{range .List}}{{.}}",
 					  "{{range .A}}{{.}}{{end}}",
 					  "{{range .List}}{{.A}}{{end}}",
@@ -321,6 +348,30 @@ static void templates(void **state)
 	expect_template("{{.Labels}} {{.Label \"k\"}}{{.Label \"no\"}} {{json .Labels}}", "",
 			"k=v,bare v \"k=v,bare\"");
 	expect_template("table {{.A}}\\t{{json .In.Map}} {{.Label \"k\"}}", NULL, "THE A\tMAP LABELS");
+	expect_template("{{if .A}}yes{{else}}no{{end}}{{if .Empty}}yes{{else}}no{{end}}{{if .List}}l{{end}}", "x",
+			"yesnol");
+	expect_template("{{if eq .A \"y\"}}1{{else if or .Empty (eq .A \"z\" \"x\")}}2{{else}}3{{end}}", "x", "2");
+	expect_template("{{and .A .Empty}}|{{or .Empty .A}}|{{not .A}}|{{ne .A \"x\"}}|{{and (not .Empty) .A}}", "x",
+			"|x|false|false|x");
+	expect_template("{{printf \"%-4s|%3s|%.1s|%d|%%|%q|%03d\" .A .A .A .In.N .A .In.N}}", "xy",
+			"xy  | xy|x|7|%|\"xy\"|007");
+	expect_template("{{range $k, $v := .In.Map}}{{$k}}:{{$v}},{{end}} {{range $i, $v := "
+			".List}}{{$i}}={{$v}}{{$.A}} {{end}}",
+			"x", "k:v,a.b:c=d,bare:, 0=onex 1=tw\"ox ");
+	expect_template("{{range $v := .List}}{{if eq $v \"one\"}}{{$v | upper}}{{else}}-{{end}}{{end}}", "x", "ONE-");
+	expect_template("a \n {{- /* said */ -}} \n b{{- .A -}} \t{{`c`}} d", "x", "abxc d");
+	expect_template("{{range .List}}{{range $.List}}{{.}}{{end}};{{end}}", "x", "onetw\"o;onetw\"o;");
+	expect_template("{{truncate .A 2}}{{print .A 1}}{{len .List | printf \"<%d>\"}}", "abc", "ababc1<2>");
+	expect_template("table {{printf \"%-6s %s\" .A .Empty}}{{if .A}}\t{{upper .List}}{{end}}", NULL,
+			"THE A  EMPTY\tLIST");
+	expect_what("{{.A}} {{nope .A}}", "column 10: there is no function nope, but json index join");
+	expect_what("table {{.A}}\\t{{.Nope}}", "column 17: there is no field .Nope");
+	expect_what("{{range .List}}{{.A}}{{end}}", "$.A is the row's");
+	expect_what("{{if .A}}x", "column 1: '{{if' without '{{end}}'");
+	expect_what("{{range .List}}{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}"
+		    "{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}"
+		    "{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}{{range $.List}}",
+		    "nested deeper than 16");
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		what[0] = '\0';
 		if (template_expand(bad[i], "x", &some, &b, what) != -EINVAL || !what[0])
