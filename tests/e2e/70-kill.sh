@@ -151,7 +151,7 @@ test_keeper_hangs() {
 		out $sm $verb hung
 		until_true 20 eval "! beside kill -0 $keeper 2>/dev/null && ! beside kill -0 $monitor 2>/dev/null"
 		[ "$verb" = kill ] || break
-		is "killed" "$(field hung '"\(.state) \(.reason)"')" "exited keeper-died"
+		is "killed" "$(field hung '"\(.state) \(.outcome.reason)"')" "exited keeper-died"
 		out $sm rm hung
 		vm hung
 	done
