@@ -31,6 +31,7 @@
 #define BOOT_LIMIT_NS (180ULL * 1000000000) /* 3 s on a quiet host, but some are not */
 #define STOP_LIMIT_NS (5ULL * 1000000000)
 #define STOP_GRACE_NS (2ULL * 1000000000)
+#define CLOCK_AGAIN_NS (1ULL * 1000000000)
 #define LOST_TEXT "the machine died"
 
 /* What the machine needs before it has its root, and what all that runs in it will want (KVM, loops, overlays). */
@@ -64,6 +65,9 @@ static void rearm_idle(struct daemon *d)
 
 	if (d->idle_timer)
 		loop_timer_at(d->idle_timer, idle ? time_now_ns() + d->idle_ns : 0);
+	if (d->clock_timer && d->busy && !d->clock_goes)
+		loop_timer_at(d->clock_timer, time_now_ns() + CLOCK_AGAIN_NS);
+	d->clock_goes = d->busy;
 }
 
 void daemon_busy(struct daemon *d, int change)
@@ -101,6 +105,23 @@ static void sync_clock(struct daemon *d)
 	if (getentropy(seed, sizeof(seed)) < 0 || clocksync_begin(&d->clock, link_mux(d->agent), seed) < 0)
 		log_warn("machine", "its clock was not set");
 	explicit_bzero(seed, sizeof(seed));
+}
+
+/*
+ * While somebody uses it: this host's clock may be set, and the emulator's drifts. And it is an interrupt: the emulator
+ * was seen to lose one of its timer's, after which nothing took the CPU from a vCPU that waited for another, until
+ * something came from outside.
+ */
+static void on_clock(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct daemon *d = arg;
+
+	d->clock_goes = d->busy;
+	if (!d->busy)
+		return;
+	if (d->state == DAEMON_UP && !d->clock.ch && clocksync_begin(&d->clock, link_mux(d->agent), NULL) < 0)
+		log_debug("machine", "its clock was not set again");
+	loop_timer_at(src, time_now_ns() + CLOCK_AGAIN_NS);
 }
 
 /* Of channels without a handler of their own: the clock's, the power-off's. */
@@ -420,6 +441,8 @@ int daemon_run(struct daemon *d, int signal_fd, struct sm_error *err)
 		r = loop_add_timer(d->loop, on_boot_limit, d, &d->boot_timer);
 	if (r == 0)
 		r = loop_add_timer(d->loop, on_stop_limit, d, &d->stop_timer);
+	if (r == 0)
+		r = loop_add_timer(d->loop, on_clock, d, &d->clock_timer);
 	if (r == 0)
 		r = loop_add_timer(d->loop, on_fresh, d, &d->fresh_timer);
 	if (r == 0)

@@ -44,7 +44,8 @@ struct daemon {
 	 * two commands one after the other the second sees what the host did in between.
 	 */
 	uint64_t fresh_at_ns;
-	struct loop_source *fresh_timer;
+	struct loop_source *fresh_timer, *clock_timer;
+	bool clock_goes; /* the latter is set */
 	struct loop_source *listen_src, *watch_src, *emu_src, *files_src, *signal_src, *idle_timer, *boot_timer,
 		*stop_timer;
 };
