@@ -495,7 +495,7 @@ int events_pass_exec(struct keeper *k, struct mux *near, uint32_t ch, const stru
 void events_flush(struct keeper *k);
 void events_done(struct keeper *k);
 
-/* server.c */
+/* server.c, services.c */
 int server_start(struct keeper *k, struct sm_error *err) MUST_CHECK;
 /* For one client, who comes before the monitor starts (wire_early_socket). */
 int server_start_early(struct keeper *k, struct sm_error *err) MUST_CHECK;

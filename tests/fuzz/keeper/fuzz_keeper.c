@@ -4,6 +4,7 @@
  * every phase of a VM. The agent and the VM behind it only count: they have tests of their own.
  */
 #include "keeper/server.c"
+#include "keeper/services.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
