@@ -9,9 +9,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +32,8 @@
 /* Free pages are told to the host two seconds after the first became free (mm/page_reporting.c), then block by block.
  */
 #define REPORTING_US 2600000
+#define REPORTED_ORDER 9 /* and what is larger */
+#define PAGE 4096u
 
 /* All modules, also those that nothing at hand waits for. */
 static void finish_modules(struct agent *a)
@@ -121,6 +126,62 @@ static void tell_kernel(struct agent *a, const char *file, const char *text)
 		log_debug("agent", "%s: %s", file, strerror(-r));
 }
 
+/* Pages that are free in blocks of less than what is told to the host, of a line of buddyinfo: "Node 0, zone DMA32",
+ * then how many there are of each order. */
+static uint64_t small_pages(const char *line)
+{
+	const char *at = strstr(line, "zone");
+	uint64_t pages = 0;
+	char *end;
+
+	if (!at)
+		return 0;
+	at += strcspn(at, " ");
+	at += strspn(at, " ");
+	if (str_starts(at, "DMA "))
+		return 0; /* kept for devices that there are none of */
+	at += strcspn(at, " ");
+	for (unsigned order = 0; order < REPORTED_ORDER; order++, at = end) {
+		unsigned long long n = strtoull(at, &end, 10);
+
+		if (end == at)
+			break;
+		pages += n << order;
+	}
+	return pages;
+}
+
+/*
+ * A free page keeps what it held, and would be saved with it; one of zeros is a hole. Large free blocks are told to the
+ * host and are holes already; the small ones are what is given to whoever asks for page by page: a process's pages,
+ * which are zeros.
+ */
+static void clear_small_blocks(struct agent *a)
+{
+	_free_ char *text = NULL;
+	char *lines, *line;
+	struct sysinfo info;
+	uint64_t size = 0;
+	uint8_t *p;
+
+	if (read_file_at(a->proc_fd, "buddyinfo", 1 << 16, &text, NULL) < 0)
+		return;
+	for (lines = text; (line = strsep(&lines, "\n"));)
+		size += small_pages(line) * PAGE;
+	/* Never so much that the kernel would have to look for more. */
+	if (sysinfo(&info) < 0)
+		return;
+	size = MIN(size, (uint64_t)info.freeram * info.mem_unit / 2 / PAGE * PAGE);
+	p = size ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+		 : MAP_FAILED;
+	if (p == MAP_FAILED)
+		return;
+	madvise(p, size, MADV_NOHUGEPAGE);
+	for (uint64_t i = 0; i < size; i += PAGE)
+		((volatile uint8_t *)p)[i] = 0;
+	munmap(p, size);
+}
+
 static int prepare(struct agent *a, struct proto_prepared *ret)
 {
 	int r;
@@ -135,6 +196,7 @@ static int prepare(struct agent *a, struct proto_prepared *ret)
 	sync();
 	tell_kernel(a, "sys/vm/drop_caches", "3");
 	tell_kernel(a, "sys/vm/compact_memory", "1");
+	clear_small_blocks(a);
 	usleep(REPORTING_US);
 	return 0;
 }

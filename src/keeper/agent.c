@@ -144,20 +144,21 @@ static int open_resume(struct keeper *k, struct proto_resume *m)
 static int send_resume(struct keeper *k)
 {
 	char machine_id[33];
-	/* One that was suspended is the same as before. */
-	struct proto_resume m = {.hostname = k->rec.hostname};
+	/* One that was suspended is the same as before; one that went back has its name. */
+	struct proto_resume m = {.hostname = k->rewinding.under_way ? NULL : k->rec.hostname};
 	int r = random_hex(machine_id, 16);
 
 	if (r < 0)
 		return r;
-	if (!k->args.resume) {
+	if (!k->args.resume)
 		m.machine_id = machine_id;
+	if (!k->args.resume && !k->rewinding.under_way) {
 		m.env = k->rec.env;
-		m.timeout_ns = k->rec.timeout_ns;
 		m.mounts = mount_texts(&k->rec, true);
 		if (!m.mounts)
 			return -ENOMEM;
 	}
+	m.timeout_ns = k->args.resume ? 0 : k->rec.timeout_ns;
 	r = open_resume(k, &m);
 	texts_free(m.mounts);
 	return r;

@@ -181,14 +181,14 @@ static int client_new(struct keeper *k, int fd, bool late)
 	return mux_hello(mux, NULL);
 }
 
-static int accept_client(struct keeper *k, int listener)
+static int accept_client(struct keeper *k, int listener, bool late)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	int r;
 
 	if (fd < 0)
 		return -errno;
-	r = peer_allowed(fd) ? client_new(k, fd, k->num_clients >= k->max_clients) : -EPERM;
+	r = peer_allowed(fd) ? client_new(k, fd, late) : -EPERM;
 	if (r < 0)
 		fd_close(fd);
 	return r;
@@ -198,7 +198,7 @@ static int accept_client(struct keeper *k, int listener)
 static void on_accept(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
 	struct keeper *k = arg;
-	int r = accept_client(k, k->listen_fd);
+	int r = accept_client(k, k->listen_fd, k->num_clients >= k->max_clients);
 
 	if (k->clients && (r == -EMFILE || r == -ENFILE || k->num_late >= MAX_LATE))
 		loop_modify(k->listen_src, 0);
@@ -233,7 +233,7 @@ static void on_early(struct loop *loop, struct loop_source *src, uint32_t events
 {
 	struct keeper *k = arg;
 
-	if (accept_client(k, k->early_fd) == 0)
+	if (accept_client(k, k->early_fd, false) == 0)
 		stop_early(k);
 }
 

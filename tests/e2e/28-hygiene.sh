@@ -275,7 +275,7 @@ test_immutable() {
 			*memfd:memory*) (echo x >\$f) 2>/dev/null && echo 'memfd written' || echo 'memfd sealed';;
 			esac; done; grep -E '/memory|memfd:memory' /proc/$pid/maps | cut -d' ' -f2 | sort -u"
 		is "$who" "$(sort -u <<<"$out" | xargs)" "$([ "$who" = twig ] && echo 'file 400 0 memfd sealed rw-p' || echo 'file 400 0 rw-p')"
-		out $sm exec "$who" sh -c 'dd if=/dev/zero of=/dev/shm/x bs=1M count=60 2>/dev/null; rm /dev/shm/x; echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/zero of=/dev/shm/x bs=1M count=60 2>/dev/null; cat /proc/loadavg'
+		out $sm exec "$who" sh -c 'dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null; rm /dev/shm/x; echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null; cat /proc/loadavg'
 	done
 	out $sm suspend copy
 	out $sm resume copy

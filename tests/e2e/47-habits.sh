@@ -69,7 +69,7 @@ $(cat id)   h       running"
 	out -125 $sm ps --format '{{.Colour}}'
 	has "no such field" "$err" 'no field .Colour'
 	out -125 $sm ps --format '{{range .}}'
-	has "more than fields" "$err" 'only fields'
+	has "more than fields" "$err" 'column 1: range goes over a field that is a list'
 
 	out $sm stats --no-stream --format json h
 	jq -e 'length == 1 and (.[0] | .answers and .memory_used > 0 and .memory_used < .memory_total and .disk_total > 0 and .processes > 5 and .cpu_ns > 0 and .monitor.exits.io > 0 and (.monitor.devices | length) > 3)' \

@@ -28,6 +28,11 @@ scaled() {
 	echo $((n > $2 ? $2 : n))
 }
 
+# at_length: whether there is time for more of the same kind: in make check-long.
+at_length() {
+	[ "$SM_SCALE" -gt 1 ]
+}
+
 # out [-STATUS] COMMAND...: runs it; leaves stdout in $out, stderr in $err; fails unless its exit status is STATUS (default 0).
 out() {
 	local want=0 rc=0

@@ -30,7 +30,7 @@ struct fake {
 	uint32_t main_ch, side_ch; /* side: a detached command, which says a line, then echoes */
 	char *what;		   /* the command's argv[0] */
 	uint64_t to_send;	   /* flood */
-	bool echo, prepared, held;
+	bool echo, prepared, held, rewound;
 };
 
 static void control_send(struct fake *f, const char *json)
@@ -213,7 +213,8 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 		mux_close(mux(f), ch, 0, "");
 		return;
 	case PROTO_RESUME:
-		if (proto_resume_decode(request, &resume) < 0 || (!resume.hostname && !streq(f->script, "spare")) ||
+		if (proto_resume_decode(request, &resume) < 0 ||
+		    (!resume.hostname && !streq(f->script, "spare") && !f->rewound) ||
 		    (resume.machine_id && strlen(resume.machine_id) != 32))
 			_exit(11);
 		proto_resume_done(&resume);
@@ -372,6 +373,7 @@ static void go_back(struct fake *f, int agent)
 	f->link = link_free(f->link);
 	f->main_ch = f->side_ch = 0;
 	f->prepared = f->held = false;
+	f->rewound = true;
 	start_link(f, agent);
 	control_send(f, "{\"event\":\"rewound\",\"pause_ns\":0}");
 }
