@@ -12,6 +12,13 @@
 
 #define MAX_LATE_WAITS 32 /* that clients have which come too late to be served (server.c) */
 
+/* It is done, or under way. */
+static void answer(struct client *c, uint32_t ch)
+{
+	mux_opened(link_mux(c->link), ch, NULL);
+	mux_close(link_mux(c->link), ch, 0, "");
+}
+
 static void serve_status(struct client *c, uint32_t ch)
 {
 	struct keeper *k = c->k;
@@ -97,8 +104,7 @@ static int serve_stop(struct client *c, uint32_t ch, struct cursor *request)
 		return r;
 	if (c->k->phase >= PHASE_ENDING && s.mode != KEEPER_STOP_NOW)
 		return -ESRCH;
-	mux_opened(link_mux(c->link), ch, NULL);
-	mux_close(link_mux(c->link), ch, 0, "");
+	answer(c, ch);
 	keeper_stop_request(c->k, &s);
 	return 0;
 }
@@ -113,8 +119,7 @@ static int serve_disown(struct client *c, uint32_t ch, struct cursor *request)
 	for (struct client *o = c->k->clients; o; o = o->next)
 		for (struct waiter *w = o->waiters; w; w = w->next)
 			w->owner = false;
-	mux_opened(link_mux(c->link), ch, NULL);
-	mux_close(link_mux(c->link), ch, 0, "");
+	answer(c, ch);
 	return 0;
 }
 
@@ -132,8 +137,7 @@ static int serve_balloon(struct client *c, uint32_t ch, struct cursor *request)
 	r = monitor_balloon(c->k, m.target);
 	if (r < 0)
 		return r;
-	mux_opened(link_mux(c->link), ch, NULL);
-	mux_close(link_mux(c->link), ch, 0, "");
+	answer(c, ch);
 	return 0;
 }
 
@@ -152,41 +156,32 @@ static int serve_pause(struct client *c, uint32_t ch, struct cursor *request)
 	return 0;
 }
 
+/* Whoever has begun it (r 0) is told when it is done. */
+static int await_saving(struct client *c, uint32_t ch, int r)
+{
+	if (r < 0)
+		return r;
+	c->k->saving.client = c;
+	c->k->saving.ch = ch;
+	return 0;
+}
+
 static int serve_snapshot(struct client *c, uint32_t ch, struct cursor *request)
 {
-	struct keeper *k = c->k;
 	struct keeper_snapshot m;
 	int r = keeper_snapshot_decode(request, &m);
 
-	if (r == 0)
-		r = snapshot_request(k, m.dir, (unsigned)m.keep);
-	if (r < 0)
-		return r;
-	k->saving.client = c;
-	k->saving.ch = ch;
-	return 0;
+	return await_saving(c, ch, r < 0 ? r : snapshot_request(c->k, m.dir, (unsigned)m.keep));
 }
 
 static int serve_suspend(struct client *c, uint32_t ch, const struct cursor *request)
 {
-	int r = request->left ? -EPROTO : snapshot_request(c->k, NULL, 0);
-
-	if (r < 0)
-		return r;
-	c->k->saving.client = c;
-	c->k->saving.ch = ch;
-	return 0;
+	return await_saving(c, ch, request->left ? -EPROTO : snapshot_request(c->k, NULL, 0));
 }
 
 static int serve_mark(struct client *c, uint32_t ch, const struct cursor *request)
 {
-	int r = request->left ? -EPROTO : snapshot_mark(c->k);
-
-	if (r < 0)
-		return r;
-	c->k->saving.client = c;
-	c->k->saving.ch = ch;
-	return 0;
+	return await_saving(c, ch, request->left ? -EPROTO : snapshot_mark(c->k));
 }
 
 static int serve_rewind(struct client *c, uint32_t ch, const struct cursor *request)
@@ -208,8 +203,7 @@ void server_rewound(struct keeper *k)
 	k->rewinding.under_way = false;
 	if (!c)
 		return;
-	mux_opened(link_mux(c->link), k->rewinding.ch, NULL);
-	mux_close(link_mux(c->link), k->rewinding.ch, 0, "");
+	answer(c, k->rewinding.ch);
 }
 
 /* The channel stays open for as long as the client wants the files. */
@@ -263,8 +257,7 @@ void server_pause_done(struct keeper *k)
 	if (!c)
 		return;
 	k->pause.client = NULL;
-	mux_opened(link_mux(c->link), k->pause.ch, NULL);
-	mux_close(link_mux(c->link), k->pause.ch, 0, "");
+	answer(c, k->pause.ch);
 }
 
 static int serve_attach(struct client *c, uint32_t ch, struct cursor *request)
@@ -298,8 +291,7 @@ static int serve_secret(struct client *c, uint32_t ch, const struct cursor *requ
 
 	if (r < 0)
 		return r;
-	mux_opened(link_mux(c->link), ch, NULL);
-	mux_close(link_mux(c->link), ch, 0, "");
+	answer(c, ch);
 	keeper_try_main(c->k);
 	return 0;
 }
@@ -336,8 +328,7 @@ static int serve_exec_signal(struct client *c, uint32_t ch, struct cursor *reque
 		r = execs_signal(c->k, m.exec, m.signal);
 	if (r < 0)
 		return r;
-	mux_opened(link_mux(c->link), ch, NULL);
-	mux_close(link_mux(c->link), ch, 0, "");
+	answer(c, ch);
 	return 0;
 }
 
