@@ -22,7 +22,7 @@ $(BUILD)/build.ninja:
 
 $(ASAN)/build.ninja:
 	@tools/install-deps build
-	@meson setup $(ASAN) -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
+	@meson setup $(ASAN) -Doptimization=g -Dc_args=-g1 -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
 
 # Installs, builds, makes an image out of the distribution's packages, loads and runs it.
 demo:

@@ -451,7 +451,7 @@ int daemon_run(struct daemon *d, int signal_fd, struct sm_error *err)
 		r = loop_add(d->loop, signal_fd, EPOLLIN, on_signal, d, &d->signal_src);
 	if (r == 0)
 		r = watch_lock(d);
-	if (r == 0) {
+	if (r == 0 && daemon_owns(d)) { /* what was removed before it was watched is not told */
 		rearm_idle(d);
 		r = loop_run(d->loop);
 	}

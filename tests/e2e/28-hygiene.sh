@@ -139,6 +139,19 @@ test_harmed() {
 		is "what is left" "$(state no)" gone
 	}
 	cp -a "$d" kept
+	# another CPU's, whole in all else: who may write it can make it so that it counts as read
+	chmod 600 "$d/state" "$d/metadata.json"
+	python3 -B - "$d" "$SM_TOP/tests/e2e" <<-'END'
+		import sys
+		sys.path.insert(0, sys.argv[2])
+		import statefile
+		statefile.of_another_cpu(sys.argv[1])
+	END
+	refused "made on another kind of CPU \(CPUID 0x80000002"
+	for f in state metadata.json; do
+		cp "kept/$f" "$d/$f"
+		chmod 400 "$d/$f"
+	done
 	for f in state memory layer.0; do
 		chmod 600 "$d/$f"
 		size=$(stat -c %s "$d/$f")
@@ -173,6 +186,21 @@ test_harmed() {
 		cp "kept/$f" "$d/$f"
 	done
 	out $sm snapshot rm good
+}
+
+limit_unseeded=100
+test_unseeded() {
+	# a copy whose kernel takes no new random numbers does not start: no command runs in it
+	vm sly
+	out $sm exec sly sh -c 'mv /dev/urandom /dev/kept; : >/dev/urandom'
+	out $sm snapshot sly sly
+	out -125 $sm restore -d --name copy sly
+	has "refusal" "$err" "seed the random number generator"
+	is "what is left" "$(state copy)" gone
+	out $sm exec sly sh -c 'mv /dev/kept /dev/urandom; head -c 4 /dev/urandom | wc -c' # the VM itself goes on
+	is "its own" "$out" 4
+	out $sm rm -f sly
+	out $sm snapshot rm sly
 }
 
 limit_killed=900
