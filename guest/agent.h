@@ -58,6 +58,7 @@ struct agent {
 	uint64_t memory_total;	  /* before any was */
 	bool prepared;		  /* PREPARE was done: this guest may be one of many copies */
 	bool mounts_ahead;	  /* and the container's own mounts are there (mounts.c) */
+	bool writable_ahead;	  /* and a new disk's file system, read-only (disks.c) */
 	bool set_up;		  /* SETUP was done */
 	bool used;		  /* a command has begun since */
 	bool clock_set;		  /* by the host */

@@ -11,6 +11,8 @@
 
 /* disks.c: finds the disks that there may be, for the copies' search among them by serial number. */
 void disks_learn(struct agent *a);
+/* Mounts a new disk's file system, for the copies that go on with it. */
+void disks_ahead(struct agent *a);
 /* The image, the writable layer and the overlay of them on SETUP_ROOT. */
 int disks_mount(struct agent *a, const struct proto_setup *s, struct sm_error *err) MUST_CHECK;
 /* "/dev/vdc": the disk with this serial number, waited for a while. */

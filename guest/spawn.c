@@ -147,6 +147,18 @@ void spawn_rehearse(struct agent *a)
 	spawn_reaped(a, pid);
 }
 
+void spawn_ahead(struct agent *a)
+{
+	int pidfd = -1;
+	pid_t pid = fork_into(-1, CLONE_NEWPID, &pidfd);
+
+	if (pid == 0)
+		_exit(0);
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	fd_close(pidfd);
+}
+
 void spawn_kill_namespace(struct agent *a)
 {
 	if (a->init_pid)

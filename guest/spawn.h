@@ -19,6 +19,8 @@ pid_t spawn(struct agent *a, struct child_plan *plan, bool main, int cgroup_fd);
 /* A child has ended: if it was PID 1 of the namespace, there is none any more. True if it was a holder, which is
  * nobody's exec. */
 bool spawn_reaped(struct agent *a, pid_t pid);
+/* Makes a first PID namespace and ends it: the kernel then has what all others of its depth share. */
+void spawn_ahead(struct agent *a);
 /* Makes the namespace and ends it: what the first of a kind takes longer for is done then. */
 void spawn_rehearse(struct agent *a);
 /* Kills the whole namespace. */

@@ -102,6 +102,7 @@ static int send_setup(struct keeper *k)
 				.read_only = rec->read_only,
 				.limits = rec->limits,
 				.plugged = k->args.plugged,
+				.upper_ahead = k->args.disk_ahead && k->fresh_disk,
 				.rehearse = k->spare.stage == SPARE_WAITS,
 				.volumes = rec->volumes};
 	_cleanup_(buf_done) struct buf b = {0};

@@ -136,7 +136,7 @@ static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, s
 {
 	unsigned num = disk_layers(k->dirfd);
 	json_t *o, *layers;
-	struct stat st;
+	struct stat st, own;
 	int lower, top;
 
 	if (num < k->rec.layers)
@@ -150,6 +150,7 @@ static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, s
 	top = open_into(f, k->dirfd, "top", O_RDWR | O_CREAT, err);
 	if (top < 0)
 		return top;
+	k->fresh_disk = num == 1 && fstat(top, &own) == 0 && own.st_size == 0;
 	o = json_object();
 	layers = json_array();
 	json_array_append_new(layers, file_json(lower, (uint64_t)st.st_size));
@@ -169,6 +170,33 @@ static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, s
 	json_object_set_new(o, "layers", layers);
 	json_object_set_new(o, "top", file_json(top, k->rec.disk_size));
 	rj_put_bool(o, "read_only", false);
+	rj_put_str(o, "serial", "upper");
+	json_array_append_new(disks, o);
+	return 0;
+}
+
+/* For a base's guest to mount. What it writes is the lowest layer of its copies' disks, whose tops lie over that. */
+static int add_template(struct keeper *k, struct monitor_files *f, json_t *disks, struct sm_error *err)
+{
+	json_t *o, *layers;
+	struct stat st;
+	int lower, top;
+
+	lower = open_into(f, AT_FDCWD, k->rec.disk_template, O_RDONLY, err);
+	if (lower < 0)
+		return lower;
+	if (fstat(lower, &st) < 0)
+		return error_sys(err, errno, "stat %s", k->rec.disk_template);
+	top = open_into(f, k->dirfd, VM_BASE_DISK, O_RDWR | O_CREAT | O_EXCL, err);
+	if (top < 0)
+		return top;
+	o = json_object();
+	layers = json_array();
+	json_array_append_new(layers, file_json(lower, (uint64_t)st.st_size));
+	json_object_set_new(o, "layers", layers);
+	json_object_set_new(o, "top", file_json(top, k->rec.disk_size));
+	rj_put_bool(o, "read_only", false);
+	rj_put_bool(o, "replaceable", true);
 	rj_put_str(o, "serial", "upper");
 	json_array_append_new(disks, o);
 	return 0;
@@ -253,8 +281,8 @@ static int add_devices(struct keeper *k, struct monitor_files *f, json_t *config
 	json_t *disks = json_array();
 	int r = add_image(k, f, config, disks, err);
 
-	if (r == 0 && k->rec.disk_template && !k->args.base)
-		r = add_upper(k, f, disks, err);
+	if (r == 0 && k->rec.disk_template)
+		r = k->args.base ? add_template(k, f, disks, err) : add_upper(k, f, disks, err);
 	if (r == 0 && !k->args.base)
 		r = add_volumes(k, f, disks, err);
 	while (fixed_devices(k) && json_array_size(disks) < FIXED_DISKS)

@@ -64,6 +64,7 @@ struct keeper_args {
 	bool base;	     /* boot, save the idle guest into the VM's directory as files `state` and `memory`, end */
 	uint64_t window;     /* base, restore: the size of the image window, which the image need not be in; 0: none */
 	uint64_t plugged; /* restore: of its memory, what the base's guest has not; VM_PLUGGABLE (record.h) was there */
+	bool disk_ahead;  /* restore: the base's guest has mounted this VM's disk, unless that was written to */
 	uint64_t patience; /* how long it may wait to be admitted (admission.c) */
 	uint64_t reserve;  /* bytes of memory that no start may take */
 	uint64_t spare;	   /* restore: a spare (spare.c): how long it waits to be claimed; 0: it is none */
@@ -228,6 +229,7 @@ struct keeper {
 	bool agent_seen;     /* it said HELLO */
 	bool learn;	     /* the snapshot has no working set yet: this VM leaves one */
 	bool huge_missing;   /* the base has no copy on huge pages yet: this VM makes one */
+	bool fresh_disk;     /* its disk is one layer, to which nothing was added */
 	bool restore_broken; /* the snapshot to start from is to blame for that this VM does not start */
 	uint32_t setup_ch, main_ch, poweroff_ch; /* 0: none */
 	bool main_open, main_done, main_has_exit;

@@ -31,7 +31,7 @@ static int usage(void)
 	fputs("usage: supermachine-keeper --socket PATH --vmm PROGRAM [--owner [--background]] [--prepared NS]\n"
 	      "                           [--restore DIR [--files NAMES] [--under NAMES] [--adopt "
 	      "[--booted]]|--base|--resume] "
-	      "[--window BYTES] [--plugged BYTES] "
+	      "[--window BYTES] [--plugged BYTES] [--disk-ahead] "
 	      "[--watched] [--patience NS] [--spare NS]\n"
 	      "                           VMDIR\n"
 	      "       supermachine-keeper --forward LINK-FD VMDIR WAKER [FD]:PORT...\n"
@@ -45,16 +45,25 @@ static int usage(void)
 
 static bool parse(int argc, char **argv, struct keeper_args *a)
 {
-	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'},   {"vmm", required_argument, NULL, 'm'},
-		{"owner", no_argument, NULL, 'o'},	    {"prepared", required_argument, NULL, 'p'},
-		{"restore", required_argument, NULL, 'r'},  {"files", required_argument, NULL, 'f'},
-		{"base", no_argument, NULL, 'b'},	    {"window", required_argument, NULL, 'w'},
-		{"plugged", required_argument, NULL, 'P'},  {"adopt", no_argument, NULL, 'a'},
-		{"booted", no_argument, NULL, 'B'},	    {"resume", no_argument, NULL, 'R'},
-		{"background", no_argument, NULL, 'g'},	    {"watched", no_argument, NULL, 'W'},
-		{"patience", required_argument, NULL, 't'}, {"spare", required_argument, NULL, 'S'},
-		{"under", required_argument, NULL, 'u'},    {0}};
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"vmm", required_argument, NULL, 'm'},
+						{"owner", no_argument, NULL, 'o'},
+						{"prepared", required_argument, NULL, 'p'},
+						{"restore", required_argument, NULL, 'r'},
+						{"files", required_argument, NULL, 'f'},
+						{"base", no_argument, NULL, 'b'},
+						{"window", required_argument, NULL, 'w'},
+						{"plugged", required_argument, NULL, 'P'},
+						{"adopt", no_argument, NULL, 'a'},
+						{"booted", no_argument, NULL, 'B'},
+						{"resume", no_argument, NULL, 'R'},
+						{"background", no_argument, NULL, 'g'},
+						{"watched", no_argument, NULL, 'W'},
+						{"patience", required_argument, NULL, 't'},
+						{"spare", required_argument, NULL, 'S'},
+						{"under", required_argument, NULL, 'u'},
+						{"disk-ahead", no_argument, NULL, 'd'},
+						{0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -80,6 +89,8 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 			a->resume = true;
 		else if (c == 'g')
 			a->background = true;
+		else if (c == 'd')
+			a->disk_ahead = true;
 		else if (c == 'W')
 			a->watched = true;
 		else if ((c != 'p' && c != 'w' && c != 'P' && c != 't' && c != 'S') ||
@@ -93,8 +104,8 @@ static bool parse(int argc, char **argv, struct keeper_args *a)
 	}
 	if (optind + 1 != argc || !a->socket || !a->vmm || (a->restore && a->base) ||
 	    (a->resume && (a->restore || a->base)) ||
-	    ((a->adopt || a->booted || a->files || a->under) && !a->restore) || (a->background && !a->owner) ||
-	    (a->spare && (!a->restore || a->adopt || a->owner)))
+	    ((a->adopt || a->booted || a->files || a->under || a->disk_ahead) && !a->restore) ||
+	    (a->background && !a->owner) || (a->spare && (!a->restore || a->adopt || a->owner)))
 		return false;
 	a->dir = argv[optind];
 	return true;

@@ -166,6 +166,7 @@ int vm_suspended_parse(const char *json, size_t len, struct vm_suspended *ret, s
 
 /* In the directory of a base's VM: what is restored from it may have more memory than it. */
 #define VM_PLUGGABLE "pluggable"
+#define VM_BASE_DISK "disk"	  /* in a base's directory: what its guest wrote to its disk */
 #define VM_PLUG_MAX (64ULL << 30) /* so much more, at most (virtio/mem.h) */
 
 struct vm_exit {

@@ -219,6 +219,35 @@ int snapshot_identity(int dir, const char *name, bool links, char ret[static 128
 	return 0;
 }
 
+static bool is_new_disk(int vmdir)
+{
+	struct stat top;
+
+	return faccessat(vmdir, "layer.1", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	       (fstatat(vmdir, "top", &top, AT_SYMLINK_NOFOLLOW) < 0 || top.st_size == 0);
+}
+
+bool base_give_disk(const struct base *b, const struct vm_record *rec, int vmdir, bool *ret_linked)
+{
+	_fd_ int dir = -1;
+	struct stat ours, its;
+	uint64_t allocated = 0;
+	char now[128];
+
+	*ret_linked = false;
+	if (!b->disk[0] || !rec->disk_template || rec->layers ||
+	    snapshot_identity(AT_FDCWD, rec->disk_template, true, now, &allocated) < 0 || !streq(now, b->disk) ||
+	    !is_new_disk(vmdir))
+		return false;
+	dir = open(b->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return false;
+	*ret_linked = linkat(dir, VM_BASE_DISK, vmdir, "layer.0", 0) == 0;
+	return fstatat(dir, VM_BASE_DISK, &ours, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       fstatat(vmdir, "layer.0", &its, AT_SYMLINK_NOFOLLOW) == 0 && its.st_ino == ours.st_ino &&
+	       its.st_dev == ours.st_dev;
+}
+
 bool snapshot_identity_has_ctime(const char *identity)
 {
 	unsigned spaces = 0;
@@ -231,13 +260,15 @@ bool snapshot_identity_has_ctime(const char *identity)
 int base_metadata_write(int dir, const struct base *b, const struct vm_record *rec, int64_t created_ns,
 			struct sm_error *err)
 {
-	char state[128], memory[128];
+	char state[128], memory[128], disk[128] = "";
 	_free_ char *text = NULL;
 	uint64_t allocated = 0;
 	json_t *o;
 	int r = snapshot_identity(dir, "state", false, state, &allocated);
 
 	r = r < 0 ? r : snapshot_identity(dir, "memory", true, memory, &allocated);
+	if (r == 0 && b->disk[0])
+		r = snapshot_identity(dir, VM_BASE_DISK, true, disk, &allocated);
 	if (r < 0)
 		return error_sys(err, -r, "files of the base snapshot");
 	o = json_object();
@@ -255,6 +286,8 @@ int base_metadata_write(int dir, const struct base *b, const struct vm_record *r
 	rj_put_u64(o, "created_ns", (uint64_t)created_ns);
 	rj_put_str(o, "state_file", state);
 	rj_put_str(o, "memory_file", memory);
+	rj_put_str(o, "disk", b->disk);
+	rj_put_str(o, "disk_file", disk);
 	r = rj_dump(o, &text, err);
 	if (r < 0)
 		return r;
@@ -264,7 +297,7 @@ int base_metadata_write(int dir, const struct base *b, const struct vm_record *r
 
 static int parse_metadata(const char *text, size_t len, int dir, struct base_info *i, struct sm_error *err)
 {
-	char now[128], state[128], memory[128];
+	char now[128], state[128], memory[128], disk[128];
 	struct stat st;
 	struct rj j;
 	int r = rj_load(&j, text, len, "metadata.json", err);
@@ -284,10 +317,14 @@ static int parse_metadata(const char *text, size_t len, int dir, struct base_inf
 	i->created_ns = (int64_t)rj_u64(&j, "created_ns", 0, INT64_MAX);
 	rj_str_into(&j, "state_file", state, sizeof(state));
 	rj_str_into(&j, "memory_file", memory, sizeof(memory));
+	rj_str_into(&j, "disk", i->disk, sizeof(i->disk));
+	rj_str_into(&j, "disk_file", disk, sizeof(disk));
 	r = rj_finish(&j, "metadata.json", err);
 	if (r == 0)
 		i->whole = snapshot_identity(dir, "state", false, now, &i->allocated) == 0 && streq(now, state) &&
-			   snapshot_identity(dir, "memory", true, now, &i->allocated) == 0 && streq(now, memory);
+			   snapshot_identity(dir, "memory", true, now, &i->allocated) == 0 && streq(now, memory) &&
+			   (!i->disk[0] ||
+			    (snapshot_identity(dir, VM_BASE_DISK, true, now, &i->allocated) == 0 && streq(now, disk)));
 	if (fstatat(dir, "memory", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink > 1)
 		i->shared = (uint64_t)st.st_blocks * 512;
 	return r;
@@ -339,6 +376,7 @@ static bool usable(int snapshots, const char *name, struct base *b)
 	whole = i.whole;
 	b->created_ns = i.created_ns;
 	b->pluggable = i.pluggable;
+	memcpy(b->disk, i.disk, sizeof(b->disk));
 	base_info_done(&i);
 	if (whole)
 		utimensat(snapshots, name, NULL, 0);

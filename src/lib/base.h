@@ -2,11 +2,13 @@
 /*
  * Base snapshots: a guest that has booted and waits for an image, saved once, from which every VM of its shape starts.
  *
- *	data_dir/snapshots/base-KEY/	state, memory (vmm/snapshot.h), metadata.json; whole as soon as it has this
- *name. Its time of change is when it was last used data_dir/snapshots/.new-*	one that is being made: a VM's directory
- *(keeper/record.h) data_dir/snapshots/.old-*	one that is being removed data_dir/snapshots/failed-KEY	making it
- *failed, at the time of the file's change: not tried again for a while data_dir/snapshots/lock		held (flock)
- *while one is made or removed
+ * In data_dir/snapshots:
+ * - base-KEY/: state, memory (vmm/snapshot.h), disk (VM_BASE_DISK), metadata.json; whole as soon as it has this name.
+ *   Its time of change is when it was last used
+ * - .new-*: one that is being made: a VM's directory (keeper/record.h)
+ * - .old-*: one that is being removed
+ * - failed-KEY: making it failed, at the time of the file's change: not tried again for a while
+ * - lock: held (flock) while one is made or removed
  *
  * KEY is a hash of all that shaped it: what the guest boots, the programs that make and restore it, the size of the VM,
  * and where it runs. One that nobody asks for any more is removed by prune, or when there are too many.
@@ -25,8 +27,14 @@ struct base {
 	uint64_t window; /* of its image window, 0: none */
 	uint64_t memory; /* a VM that is restored from it gets the rest of its own plugged */
 	bool pluggable;
+	char disk[128]; /* snapshot_identity of the template of the disk that its guest has mounted, "": none */
 };
 void base_done(struct base *b);
+/*
+ * Gives a VM that has nothing on its disk yet the disk that the base's guest has mounted: a layer over the template.
+ * True: it has that. *ret_linked: since now.
+ */
+bool base_give_disk(const struct base *b, const struct vm_record *rec, int vmdir, bool *ret_linked);
 
 /*
  * The base for a VM like this; made now if there is none. -EAGAIN: there is none and making one failed not long ago.
@@ -52,6 +60,7 @@ struct base_info {
 	int64_t created_ns, used_ns;
 	bool pluggable; /* what is restored from it may have more memory */
 	bool whole;	/* its files are as they were when it was made */
+	char disk[128]; /* struct base */
 };
 void base_info_done(struct base_info *i);
 int base_info_load(int snapshots, const char *name, struct base_info *ret, struct sm_error *err) MUST_CHECK;

@@ -20,7 +20,22 @@
 
 #define STEP_MS 100
 
-static int write_record(int dir, const char *id, const struct vm_record *like, uint64_t memory, struct sm_error *err)
+/* Most VMs have a disk of this size: their file system is mounted once for all. *ret NULL: there is no such template.
+ */
+static void find_disk(struct sm_client *c, struct base *b, const struct sm_progress *progress, char **ret)
+{
+	_free_ char *path = NULL;
+	uint64_t allocated = 0;
+
+	if (disk_template(c, VM_DEFAULT_DISK, progress, &path, NULL) == 0 &&
+	    snapshot_identity(AT_FDCWD, path, true, b->disk, &allocated) == 0)
+		*ret = TAKE_PTR(path);
+	else
+		b->disk[0] = '\0';
+}
+
+static int write_record(int dir, const char *id, const struct vm_record *like, uint64_t memory, char *disk,
+			struct sm_error *err)
 {
 	char *argv[] = {(char[]){"-"}, NULL}, *env[] = {NULL};
 	struct vm_record rec = {.image = (char[]){""},
@@ -31,6 +46,8 @@ static int write_record(int dir, const char *id, const struct vm_record *like, u
 				.kernel = like->kernel,
 				.initramfs = like->initramfs,
 				.cmdline = like->cmdline,
+				.disk_template = disk,
+				.disk_size = disk ? VM_DEFAULT_DISK : 0,
 				.hostname = (char[]){"base"},
 				.argv = argv,
 				.env = env,
@@ -119,6 +136,8 @@ static int finish(int snapshots, const char *temporary, const char *name, int di
 
 	if (r == 0)
 		r = flush(dir, "memory");
+	if (r == 0 && b->disk[0])
+		r = flush(dir, VM_BASE_DISK);
 	if (r < 0)
 		return error_sys(err, -r, "files of the base snapshot");
 	b->pluggable = faccessat(dir, VM_PLUGGABLE, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
@@ -165,7 +184,7 @@ int base_make(struct sm_client *c, int snapshots, const char *name, const struct
 	      const struct sm_progress *progress, struct sm_error *err)
 {
 	char temporary[32] = ".new-", id[VM_ID_DIGITS + 1];
-	_free_ char *path = NULL;
+	_free_ char *path = NULL, *disk = NULL;
 	_fd_ int dir = -1;
 	int r = random_hex(id, VM_ID_DIGITS / 2);
 
@@ -177,7 +196,8 @@ int base_make(struct sm_client *c, int snapshots, const char *name, const struct
 	if (mkdirat(snapshots, temporary, 0700) < 0)
 		return error_sys(err, errno, "make %s", path);
 	dir = openat(snapshots, temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	r = dir < 0 ? error_sys(err, errno, "open %s", path) : write_record(dir, id, rec, b->memory, err);
+	find_disk(c, b, progress, &disk);
+	r = dir < 0 ? error_sys(err, errno, "open %s", path) : write_record(dir, id, rec, b->memory, disk, err);
 	if (r == 0)
 		r = run_vm(c, path, dir, id, b, progress, err);
 	if (r == 0)

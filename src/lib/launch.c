@@ -65,7 +65,7 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
 	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
 	char prepared[24], window[24], plugged[24], patience[24], life[24];
-	const char *argv[32];
+	const char *argv[34];
 	unsigned n = 0;
 	int r = client_helper(c, "supermachine-keeper", &keeper, err);
 
@@ -117,6 +117,8 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 		argv[n++] = "--plugged";
 		argv[n++] = plugged;
 	}
+	if (l->disk_ahead)
+		argv[n++] = "--disk-ahead";
 	if (l->files) {
 		argv[n++] = "--files";
 		argv[n++] = l->files;
@@ -320,14 +322,14 @@ static int launch_cold(struct sm_client *c, const struct launch *l, enum sm_log_
 }
 
 /* A base that does not fit is made anew; if that one does not fit either, the VM boots. */
-static int launch_from_base(struct sm_client *c, struct launch *l, const struct vm_record *rec,
+static int launch_from_base(struct sm_client *c, struct launch *l, int dir, const struct vm_record *rec,
 			    const struct sm_progress *progress, struct sm_error *err)
 {
 	struct sm_error why = {0};
 
 	for (int tries = 0; tries < RESTORE_TRIES; tries++) {
 		struct base base = {0};
-		bool broken = false;
+		bool broken = false, linked;
 		int r = base_get(c, rec, progress, &base, &why);
 
 		if (r == -ECANCELED || r == -EBUSY)
@@ -337,10 +339,14 @@ static int launch_from_base(struct sm_client *c, struct launch *l, const struct 
 		l->restore = base.dir;
 		l->window = base.window;
 		l->plugged = rec->memory - base.memory;
+		l->disk_ahead = base_give_disk(&base, rec, dir, &linked);
 		l->created_ns = base.created_ns;
 		r = launch_keeper(c, l, &broken, &why);
 		l->restore = NULL;
 		l->plugged = 0;
+		l->disk_ahead = false;
+		if (broken && linked)
+			unlinkat(dir, "layer.0", 0);
 		if (broken)
 			base_discard(c, &base);
 		base_done(&base);
@@ -384,7 +390,7 @@ int launch(struct sm_client *c, struct sm_vm *vm, const struct vm_record *rec, b
 	if (l.resume && faccessat(dir, VM_SUSPENDED "/" VM_SUSPENDED_BASE, F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    vmdir_load_start(dir, &before, NULL) == 0)
 		l.origin = &before.origin; /* its memory lies over the same as ever */
-	r = l.resume || rec->cold ? launch_keeper(c, &l, NULL, err) : launch_from_base(c, &l, rec, progress, err);
+	r = l.resume || rec->cold ? launch_keeper(c, &l, NULL, err) : launch_from_base(c, &l, dir, rec, progress, err);
 	return r < 0 ? r : launched(vm, r, detach, err);
 }
 

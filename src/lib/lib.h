@@ -231,6 +231,7 @@ int served_carry(struct sm_client *c, const struct vm_record *r, int link, struc
 
 /* launch.c */
 #define VM_DEFAULT_MEMORY (1024ULL << 20)
+#define VM_DEFAULT_DISK (10ULL << 30)
 
 struct launch {
 	const char *dir; /* the VM's directory, absolute, with its record; nobody else starts it meanwhile */
@@ -246,6 +247,7 @@ struct launch {
 	int64_t created_ns;		    /* of that snapshot */
 	uint64_t window;		    /* base, restore: the size of the image window */
 	uint64_t plugged;		    /* restore: memory beyond the base's */
+	bool disk_ahead;		    /* restore: the base's guest has mounted the template of its disk */
 	uint64_t since_ns;		    /* when the work for it began */
 	uint64_t spare_ns;		    /* restore: it is a spare, for so long (keeper.h) */
 	uint64_t patience_ns;		    /* how long it waits for its turn; 0: the default */

@@ -97,6 +97,7 @@ static int find_shape(struct sm_client *c, const struct vm_record *rec, struct s
 		return error_sys(err, -key.error, "spare");
 	sha256_hex(key.data, key.len, SPARE_SHAPE_DIGITS, s->shape);
 	s->base = TAKE_PTR(base.dir);
+	memcpy(s->disk, base.disk, sizeof(s->disk));
 	s->window = base.window;
 	s->plugged = rec->memory - base.memory;
 	s->created_ns = base.created_ns;

@@ -30,8 +30,9 @@ bool spare_seen(int spares, const char *shape);
 /* What a start has found out, until its VM has ended. */
 struct spare {
 	char shape[SPARE_SHAPE_DIGITS + 1];
-	char *record; /* what to make one from, as text */
-	char *base;   /* the base's directory */
+	char *record;	/* what to make one from, as text */
+	char *base;	/* the base's directory */
+	char disk[128]; /* struct base */
 	uint64_t window, plugged;
 	int64_t created_ns;
 	bool wanted; /* there was a VM of this shape a short while ago */

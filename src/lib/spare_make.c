@@ -106,6 +106,8 @@ static int start_one(struct sm_client *c, int spares, const struct spare *s, con
 	char temporary[64], name[64];
 	_free_ char *path = NULL;
 	_fd_ int dir = -1, lock = -1;
+	struct base base = {.dir = s->base};
+	bool linked;
 	struct launch l = {.id = r->id,
 			   .spare_ns = LIFE_NS,
 			   .restore = s->base,
@@ -122,6 +124,9 @@ static int start_one(struct sm_client *c, int spares, const struct spare *s, con
 	l.dir = path;
 	dir = make_dir(spares, temporary, r, &lock, err);
 	e = MIN(dir, 0);
+	memcpy(base.disk, s->disk, sizeof(base.disk));
+	if (e == 0)
+		l.disk_ahead = base_give_disk(&base, r, dir, &linked);
 	if (e == 0 && renameat(spares, temporary, spares, name) < 0)
 		e = error_sys(err, errno, "spare");
 	if (e == 0)

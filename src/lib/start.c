@@ -17,7 +17,6 @@
 
 #define MIN_MEMORY (128 * MIB)
 #define MEMORY_STEP (4 * MIB) /* what is plugged comes in such pieces (base.c) */
-#define DEFAULT_DISK (10 * GIB)
 #define MIN_DISK (16 * MIB)
 #define MAX_DISK (16 * 1024 * GIB)
 #define MAX_CPUS 16
@@ -179,7 +178,7 @@ static int set_machine(struct sm_client *c, struct vm_record *r, const struct sm
 	e = boot_files(c, o->kernel, &r->kernel, &r->initramfs, err);
 	if (e < 0 || o->tmpfs_root)
 		return e;
-	r->disk_size = align_up(o->disk_size ? o->disk_size : DEFAULT_DISK, MIB);
+	r->disk_size = align_up(o->disk_size ? o->disk_size : VM_DEFAULT_DISK, MIB);
 	return disk_template(c, r->disk_size, &o->progress, &r->disk_template, err);
 }
 

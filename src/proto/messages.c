@@ -407,6 +407,7 @@ static const struct field setup_fields[] = {
 	SETUP(17, K_STRV, limits),
 	SETUP(TAG_OPTIONAL | 18, K_BOOL, rehearse),
 	SETUP(TAG_OPTIONAL | 19, K_U64, plugged),
+	SETUP(TAG_OPTIONAL | 20, K_BOOL, upper_ahead),
 };
 
 static const struct field prepared_fields[] = {F(proto_prepared, TAG_OPTIONAL | 1, K_BOOL, pluggable)};

@@ -128,6 +128,7 @@ struct proto_setup {
 	char **limits; /* proto_rlimit_parse: of all commands */
 	uint64_t plugged; /* bytes of memory that come beside what the guest booted with: OPENED when they are there */
 	bool rehearse;	  /* there is time: the guest starts a process of the agent's own and ends it, before OPENED */
+	bool upper_ahead; /* the writable disk is as the one that the guest was prepared with, which it has mounted */
 };
 /* One resource limit, as text "NAME=SOFT[:HARD]" in docker's words. */
 struct proto_rlimit {

@@ -21,6 +21,7 @@
 #define QUEUE_SIZE 256
 #define MAX_DISCARD_SECTORS (4U << 20)	    /* 2 GiB: one call */
 #define MAX_WRITE_ZEROES_SECTORS (1U << 17) /* 64 MiB: may have to be written */
+#define REPLACEABLE (1ULL << 63)	    /* with the capacity that is saved */
 
 struct blk {
 	struct virtio_device dev;
@@ -32,6 +33,7 @@ struct blk {
 	void (*failed)(void *arg, int error);
 	void *arg;
 	bool dropping; /* what completes now is not told to the guest */
+	bool replaceable;
 	struct virtio_blk_stats stats;
 	struct virtq_chain scratch;
 };
@@ -266,16 +268,17 @@ static int save(struct virtio_device *dev, struct buf *out)
 
 	drain(blk, false);
 	batch_done(blk);
-	return buf_put_u64(out, le64toh(blk->config.capacity));
+	return buf_put_u64(out, le64toh(blk->config.capacity) | (blk->replaceable ? REPLACEABLE : 0));
 }
 
-/* A disk is restored onto one of the same size; an idle one onto any, and the driver is told the new size. */
+/* A disk is restored onto one of the same size; an idle one, and one that is replaceable, onto any, and the driver is
+ * told the new size. */
 static int load(struct virtio_device *dev, struct cursor *in)
 {
 	struct blk *blk = (struct blk *)dev;
-	uint64_t was = cursor_u64(in), is = le64toh(blk->config.capacity);
+	uint64_t saved = cursor_u64(in), was = saved & ~REPLACEABLE, is = le64toh(blk->config.capacity);
 
-	if (was && was != is)
+	if (was && was != is && was == saved)
 		return -ENOTSUP;
 	dev->config_changed = was != is;
 	return 0;
@@ -351,6 +354,7 @@ int virtio_blk_new(struct mem *mem, struct loop *loop, const struct virtio_blk_o
 		features |= 1ULL << VIRTIO_BLK_F_DISCARD | 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
 	blk->failed = options->failed;
 	blk->arg = options->arg;
+	blk->replaceable = options->replaceable;
 	if (options->serial)
 		memcpy(blk->serial, options->serial, strnlen(options->serial, sizeof(blk->serial)));
 	blk->dev = (struct virtio_device){

@@ -23,6 +23,7 @@ struct virtio_blk_options {
 	const char *name;	 /* kept, not copied */
 	struct blk_chain *chain; /* taken over on success; NULL: an idle disk of size 0, without worker or ring */
 	bool read_only;		 /* an idle one: what it is to be restored as */
+	bool replaceable;	 /* what is saved of it may be restored as another disk, or as an idle one */
 	const char *serial;	 /* up to 20 bytes, copied; NULL: empty */
 	enum virtio_blk_engine engine;
 	/*

@@ -224,6 +224,7 @@ static int parse_blk(struct members *up, json_t *v, struct vmm_blk_config *blk)
 	blk->read_only = take_bool(&m, "read_only", false);
 	strcpy(blk->serial, take_str(&m, "serial", false, sizeof(blk->serial) - 1));
 	blk->idle = take_bool(&m, "idle", false);
+	blk->replaceable = take_bool(&m, "replaceable", false);
 	if (blk->idle) {
 		if (layers || concat || top)
 			fail(&m, "idle", "an idle disk has no files");

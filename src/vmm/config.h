@@ -26,7 +26,8 @@
  *"fd": 12, "size": 10737418240 }, "read_only": false, "serial": "upper" } ], up to 8; layers: read-only, lowest first,
  *may be empty; top: writable sparse file, absent when read_only. "idle": true instead of all that: a disk of size 0, on
  *which a restore may put one; "concat": [ { "fd", "size", "offset" } ] instead of layers: the image window's parts laid
- *out as one read-only disk "vsock": { "cid": 3, "agent": 13 }, agent: stream socket that the guest's first connection
+ *out as one read-only disk; "replaceable": true, a machine restored from this one's snapshot may have another disk
+ *there, or none "vsock": { "cid": 3, "agent": 13 }, agent: stream socket that the guest's first connection
  *to host port 1024 is joined to "fs": [ { "fd": 14, "read_only": false, "ids": "caller", "symlinks": "opaque", "cache":
  *"auto" } ], up to 64: directories or regular files of the host (descriptors, O_PATH will do), shown to the guest by
  *the virtio-fs device with the tag "supermachine" under the names "0", "1", ... ids: caller|same|none|ranges (then
@@ -101,8 +102,9 @@ struct vmm_blk_config {
 	unsigned num_concat;
 	struct vmm_file top; /* fd -1: none */
 	bool read_only;
-	bool idle;	 /* no files: a place for a disk that a restored machine may have */
-	char serial[21]; /* virtio-blk GET_ID: 20 bytes */
+	bool idle;	  /* no files: a place for a disk that a restored machine may have */
+	bool replaceable; /* such a machine may have another disk there */
+	char serial[21];  /* virtio-blk GET_ID: 20 bytes */
 };
 
 struct vmm_fs_config {

@@ -96,6 +96,7 @@ static int add_blk(struct vm *vm, unsigned i, struct sm_error *err)
 	int r = c->idle ? 0 : open_chain(c, &o.chain, err);
 
 	o.read_only = c->read_only;
+	o.replaceable = c->replaceable;
 	*d = (struct devices_disk){.vm = vm, .number = i};
 	if (r < 0)
 		return error_wrap(err, r, "%s", blk_names[i]);

@@ -186,6 +186,26 @@ test_kept_and_mounts() {
 	out $sm rm keeper
 }
 
+test_disk() {
+	# a new VM has the disk that the base's guest has mounted already; one whose disk has another size, lies in memory or was written to has its own, and nothing comes into the base's
+	local before disk sum='touch /a; sync; ls /a; dmesg | grep -c re-mounted; df -k / | awk "END { print int(\$2 / 1048576) }"'
+	box
+	out run_box box true
+	disk=$(ls -td "$SUPERMACHINE_HOME"/data/snapshots/base-* | head -n 1)/disk # the one used last
+	before=$(stat -c "%i %b %y" "$disk")
+	out run_box --name fresh --keep box sh -c "$sum"
+	is "with the base's" "$out" $'/a\n2\n9'
+	out $sm start -a fresh
+	is "its own again" "$out" $'/a\n1\n9'
+	out $sm rm fresh
+	out run_box --disk 3G box sh -c "$sum"
+	is "of another size" "$out" $'/a\n1\n2'
+	out run_box --tmpfs-root -v base-disk:/v box sh -c 'dmesg | grep -c re-mounted; echo x >/v/x; cat /v/x'
+	is "in memory" "$out" $'1\nx'
+	out $sm volume rm base-disk
+	is "the base's disk" "$(stat -c "%i %b %y" "$disk")" "$before"
+}
+
 test_listing() {
 	# snapshots lists bases, snapshot rm takes one away, by its name or the beginning of its key
 	local name

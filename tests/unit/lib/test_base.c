@@ -47,7 +47,7 @@ static void add(struct fixture *f, const char *key, unsigned cpus)
 {
 	struct vm_record rec = {
 		.memory = 777 * MIB, .cpus = cpus, .kernel = "/no/kernel", .initramfs = "/no/initramfs"};
-	struct base b = {.window = GIB, .memory = 256 * MIB, .pluggable = cpus == 2};
+	struct base b = {.window = GIB, .memory = 256 * MIB, .pluggable = cpus == 2, .disk = "template"};
 	char name[64];
 	int dir;
 
@@ -58,6 +58,7 @@ static void add(struct fixture *f, const char *key, unsigned cpus)
 	assert_true(dir >= 0);
 	assert_int_equal(write_file_atomic_at(dir, "state", "state", 5, 0600), 0);
 	assert_int_equal(write_file_atomic_at(dir, "memory", "memory", 6, 0600), 0);
+	assert_int_equal(write_file_atomic_at(dir, VM_BASE_DISK, "disk", 4, 0600), 0);
 	assert_int_equal(base_metadata_write(dir, &b, &rec, 1000, NULL), 0);
 	close(dir);
 }
@@ -75,6 +76,7 @@ static void files_are_known_again(void **state)
 	assert_int_equal(i.memory, 256 * MIB);
 	assert_int_equal(i.window, GIB);
 	assert_true(i.pluggable);
+	assert_string_equal(i.disk, "template");
 	assert_string_equal(i.kernel, "/no/kernel");
 	assert_true(i.allocated > 0);
 	assert_false(base_fits(f.client, &i)); /* its kernel is gone */
@@ -90,6 +92,8 @@ static void changed_files_are_noticed(void **state)
 		"printf x | dd of=memory conv=notrunc 2>/dev/null",
 		": >state",
 		"rm memory",
+		"rm disk",
+		"printf x >>disk",
 		"cp state s && mv s state",
 		"ln -sf memory state",
 		"rm metadata.json",
@@ -112,6 +116,59 @@ static void changed_files_are_noticed(void **state)
 		base_info_done(&i);
 		tear_down(&f);
 	}
+}
+
+/* Only a disk that has nothing on it, over the same template, can be the one that the base's guest has mounted. */
+static void a_new_vm_gets_the_disk(void **state)
+{
+	static const struct {
+		const char *before;
+		bool given, linked, in_memory, bare;
+		unsigned layers;
+	} cases[] = {
+		{.before = ":", .given = true, .linked = true},
+		{.before = ": >vm/top", .given = true, .linked = true},
+		{.before = "ln base/disk vm/layer.0", .given = true},
+		{.before = "echo x >vm/top"},
+		{.before = "echo x >vm/layer.0"},
+		{.before = "ln base/disk vm/layer.0; echo x >vm/layer.1"},
+		{.before = "rm base/disk"},
+		{.before = "echo x >>template"},
+		{.before = "cp -p template t; mv t template"},
+		{.before = ":", .in_memory = true},
+		{.before = ":", .bare = true}, /* the base has none */
+		{.before = ":", .layers = 1},  /* of a snapshot, and missing */
+	};
+	char command[256], dir[96], vm[96], template[96];
+	struct base b = {.dir = dir};
+	uint64_t allocated = 0;
+	struct fixture f;
+	bool linked;
+
+	set_up(&f);
+	snprintf(dir, sizeof(dir), "%s/base", f.home);
+	snprintf(vm, sizeof(vm), "%s/vm", f.home);
+	snprintf(template, sizeof(template), "%s/template", f.home);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vm_record rec = {.layers = cases[i].layers,
+					.disk_template = cases[i].in_memory ? NULL : template};
+		int fd;
+
+		snprintf(command, sizeof(command),
+			 "cd %s && rm -rf base vm && mkdir base vm && echo x >template && echo x >base/disk", f.home);
+		assert_int_equal(system(command), 0);
+		assert_int_equal(snapshot_identity(AT_FDCWD, template, true, b.disk, &allocated), 0);
+		if (cases[i].bare)
+			b.disk[0] = '\0';
+		snprintf(command, sizeof(command), "cd %s && { %s; }", f.home, cases[i].before);
+		assert_int_equal(system(command), 0);
+		fd = open(vm, O_RDONLY | O_DIRECTORY);
+		assert_true(fd >= 0);
+		if (base_give_disk(&b, &rec, fd, &linked) != cases[i].given || linked != cases[i].linked)
+			fail_msg("after: %s", cases[i].before);
+		close(fd);
+	}
+	tear_down(&f);
 }
 
 /* It is whole with another name for its memory, which is still there when the base is not. */
@@ -255,6 +312,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(files_are_known_again),
 		cmocka_unit_test(changed_files_are_noticed),
+		cmocka_unit_test(a_new_vm_gets_the_disk),
 		cmocka_unit_test(diffs_hold_the_memory),
 		cmocka_unit_test(listed_and_removed),
 		cmocka_unit_test(pruned),

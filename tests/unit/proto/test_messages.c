@@ -219,7 +219,8 @@ static void test_setup(void **state)
 				.seed = {1, 2},
 				.read_only = true,
 				.tmpfs_size = 9,
-				.plugged = 4 * MIB},
+				.plugged = 4 * MIB,
+				.upper_ahead = true},
 			   y;
 	struct buf b = {0};
 	struct cursor c;
@@ -236,6 +237,7 @@ static void test_setup(void **state)
 	assert_memory_equal(y.seed, x.seed, 32);
 	assert_true(y.read_only);
 	assert_int_equal(y.plugged, 4 * MIB);
+	assert_true(y.upper_ahead);
 	proto_setup_done(&y);
 	b.len = 0;
 	x.root = 3;

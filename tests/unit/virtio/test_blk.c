@@ -49,11 +49,12 @@ static int file_of(size_t size, int fill)
 }
 
 /* A disk of `SIZE` ones with a sparse top over them, in the engine that the test runs for. */
-static struct disk *disk_new(void **state, bool writable)
+static struct disk *disk_that(void **state, bool writable, bool replaceable)
 {
 	struct disk *k = calloc(1, sizeof(*k));
 	struct blk_file base = {.size = SIZE}, top = {.size = SIZE};
-	struct virtio_blk_options o = {.name = "blk", .serial = "upper", .failed = on_failed, .arg = k};
+	struct virtio_blk_options o = {
+		.name = "blk", .serial = "upper", .failed = on_failed, .replaceable = replaceable, .arg = k};
 	struct sm_error err = {0};
 
 	o.engine = *(enum virtio_blk_engine *)*state;
@@ -68,6 +69,11 @@ static struct disk *disk_new(void **state, bool writable)
 	driver_attach(&k->d, k->dev);
 	assert_true(driver_start(&k->d, ALL));
 	return k;
+}
+
+static struct disk *disk_new(void **state, bool writable)
+{
+	return disk_that(state, writable, false);
 }
 
 static void disk_free(struct disk *k)
@@ -513,6 +519,38 @@ static void test_restored_disk(void **state)
 	disk_free(other);
 }
 
+/* One that may be replaced: the same again is no news to the driver, none at all is. */
+static void test_replaced_disk(void **state)
+{
+	struct disk *idle = calloc(1, sizeof(*idle)), *k = disk_that(state, true, true), *same = disk_new(state, true);
+	struct virtio_blk_options o = {.name = "blk"};
+	struct buf saved = {0}, again = {0};
+	struct cursor in;
+
+	driver_init(&idle->d);
+	idle->base = idle->top = -1;
+	assert_int_equal(virtio_blk_new(&idle->d.mem, idle->d.loop, &o, &idle->dev, NULL), 0);
+	driver_attach(&idle->d, idle->dev);
+	assert_int_equal(virtio_pci_save(k->d.pci, &saved), 0);
+
+	in = cursor_of(saved.data, saved.len);
+	assert_int_equal(virtio_pci_load(same->d.pci, &in), 0);
+	assert_false(same->dev->config_changed);
+	/* That one is a VM's, for good. */
+	assert_int_equal(virtio_pci_save(same->d.pci, &again), 0);
+	in = cursor_of(again.data, again.len);
+	assert_int_equal(virtio_pci_load(idle->d.pci, &in), -ENOTSUP);
+
+	in = cursor_of(saved.data, saved.len);
+	assert_int_equal(virtio_pci_load(idle->d.pci, &in), 0);
+	assert_true(idle->dev->config_changed);
+	buf_done(&saved);
+	buf_done(&again);
+	disk_free(k);
+	disk_free(same);
+	disk_free(idle);
+}
+
 int main(void)
 {
 	static enum virtio_blk_engine engines[] = {VIRTIO_BLK_PLAIN, VIRTIO_BLK_URING};
@@ -537,6 +575,7 @@ int main(void)
 			T(test_refused_writes),
 			T(test_save_ends_requests),
 			T(test_restored_disk),
+			T(test_replaced_disk),
 			T(test_idle_disk),
 		};
 

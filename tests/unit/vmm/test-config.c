@@ -101,7 +101,8 @@ static void test_restore(void **state)
 {
 	static const char json[] = "{" RESTORED ",\"restore\":{\"state\":8,\"memory\":9},"
 				   "\"window\":{\"size\":4194304,\"parts\":[]},"
-				   "\"blk\":[{\"idle\":true,\"read_only\":true},{\"idle\":true,\"serial\":\"x\"}]}";
+				   "\"blk\":[{\"idle\":true,\"read_only\":true},{\"idle\":true,\"serial\":\"x\"},"
+				   "{\"top\":{\"fd\":10,\"size\":4096},\"replaceable\":true}]}";
 	struct vmm_config cfg;
 	struct sm_error err;
 
@@ -112,7 +113,8 @@ static void test_restore(void **state)
 	assert_int_equal(cfg.kernel, -1);
 	assert_int_equal(cfg.num_window, 0);
 	assert_true(cfg.blk[0].idle && cfg.blk[0].read_only);
-	assert_true(cfg.blk[1].idle && !cfg.blk[1].read_only);
+	assert_true(cfg.blk[1].idle && !cfg.blk[1].read_only && !cfg.blk[1].replaceable);
+	assert_true(cfg.blk[2].replaceable);
 	vmm_config_done(&cfg);
 	refused_with("\"restore\":{\"state\":8,\"memory\":9}", "not together");
 	refused("{" RESTORED ",\"restore\":{\"state\":8}}", "missing");
