@@ -74,7 +74,18 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 	agent_refuse(a, ch, -EOPNOTSUPP, "the agent has no service %u", service);
 }
 
-static const struct mux_callbacks agent_callbacks = {.open = on_open};
+static int say_hello(struct agent *a);
+
+/* On a stream that begins anew the other side speaks first: nothing must be under way on it before. */
+static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
+{
+	struct agent *a = arg;
+
+	if (!a->greeted && say_hello(a) < 0)
+		loop_stop(a->loop, -ENOMEM);
+}
+
+static const struct mux_callbacks agent_callbacks = {.hello = on_hello, .open = on_open};
 
 static void on_child(struct loop *loop, struct loop_source *src, uint32_t events, void *arg)
 {
@@ -159,12 +170,17 @@ static int say_hello(struct agent *a)
 	tlv_put_u64(&b, ATTR_UPTIME_NS, time_now_ns());
 	r = b.error ? b.error : mux_hello(a->mux, &b);
 	buf_done(&b);
+	a->greeted = r == 0;
 	return r;
 }
 
-int agent_serve(struct agent *a, int fd)
+/* Until the link ends, or its stream begins anew: then *ret_fd is that. */
+static int serve(struct agent *a, int fd, bool greet, int *ret_fd)
 {
 	int r = mux_new(MUX_SERVER, &agent_callbacks, a, PROTO_DEFAULT_WINDOW, &a->mux);
+
+	*ret_fd = -1;
+	a->again = a->greeted = false;
 
 	if (r < 0) {
 		fd_close(fd);
@@ -176,7 +192,7 @@ int agent_serve(struct agent *a, int fd)
 		fd_close(fd);
 		return r;
 	}
-	r = say_hello(a);
+	r = greet ? say_hello(a) : 0;
 	if (r == 0) {
 		link_flush(a->link);
 		if (a->modules_left)
@@ -185,10 +201,24 @@ int agent_serve(struct agent *a, int fd)
 		r = a->link ? loop_run(a->loop) : -ECONNRESET;
 	}
 	a->lost = a->role == ROLE_GUEST && a->set_up;
+	if (a->again && a->link && (*ret_fd = link_release(a->link)) >= 0)
+		a->link = NULL;
 	exec_abandon_all(a);
 	listen_abandon_all(a);
 	tunnel_abandon_all(a);
 	a->link = link_free(a->link);
 	a->mux = NULL;
+	return r;
+}
+
+int agent_serve(struct agent *a, int fd)
+{
+	bool greet = true;
+	int r;
+
+	do {
+		r = serve(a, fd, greet, &fd);
+		greet = false;
+	} while (fd >= 0);
 	return r;
 }

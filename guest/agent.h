@@ -63,6 +63,8 @@ struct agent {
 	bool used;		  /* a command has begun since */
 	bool clock_set;		  /* by the host */
 	bool lost;		  /* and the link was lost since: this is a copy, until RESUME */
+	bool again;		  /* the link's stream begins anew (HOLD) */
+	bool greeted;		  /* HELLO was said on it */
 	bool upper_disk;	  /* the writable layer is a disk */
 	struct proto_setup setup; /* the container's defaults, zero before SETUP */
 	pid_t init_pid;		  /* PID 1 of the container's PID namespace as the agent sees it, 0: no namespace now */

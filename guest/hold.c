@@ -54,6 +54,14 @@ void hold_copy_ended(struct agent *a)
 		log_warn("agent", "processes that stood still for a copy do not go on");
 }
 
+/* Once the answer is written. What the next command needs, whoever's it is, is part of what it finds. */
+static void begin_again(struct agent *a)
+{
+	cgroup_make_ahead(a);
+	a->again = true;
+	loop_stop(a->loop, 0);
+}
+
 void hold_open(struct agent *a, uint32_t ch, struct cursor *request)
 {
 	struct proto_hold h;
@@ -61,6 +69,8 @@ void hold_open(struct agent *a, uint32_t ch, struct cursor *request)
 
 	if (r == 0 && a->role != ROLE_GUEST)
 		r = -EOPNOTSUPP;
+	if (r == 0 && h.again && !h.hold)
+		r = -EPROTO;
 	if (r == 0 && h.hold)
 		volumes_sync(a);
 	if (r == 0)
@@ -80,7 +90,10 @@ void hold_open(struct agent *a, uint32_t ch, struct cursor *request)
 		volumes_thaw(a);
 	exec_hold_all(a, h.hold);
 	mux_opened(a->mux, ch, NULL);
-	mux_close(a->mux, ch, 0, NULL);
+	if (h.again)
+		begin_again(a);
+	else
+		mux_close(a->mux, ch, 0, NULL);
 }
 
 /* Of a file that is there, in place: it may be mounted, or open. */

@@ -194,7 +194,7 @@ static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
 	k->agent_seen = true;
 	keeper_stage(k, k->args.restore ? "restore" : "boot");
 	k->phase = PHASE_SETUP;
-	r = set_up(k);
+	r = k->setup_ch ? 0 : set_up(k);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "set up the guest: %s", strerror(-r));
 }
@@ -280,6 +280,24 @@ int agent_start(struct keeper *k, int fd, struct sm_error *err)
 	return r < 0 ? error_sys(err, -r, "link to the agent") : 0;
 }
 
+int agent_again(struct keeper *k, int fd)
+{
+	int r = agent_start(k, fd, NULL);
+
+	if (r < 0) {
+		fd_close(fd);
+		return r;
+	}
+	r = send_resume(k);
+	if (r == 0)
+		r = mux_open(agent_mux(k), PROTO_ADOPT, NULL, NULL, &k->main_ch);
+	if (r == 0)
+		link_flush(k->agent);
+	else
+		k->agent = link_free(k->agent);
+	return r;
+}
+
 /* -------------------------------------------------------------------------------------- the command */
 
 int agent_exec_main(struct keeper *k)
@@ -299,7 +317,7 @@ int agent_exec_main(struct keeper *k)
 	if (r < 0)
 		return r;
 	if (k->args.adopt)
-		return mux_open(agent_mux(k), PROTO_ADOPT, NULL, NULL, &k->main_ch);
+		return k->main_ch ? 0 : mux_open(agent_mux(k), PROTO_ADOPT, NULL, NULL, &k->main_ch);
 	r = proto_exec_encode(&b, &x);
 	return r < 0 ? r : mux_open(agent_mux(k), PROTO_EXEC, &b, NULL, &k->main_ch);
 }
@@ -329,17 +347,26 @@ int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols)
 	return send_event(k, &e);
 }
 
-int agent_hold(struct keeper *k, bool hold, bool volumes)
+static int send_hold(struct keeper *k, const struct proto_hold *h)
 {
-	struct proto_hold h = {.hold = hold, .volumes = volumes};
 	_cleanup_(buf_done) struct buf b = {0};
 	uint32_t ch;
 	int r;
 
 	if (!k->agent || k->agent_lost)
 		return -ESRCH;
-	r = proto_hold_encode(&b, &h);
-	return r < 0 ? r : mux_open(agent_mux(k), PROTO_HOLD, &b, NULL, hold ? &k->saving.hold_ch : &ch);
+	r = proto_hold_encode(&b, h);
+	return r < 0 ? r : mux_open(agent_mux(k), PROTO_HOLD, &b, NULL, h->hold ? &k->saving.hold_ch : &ch);
+}
+
+int agent_hold(struct keeper *k, bool hold, bool volumes)
+{
+	return send_hold(k, &(struct proto_hold){.hold = hold, .volumes = volumes});
+}
+
+int agent_hold_again(struct keeper *k)
+{
+	return send_hold(k, &(struct proto_hold){.hold = true, .again = true});
 }
 
 void agent_sync_clock(struct keeper *k)

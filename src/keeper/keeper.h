@@ -174,8 +174,10 @@ struct saving {
 
 /* Going back to a mark (rewind.c). */
 struct rewinding {
-	bool marked;	       /* there is one */
-	bool under_way;	       /* until the command runs again */
+	bool marked;	/* there is one */
+	bool under_way; /* until the command runs again */
+	bool marking;	/* as it was: the mark has just been taken, or (error) has not */
+	char error[160];
 	int fd;		       /* the guest's next connection, until the monitor has gone back; -1 */
 	struct client *client; /* who waits for that, NULL: nobody */
 	uint32_t ch;
@@ -362,7 +364,7 @@ void pause_done(struct keeper *k, bool paused); /* the monitor has answered */
 int snapshot_request(struct keeper *k, const char *dir, unsigned keep) MUST_CHECK;
 /* The same for a mark, in the monitor's memory. */
 int snapshot_mark(struct keeper *k) MUST_CHECK;
-void snapshot_marked(struct keeper *k, const char *error, uint64_t pause_ns); /* the monitor has answered */
+void snapshot_marked(struct keeper *k, const char *error);	   /* the monitor has answered */
 void snapshot_held(struct keeper *k, int error, const char *text); /* the agent has answered; 0: all stands still */
 void snapshot_frozen(struct keeper *k, uint64_t pause_ns);	   /* the guest goes on, in the new top of its disk */
 void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes); /* error NULL: it is in its files */
@@ -375,6 +377,11 @@ void snapshot_copies_lost(struct keeper *k);
 /* rewind.c */
 /* Goes back to the mark; server_rewound follows, unless the VM ends. 0 or -errno: it is no time for that. */
 int rewind_request(struct keeper *k) MUST_CHECK;
+/* What the guest says does not count any more, until the monitor has answered: its agent waits for another keeper.
+ * *ret_fd: the end for its connection, the caller's. */
+int rewind_begin(struct keeper *k, int *ret_fd) MUST_CHECK;
+/* The monitor has marked the machine, or (error) has not: that is told (to saving.client) when the guest goes on. */
+void rewind_marked(struct keeper *k, const char *error);
 void rewind_done(struct keeper *k, const char *error); /* the monitor has, or has not */
 /* branch.c */
 int branch_open(const struct keeper *k, struct monitor_saving *s) MUST_CHECK; /* -ENOMEM: there is no room for a copy */
@@ -406,8 +413,9 @@ bool out_of_space(int error);
 int monitor_saving_open(struct monitor_saving *s, int dirfd) MUST_CHECK;
 void monitor_saving_close(struct monitor_saving *s);
 int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm_error *err) MUST_CHECK;
-int monitor_mark(struct keeper *k, int top, struct sm_error *err) MUST_CHECK; /* snapshot_marked follows */
-/* agent: the end for the guest's next connection. rewind_done follows; if it cannot, the monitor ends. */
+/* agent: the end for what the agent's connection goes on with; the caller's. snapshot_marked follows; or rewind_done,
+ * and if it cannot go back, the monitor ends. */
+int monitor_mark(struct keeper *k, int agent, int top, struct sm_error *err) MUST_CHECK;
 int monitor_rewind(struct keeper *k, int agent) MUST_CHECK;
 void monitor_stop(struct keeper *k);			    /* asks, and kills if that takes too long */
 int monitor_count(struct keeper *k) MUST_CHECK;		    /* counters_came follows */
@@ -466,10 +474,14 @@ void workingset_noted(struct keeper *k, int64_t pages);
 
 /* agent.c */
 int agent_start(struct keeper *k, int fd, struct sm_error *err) MUST_CHECK; /* takes fd on success */
-int agent_become(struct keeper *k);    /* tells a spare's guest what it is now; keeper_setup_done follows */
+int agent_become(struct keeper *k); /* tells a spare's guest what it is now; keeper_setup_done follows */
+/* As agent_start, of a guest that waits for a keeper: RESUME and ADOPT go along, and so are answered at once. Takes fd
+ * in any case. */
+int agent_again(struct keeper *k, int fd) MUST_CHECK;
 int agent_exec_main(struct keeper *k); /* or adopts the one that runs */
 /* snapshot_held follows a hold. volumes: when the processes go on, those do not. */
 int agent_hold(struct keeper *k, bool hold, bool volumes);
+int agent_hold_again(struct keeper *k); /* the same, and then the agent waits for another keeper: agent_again */
 int agent_signal(struct keeper *k, int signal);
 int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols);
 int agent_poweroff(struct keeper *k);

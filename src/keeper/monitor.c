@@ -141,10 +141,11 @@ int monitor_snapshot(struct keeper *k, const struct monitor_saving *s, struct sm
 	return r < 0 ? error_sys(err, -r, "ask the monitor for a snapshot") : 0;
 }
 
-int monitor_mark(struct keeper *k, int top, struct sm_error *err)
+int monitor_mark(struct keeper *k, int agent, int top, struct sm_error *err)
 {
 	static const char text[] = "{\"cmd\":\"mark\"}";
-	int r = fd_send(k->mon.control, text, sizeof(text) - 1, &top, top >= 0);
+	int fds[] = {agent, top};
+	int r = fd_send(k->mon.control, text, sizeof(text) - 1, fds, top < 0 ? 1 : 2);
 
 	return r < 0 ? error_sys(err, -r, "ask the monitor for a mark") : 0;
 }
@@ -205,8 +206,7 @@ static void handle_event(struct keeper *k, const char *text, size_t len)
 	} else if (streq(event, "frozen")) {
 		snapshot_frozen(k, (uint64_t)json_integer_value(json_object_get(o, "pause_ns")));
 	} else if (streq(event, "marked")) {
-		snapshot_marked(k, json_string_value(json_object_get(o, "error")),
-				(uint64_t)json_integer_value(json_object_get(o, "pause_ns")));
+		snapshot_marked(k, json_string_value(json_object_get(o, "error")));
 	} else if (streq(event, "rewound")) {
 		rewind_done(k, json_string_value(json_object_get(o, "error")));
 	} else if (streq(event, "snapshot")) {

@@ -200,10 +200,14 @@ void server_rewound(struct keeper *k)
 	struct client *c = k->rewinding.client;
 
 	k->rewinding.client = NULL;
-	k->rewinding.under_way = false;
+	k->rewinding.under_way = k->rewinding.marking = false;
 	if (!c)
 		return;
-	answer(c, k->rewinding.ch);
+	if (k->rewinding.error[0])
+		mux_close(link_mux(c->link), k->rewinding.ch, -EOPNOTSUPP, k->rewinding.error);
+	else
+		answer(c, k->rewinding.ch);
+	k->rewinding.error[0] = '\0';
 }
 
 /* The channel stays open for as long as the client wants the files. */

@@ -116,7 +116,7 @@ static int begin(struct keeper *k, const char *dir)
 	if (r == 0 && s->suspend && suspend_over_parent(k))
 		s->files.over = s->files.lean = true;
 	if (r == 0) {
-		r = agent_hold(k, true, false);
+		r = s->mark ? agent_hold_again(k) : agent_hold(k, true, false);
 		if (r < 0)
 			undo_prepare(k);
 	}
@@ -175,10 +175,18 @@ int snapshot_mark(struct keeper *k)
 	return begin(k, NULL);
 }
 
+static int mark(struct keeper *k, struct sm_error *err)
+{
+	int agent = -1, r = rewind_begin(k, &agent);
+
+	r = r < 0 ? error_sys(err, -r, "a mark") : monitor_mark(k, agent, k->saving.files.fds[2], err);
+	fd_close(agent);
+	return r;
+}
+
 static int save(struct keeper *k, struct sm_error *err)
 {
-	const struct saving *s = &k->saving;
-	int r = s->mark ? monitor_mark(k, s->files.fds[2], err) : monitor_snapshot(k, &s->files, err);
+	int r = k->saving.mark ? mark(k, err) : monitor_snapshot(k, &k->saving.files, err);
 
 	if (r < 0)
 		undo_prepare(k);
@@ -199,7 +207,10 @@ void snapshot_held(struct keeper *k, int error, const char *text)
 	}
 	k->saving.stage = SAVING_FREEZE;
 	if (save(k, &err) < 0) {
-		(void)!agent_hold(k, false, false);
+		if (k->saving.mark) /* its agent waits for another keeper */
+			keeper_end(k, SM_REASON_START_FAILED, 0, "%.240s", err.message);
+		else
+			(void)!agent_hold(k, false, false);
 		finish(k, NULL, err.code ? -err.code : -EIO, err.message);
 	}
 }
@@ -329,20 +340,14 @@ void snapshot_saved(struct keeper *k, const char *error, uint64_t memory_bytes)
 	}
 }
 
-void snapshot_marked(struct keeper *k, const char *error, uint64_t pause_ns)
+void snapshot_marked(struct keeper *k, const char *error)
 {
 	struct saving *s = &k->saving;
-	struct keeper_snapshot_reply m;
 
 	if (s->stage != SAVING_FREEZE || !s->mark)
 		return;
-	if (error) {
-		give_up(k, -EOPNOTSUPP, error);
-		return;
-	}
-	s->pause_ns = pause_ns;
-	m = reply(k, 0);
-	k->rewinding.marked = true;
-	(void)!agent_hold(k, false, false);
-	finish(k, &m, 0, "");
+	if (error)
+		undo_prepare(k);
+	rewind_marked(k, error);
+	finish(k, NULL, 0, "");
 }

@@ -38,6 +38,8 @@ void keeper_stage(struct keeper *k, const char *name)
 {
 	uint64_t now = time_now_ns();
 
+	if (k->rewinding.marking) /* it is up already */
+		return;
 	vm_outcome_stage(&k->exit.outcome, name, now - k->stage_since);
 	k->stage_since = now;
 }
@@ -144,7 +146,8 @@ void keeper_try_main(struct keeper *k)
 	r = secrets_send(k);
 	if (r == 0 && k->cpus.fd >= 0)
 		r = cpu_group_limit(&k->cpus, k->rec.cpu_limit);
-	agent_sync_clock(k); /* what SETUP said is some time ago; read before the command */
+	if (!k->rewinding.under_way)
+		agent_sync_clock(k); /* what SETUP said is some time ago; read before the command */
 	r = r < 0 ? r : agent_exec_main(k);
 	if (r < 0)
 		keeper_end(k, SM_REASON_START_FAILED, 0, "start the command: %s", strerror(-r));
@@ -169,7 +172,8 @@ void keeper_main_started(struct keeper *k, bool runs)
 	if (runs) {
 		if (!k->rewinding.under_way) /* they have been told */
 			server_tell_started(k);
-		events_note(k, k->rewinding.under_way ? "rewind" : k->suspended ? "resume" : "start", NULL);
+		if (!k->rewinding.marking)
+			events_note(k, k->rewinding.under_way ? "rewind" : k->suspended ? "resume" : "start", NULL);
 		workingset_ask(k);
 		server_rewound(k);
 	}

@@ -125,6 +125,20 @@ static void leave(struct link *l)
 		arm(l, output_left(l));
 }
 
+int link_release(struct link *l)
+{
+	int fd;
+
+	if (l->busy || l->ended || output_left(l))
+		return -EBUSY;
+	l->ended = true;
+	l->src = loop_remove(l->src);
+	mux_abort(l->mux, -ECONNRESET, "the stream begins anew");
+	fd = TAKE_FD(l->fd);
+	link_destroy(l);
+	return fd;
+}
+
 void link_flush(struct link *l)
 {
 	int r;

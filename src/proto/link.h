@@ -32,6 +32,12 @@ int link_client(struct loop *loop, int fd, const struct mux_callbacks *callbacks
  * allowed. */
 struct link *link_free(struct link *l);
 
+/*
+ * Ends the link as if it was lost, with all of its channels, but leaves the descriptor open, for another link: returns
+ * it. -EBUSY, and nothing is changed: from a callback of it, or while there is something left to write.
+ */
+int link_release(struct link *l) MUST_CHECK;
+
 struct mux *link_mux(struct link *l);
 
 /* What channels are told when the link is lost (a static text), in place of the system's reason. */

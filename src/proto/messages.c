@@ -700,8 +700,8 @@ int proto_clock_decode(struct cursor *c, struct proto_clock *ret)
 }
 
 static const struct field hold_fields[] = {
-	R(proto_hold, 1, K_BOOL, hold),
-	F(proto_hold, 2, K_BOOL, volumes),
+	R(proto_hold, 1, K_BOOL, hold), F(proto_hold, 2, K_BOOL, volumes),
+	F(proto_hold, 3, K_BOOL, again), /* an agent in an old snapshot refuses this one */
 };
 
 int proto_hold_encode(struct buf *b, const struct proto_hold *x)

@@ -285,6 +285,13 @@ int proto_clock_decode(struct cursor *c, struct proto_clock *ret);
 struct proto_hold {
 	bool hold;    /* else: they go on */
 	bool volumes; /* but what writes to a volume waits, until the same comes without this */
+	/*
+	 * With hold: this stream begins anew behind OPENED, which is all of the answer: neither side says more. The
+	 * agent takes its link for lost, but goes on with the stream: it waits for another HELLO on it, and its
+	 * processes stand still until RESUME. So a machine that is taken back to what it is then has a connection to a
+	 * keeper that knows nothing of it.
+	 */
+	bool again;
 };
 int proto_hold_encode(struct buf *b, const struct proto_hold *x);
 int proto_hold_decode(struct cursor *c, struct proto_hold *ret);

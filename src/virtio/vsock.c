@@ -507,6 +507,77 @@ int virtio_vsock_expect(struct virtio_device *dev, uint32_t port, int fd)
 	return -ENOSPC;
 }
 
+static struct vsock_conn *find_quiet(struct vsock *v, uint32_t port)
+{
+	struct vsock_conn *c = v->all;
+
+	while (c && (c->host_port != port || !vsock_conn_is_quiet(c)))
+		c = c->all_next;
+	return c;
+}
+
+void virtio_vsock_keep(struct virtio_device *dev, uint32_t port, struct virtio_vsock_kept *ret)
+{
+	struct vsock *v = (struct vsock *)dev;
+	const struct vsock_conn *c = find_quiet(v, port);
+
+	*ret = (struct virtio_vsock_kept){0};
+	if (!c || v->count != 1 || v->event_pending)
+		return;
+	*ret = (struct virtio_vsock_kept){.set = true,
+					  .host_port = c->host_port,
+					  .guest_port = c->guest_port,
+					  .peer_alloc = c->peer_alloc,
+					  .peer_fwd = c->peer_fwd,
+					  .sent = c->sent,
+					  .alloc = c->alloc,
+					  .received = c->received,
+					  .forwarded = c->forwarded,
+					  .told = c->told,
+					  .pending = c->pending,
+					  .asked_credit = c->asked_credit};
+}
+
+int virtio_vsock_revive(struct virtio_device *dev, const struct virtio_vsock_kept *kept, int fd)
+{
+	struct vsock *v = (struct vsock *)dev;
+	struct vsock_conn *c = vsock_conn_new(v, kept->host_port, kept->guest_port, fd, VSOCK_OPEN);
+
+	if (!c)
+		return -ENOMEM;
+	c->peer_alloc = kept->peer_alloc;
+	c->peer_fwd = kept->peer_fwd;
+	c->sent = kept->sent;
+	c->alloc = kept->alloc;
+	c->received = kept->received;
+	c->forwarded = kept->forwarded;
+	c->told = kept->told;
+	c->asked_credit = kept->asked_credit;
+	if (kept->pending)
+		vsock_conn_owe(c, kept->pending);
+	v->event_pending = false;
+	return 0;
+}
+
+int virtio_vsock_rejoin(struct virtio_device *dev, uint32_t port, int fd)
+{
+	struct vsock *v = (struct vsock *)dev;
+	struct vsock_conn *c = find_quiet(v, port);
+
+	if (c && vsock_conn_swap(c, fd) == 0)
+		return 0;
+	if (c) {
+		vsock_conn_abort(c);
+		vsock_pump(v);
+		return -ENOMEM;
+	}
+	for (c = v->all; c; c = c->all_next)
+		if (c->host_port == port && c->state == VSOCK_OPEN)
+			vsock_conn_abort(c);
+	vsock_pump(v);
+	return virtio_vsock_expect(dev, port, fd);
+}
+
 void virtio_vsock_stats(struct virtio_device *dev, struct virtio_vsock_stats *ret)
 {
 	struct vsock *v = (struct vsock *)dev;

@@ -39,6 +39,28 @@ int virtio_vsock_join(struct virtio_device *dev, uint32_t guest_port, int fd) MU
  * `connect`. -ENOSPC: as many ports are expected already. */
 int virtio_vsock_expect(struct virtio_device *dev, uint32_t port, int fd) MUST_CHECK;
 
+/*
+ * A connection of the guest's to a host port as the guest knows it, so that it can go on after a load of the device's
+ * state that was taken at the same time. set: there was one, nothing was under way on it, and there was no other.
+ */
+struct virtio_vsock_kept {
+	bool set;
+	uint32_t host_port, guest_port;
+	uint32_t peer_alloc, peer_fwd, sent;
+	uint32_t alloc, received, forwarded, told;
+	unsigned pending;
+	bool asked_credit;
+};
+void virtio_vsock_keep(struct virtio_device *dev, uint32_t port, struct virtio_vsock_kept *ret);
+/* After the load: it goes on with fd, and the guest is told of no reset. fd is taken over in every case. -ENOMEM. */
+int virtio_vsock_revive(struct virtio_device *dev, const struct virtio_vsock_kept *kept, int fd) MUST_CHECK;
+/*
+ * The guest's connection to this host port goes on with fd (taken over in every case); what its old descriptor still
+ * had for the guest is lost. One that has something under way is reset, and fd is expected. Errors as
+ * virtio_vsock_expect.
+ */
+int virtio_vsock_rejoin(struct virtio_device *dev, uint32_t port, int fd) MUST_CHECK;
+
 struct virtio_vsock_stats {
 	unsigned connections;
 	uint64_t opened, resets, bytes_to_guest, bytes_from_guest;

@@ -266,6 +266,26 @@ struct vsock_conn *vsock_conn_new(struct vsock *v, uint32_t host_port, uint32_t 
 	return c;
 }
 
+bool vsock_conn_is_quiet(const struct vsock_conn *c)
+{
+	return c->state == VSOCK_OPEN && c->fd >= 0 && !c->fill && !c->eof && !c->wr_shut && !c->shut_guest &&
+	       !c->shut_host && !(c->pending & ~(unsigned)(PENDING_CREDIT_UPDATE | PENDING_CREDIT_REQUEST));
+}
+
+int vsock_conn_swap(struct vsock_conn *c, int fd)
+{
+	int r;
+
+	close_fd(c);
+	c->hangup = c->gone = c->want_out = false;
+	r = loop_add(c->vsock->dev.loop, fd, EVENTS, on_event, c, &c->source);
+	if (r < 0)
+		fd_close(fd);
+	else
+		c->fd = fd;
+	return r;
+}
+
 void vsock_conn_drain(struct vsock_conn *c)
 {
 	if (!c->fill || c->fd < 0) {

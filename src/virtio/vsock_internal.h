@@ -94,6 +94,10 @@ struct vsock {
 /* vsock_conn.c. The fd is taken over in every case. NULL: no memory, or epoll refuses the descriptor. */
 struct vsock_conn *vsock_conn_new(struct vsock *v, uint32_t host_port, uint32_t guest_port, int fd,
 				  enum vsock_state state);
+/* Goes on with another descriptor, taken over in every case. -errno: epoll refuses it, and c has none. */
+int vsock_conn_swap(struct vsock_conn *c, int fd) MUST_CHECK;
+/* All that the guest has sent was delivered, and neither side has ended anything. */
+bool vsock_conn_is_quiet(const struct vsock_conn *c);
 struct vsock_conn *vsock_conn_find(struct vsock *v, uint32_t host_port, uint32_t guest_port);
 void vsock_conn_free(struct vsock_conn *c);
 /* Has a packet sent (bits of enum vsock_pending, or 0: just look at it) when there is room. */

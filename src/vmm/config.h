@@ -62,10 +62,10 @@
  *{"event":"snapshot","memory_bytes":N}; at any point by {"event":"snapshot","error":"..."} instead: without a "frozen"
  *before, nothing has changed. "over":N: the memory as what it does not share with the first N files that it came from,
  *"lean":true: nor what is the same there
- *			 {"cmd":"mark"} with an empty file in which the writable disk goes on, if there is one: keeps in
- *memory what the machine is now (mark.h); answered by {"event":"marked","pause_ns":N}, with "error" if it was not.
- *{"cmd":"rewind"} with a socket for the agent's next connection: goes back to that; answered by
- *{"event":"rewound"}, with "error": it could not, and the exit follows
+ *			 {"cmd":"mark"} with a socket that the agent's connection goes on with, and an empty file in
+ *which the writable disk goes on, if there is one: keeps in memory what the machine is now (mark.h); answered by
+ *{"event":"marked","pause_ns":N}, with "error" if it was not. {"cmd":"rewind"} with another such socket: goes back to
+ *that; answered by {"event":"rewound"}, with "error": it could not, and the exit follows
  *			 {"cmd":"share","share":N} with a socket that is connected to the server of that fs, or without:
  *there is none to be had
  *			 {"cmd":"workingset"} with an empty file, of a restored machine: notes in it what the guest has

@@ -245,11 +245,11 @@ static void serve_workingset(struct vm *vm, int fd)
 	send_event(vm->cfg->control, &b);
 }
 
-static void serve_mark(struct vm *vm, int *top)
+static void serve_mark(struct vm *vm, int *agent, int *top)
 {
 	struct sm_error err = {0};
 	uint64_t pause_ns = 0;
-	int r = mark_take(vm, top, &pause_ns, &err);
+	int r = mark_take(vm, TAKE_FD(*agent), top, &pause_ns, &err);
 
 	control_marked(vm, r < 0 ? err.message : NULL, pause_ns);
 }
@@ -287,7 +287,7 @@ static void serve(struct vm *vm, json_t *packet, int fds[3])
 	else if (streq(cmd, "snapshot"))
 		serve_snapshot(vm, packet, fds);
 	else if (streq(cmd, "mark"))
-		serve_mark(vm, &fds[0]);
+		serve_mark(vm, &fds[0], &fds[1]);
 	else if (streq(cmd, "rewind"))
 		serve_rewind(vm, &fds[0]);
 	else if (streq(cmd, "share"))

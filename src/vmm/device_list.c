@@ -329,12 +329,36 @@ int devices_renew_top(struct vm *vm)
 	return disk ? virtio_blk_renew(disk) : 0;
 }
 
-int devices_expect_agent(struct vm *vm, int fd)
+static int expect_agent(struct vm *vm, int fd)
 {
 	struct virtio_device *vsock = device(vm, SLOT_VSOCK);
 
 	if (vsock)
 		return virtio_vsock_expect(vsock, VMM_AGENT_PORT, fd);
+	fd_close(fd);
+	return -ENODEV;
+}
+
+void devices_keep_agent(struct vm *vm, struct virtio_vsock_kept *ret)
+{
+	struct virtio_device *vsock = device(vm, SLOT_VSOCK);
+
+	*ret = (struct virtio_vsock_kept){0};
+	if (vsock)
+		virtio_vsock_keep(vsock, VMM_AGENT_PORT, ret);
+}
+
+int devices_revive_agent(struct vm *vm, const struct virtio_vsock_kept *kept, int fd)
+{
+	return kept->set ? virtio_vsock_revive(device(vm, SLOT_VSOCK), kept, fd) : expect_agent(vm, fd);
+}
+
+int devices_rejoin_agent(struct vm *vm, int fd)
+{
+	struct virtio_device *vsock = device(vm, SLOT_VSOCK);
+
+	if (vsock)
+		return virtio_vsock_rejoin(vsock, VMM_AGENT_PORT, fd);
 	fd_close(fd);
 	return -ENODEV;
 }

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "virtio/pci.h"
+#include "virtio/vsock.h"
 #include "vmm/config.h"
 
 struct vm;
@@ -88,8 +89,11 @@ int devices_push_top(struct vm *vm, int fd, struct sm_error *err) MUST_CHECK;
 int devices_renew_top(struct vm *vm) MUST_CHECK;
 /* As if nothing had driven them yet, for another snapshot_load; in a paused machine. */
 void devices_reset(struct vm *vm);
-/* The guest's agent is going to connect anew: to this socket, taken over in any case. */
-int devices_expect_agent(struct vm *vm, int fd) MUST_CHECK;
+/* The agent's connection (virtio/vsock.h): as it is; with another socket; after a load of the state that was taken with
+ * it. Where it cannot go on the agent connects anew, to that socket. Taken over in any case. */
+void devices_keep_agent(struct vm *vm, struct virtio_vsock_kept *ret);
+int devices_rejoin_agent(struct vm *vm, int fd) MUST_CHECK;
+int devices_revive_agent(struct vm *vm, const struct virtio_vsock_kept *kept, int fd) MUST_CHECK;
 void devices_balloon(struct vm *vm, uint64_t bytes);
 
 /* The system calls that the devices make at run time: lists that end with -1, up to a NULL. */

@@ -37,6 +37,7 @@ static int take(struct vm *vm, int *top, struct sm_error *err)
 	if (r < 0)
 		return r;
 	r = ram_mark_take(&vm->ram, &m->ram);
+	devices_keep_agent(vm, &m->agent);
 	if (r < 0)
 		return error_set(err, r == -ENOSYS ? SM_ERROR_UNSUPPORTED : SM_ERROR_LIMIT, -r, "%s",
 				 r == -E2BIG ? "its guest has written to too much of its memory" : strerror(-r));
@@ -46,10 +47,12 @@ static int take(struct vm *vm, int *top, struct sm_error *err)
 	return r;
 }
 
-int mark_take(struct vm *vm, int *top, uint64_t *ret_pause_ns, struct sm_error *err)
+int mark_take(struct vm *vm, int agent, int *top, uint64_t *ret_pause_ns, struct sm_error *err)
 {
 	uint64_t start = time_now_ns();
-	int r = check(vm, err);
+	int r = devices_rejoin_agent(vm, agent);
+
+	r = r < 0 ? error_sys(err, -r, "its agent's connection") : check(vm, err);
 
 	if (r < 0)
 		return r;
@@ -89,7 +92,7 @@ int mark_rewind(struct vm *vm, int agent, struct sm_error *err)
 	devices_reset(vm);
 	r = devices_renew_top(vm);
 	r = r < 0 ? error_sys(err, -r, "its disk") : load(vm, err);
-	if (r == 0 && (r = devices_expect_agent(vm, TAKE_FD(fd))) < 0)
+	if (r == 0 && (r = devices_revive_agent(vm, &vm->mark.agent, TAKE_FD(fd))) < 0)
 		error_sys(err, -r, "its agent's connection");
 	if (r < 0)
 		return r;

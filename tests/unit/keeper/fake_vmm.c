@@ -210,7 +210,8 @@ static void on_open(void *arg, uint32_t ch, uint16_t service, struct cursor *req
 			_exit(10);
 		f->held = hold.hold;
 		mux_opened(mux(f), ch, NULL);
-		mux_close(mux(f), ch, 0, "");
+		if (!hold.again)
+			mux_close(mux(f), ch, 0, "");
 		return;
 	case PROTO_RESUME:
 		if (proto_resume_decode(request, &resume) < 0 ||
@@ -362,6 +363,18 @@ static void note_workingset(struct fake *f, int fd)
 
 static void start_link(struct fake *f, int agent);
 
+/* An agent that knows of no keeper. */
+static void begin_again(struct fake *f, int agent)
+{
+	if (agent < 0)
+		_exit(17);
+	f->link = link_free(f->link);
+	f->main_ch = f->side_ch = 0;
+	f->prepared = f->held = false;
+	f->rewound = true;
+	start_link(f, agent);
+}
+
 static void go_back(struct fake *f, int agent)
 {
 	if (agent < 0)
@@ -370,19 +383,17 @@ static void go_back(struct fake *f, int agent)
 		control_send(f, "{\"event\":\"rewound\",\"pause_ns\":0,\"error\":\"scripted\"}");
 		leave(f, "error");
 	}
-	f->link = link_free(f->link);
-	f->main_ch = f->side_ch = 0;
-	f->prepared = f->held = false;
-	f->rewound = true;
-	start_link(f, agent);
+	begin_again(f, agent);
 	control_send(f, "{\"event\":\"rewound\",\"pause_ns\":0}");
 }
 
-static void mark(struct fake *f, int top)
+/* Whether or not there is a mark then. */
+static void mark(struct fake *f, int agent, int top)
 {
 	if (!f->held || top < 0)
 		_exit(16);
 	close(top);
+	begin_again(f, agent);
 	control_send(f, streq(f->script, "mark-fails") ? "{\"event\":\"marked\",\"pause_ns\":0,\"error\":\"scripted\"}"
 						       : "{\"event\":\"marked\",\"pause_ns\":4}");
 }
@@ -402,7 +413,7 @@ static void on_control(struct loop *loop, struct loop_source *src, uint32_t even
 		save(f, fds);
 	fd_close(fds[2]);
 	if (strstr(packet, "\"mark\""))
-		mark(f, fds[0]);
+		mark(f, fds[0], fds[1]);
 	if (strstr(packet, "\"rewind\""))
 		go_back(f, fds[0]);
 	if (strstr(packet, "\"pause\""))

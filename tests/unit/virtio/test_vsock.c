@@ -746,6 +746,105 @@ static void test_restore(void **state)
 	guest_free(h);
 }
 
+static int rejoined(struct guest *g, uint32_t port, bool reset)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(virtio_vsock_rejoin(g->dev, port, pair[0]), 0);
+	if (reset)
+		expect_op(g, VIRTIO_VSOCK_OP_RST);
+	return pair[1];
+}
+
+/* Its connection goes on with another descriptor, in the middle of its streams, and the guest hears nothing of it. */
+static void test_goes_on_with_another_descriptor(void **state)
+{
+	struct guest *g = guest_new();
+	int fd = connect_out(g, 1, 1024), next;
+	char text[8] = {0};
+
+	send_data(g, 1, 1024, "abc", 3);
+	next = rejoined(g, 1024, false);
+	expect_silence(g);
+	assert_int_equal(read(fd, text, 8), 3);
+	assert_int_equal(read(fd, text, 8), 0);
+	send_data(g, 1, 1024, "de", 2);
+	assert_int_equal(read(next, text, 8), 2);
+	assert_int_equal(write(next, "answer", 6), 6);
+	expect_op(g, VIRTIO_VSOCK_OP_RW);
+	assert_int_equal(g->in.fwd_cnt, 5);
+	close(fd);
+	/* One that the guest is about to end is reset, and what it makes then is expected. */
+	send_op(g, 1, 1024, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_SEND);
+	fd = rejoined(g, 1024, true);
+	assert_int_equal(read(next, text, 8), 0);
+	send_op(g, 2, 1024, VIRTIO_VSOCK_OP_REQUEST, 0);
+	expect_op(g, VIRTIO_VSOCK_OP_RESPONSE);
+	assert_int_equal(g->num_accepted, 1);
+	send_data(g, 2, 1024, "x", 1);
+	assert_int_equal(read(fd, text, 8), 1);
+	close(fd);
+	close(next);
+	guest_free(g);
+}
+
+/* Back to what it was: its numbers too, whatever the connection has done since; and no word of a reset. */
+static void test_is_revived(void **state)
+{
+	struct guest *g = guest_new();
+	struct driver_buf event = {TX + 0x1000, 4, true};
+	struct virtio_vsock_kept kept, other;
+	uint8_t *ram = malloc(RAM_SIZE);
+	struct driver_queue queues[3];
+	struct buf out = {0};
+	char text[8] = {0};
+	struct cursor in;
+	int pair[2], fd;
+
+	driver_chain(&g->d, 2, &event, 1);
+	driver_kick(&g->d, 2);
+	virtio_vsock_keep(g->dev, 1024, &kept);
+	assert_false(kept.set);
+	fd = connect_out(g, 1, 1024);
+	send_data(g, 1, 1024, "abc", 3);
+	virtio_vsock_keep(g->dev, 1024, &kept);
+	assert_true(kept.set && kept.received == 3 && kept.sent == 0 && kept.peer_alloc == 65536);
+	assert_int_equal(virtio_pci_save(g->d.pci, &out), 0);
+	memcpy(queues, g->d.queues, sizeof(queues));
+	memcpy(ram, g->d.ram, RAM_SIZE);
+
+	send_data(g, 1, 1024, "later", 5);
+	assert_int_equal(write(fd, "answer", 6), 6);
+	expect_op(g, VIRTIO_VSOCK_OP_RW);
+	close(connect_out(g, 2, 99));
+	virtio_vsock_keep(g->dev, 1024, &other); /* of two only one could go on */
+	assert_false(other.set);
+
+	virtio_pci_reset(g->d.pci);
+	memcpy(g->d.ram, ram, RAM_SIZE);
+	in = cursor_of(out.data, out.len);
+	assert_int_equal(virtio_pci_load(g->d.pci, &in), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(virtio_vsock_revive(g->dev, &kept, pair[0]), 0);
+	memcpy(g->d.queues, queues, sizeof(queues));
+	virtio_pci_restart(g->d.pci);
+	assert_false(driver_used(&g->d, 2, NULL, NULL));
+	assert_int_equal(connections(g), 1);
+	send_data(g, 1, 1024, "de", 2);
+	assert_int_equal(read(pair[1], text, 8), 2);
+	assert_int_equal(write(pair[1], "12", 2), 2);
+	expect_op(g, VIRTIO_VSOCK_OP_RW);
+	assert_int_equal(g->in.fwd_cnt, 5);
+	assert_int_equal(g->in.src_port, 1024);
+	assert_int_equal(g->in.dst_port, 1);
+	buf_done(&out);
+	close(pair[1]);
+	close(fd);
+	free(ram);
+	guest_free(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -765,6 +864,8 @@ int main(void)
 		cmocka_unit_test(test_many_connections),
 		cmocka_unit_test(test_resets),
 		cmocka_unit_test(test_restore),
+		cmocka_unit_test(test_goes_on_with_another_descriptor),
+		cmocka_unit_test(test_is_revived),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
