@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -105,6 +106,20 @@ static void on_child(struct loop *loop, struct loop_source *src, uint32_t events
 	}
 }
 
+/* By whoever started it, too. */
+static uint64_t ignored_signals(void)
+{
+	uint64_t set = 0;
+
+	for (int sig = 1; sig <= 64; sig++) {
+		unsigned long have[8] = {0}; /* the kernel's own struct sigaction, whose first member is the handler */
+
+		if (syscall(SYS_rt_sigaction, sig, NULL, have, 8) == 0 && have[0] == (unsigned long)(uintptr_t)SIG_IGN)
+			set |= 1ULL << (sig - 1);
+	}
+	return set;
+}
+
 int agent_init(struct agent *a, enum agent_role role)
 {
 	sigset_t chld;
@@ -120,6 +135,7 @@ int agent_init(struct agent *a, enum agent_role role)
 			    .memory_fd = -1,
 			    .signal_fd = -1};
 	signal(SIGPIPE, SIG_IGN);
+	a->ignored = ignored_signals();
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &chld, NULL);

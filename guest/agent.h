@@ -44,32 +44,35 @@ struct agent {
 	struct link *link;
 	struct mux *mux;
 	int signal_fd;
+	uint64_t ignored; /* signals, as child_plan has them */
 	int proc_fd;   /* a /proc of the agent's own PID namespace, whatever the container does to its own; -1: none */
 	int sys_fd;    /* the same of /sys, to find disks by serial */
 	int shares_fd; /* the mount of the host's directories, O_PATH; -1: there are none */
 	int cgroup_fd; /* the root of the cgroup2 tree, -1: none */
-	uint32_t next_cgroup, *stale; /* stale: groups whose processes outlived their command, to be removed */
+	uint32_t next_cgroup, *stale; /* stale: groups of commands that have ended, to be removed */
 	size_t num_stale;
-	size_t modules_pos;	  /* how far the list of modules has been worked off (boot.h) */
-	bool modules_left;	  /* the rest is to be loaded once HELLO is out */
-	int loader_fd;		  /* the modules that SETUP needs are still loading, -1: no more */
-	pid_t loader_pid;	  /* who loads what comes after those, 0: nobody has */
-	int memory_fd;		  /* tells of memory that was plugged (memory.c), -1 */
-	uint64_t memory_total;	  /* before any was */
-	bool prepared;		  /* PREPARE was done: this guest may be one of many copies */
-	bool mounts_ahead;	  /* and the container's own mounts are there (mounts.c) */
-	bool writable_ahead;	  /* and a new disk's file system, read-only (disks.c) */
-	bool set_up;		  /* SETUP was done */
-	bool used;		  /* a command has begun since */
-	bool clock_set;		  /* by the host */
-	bool lost;		  /* and the link was lost since: this is a copy, until RESUME */
-	bool again;		  /* the link's stream begins anew (HOLD) */
-	bool greeted;		  /* HELLO was said on it */
-	bool upper_disk;	  /* the writable layer is a disk */
-	struct proto_setup setup; /* the container's defaults, zero before SETUP */
-	pid_t init_pid;		  /* PID 1 of the container's PID namespace as the agent sees it, 0: no namespace now */
-	int init_fd;		  /* a pidfd of it, -1 */
-	bool init_holds;	  /* it is no command, but a holder (spawn.h) */
+	struct loop_source *sweep; /* removes these soon (cgroup.c) */
+	bool sweeps;		   /* it is about to */
+	size_t modules_pos;	   /* how far the list of modules has been worked off (boot.h) */
+	bool modules_left;	   /* the rest is to be loaded once HELLO is out */
+	int loader_fd;		   /* the modules that SETUP needs are still loading, -1: no more */
+	pid_t loader_pid;	   /* who loads what comes after those, 0: nobody has */
+	int memory_fd;		   /* tells of memory that was plugged (memory.c), -1 */
+	uint64_t memory_total;	   /* before any was */
+	bool prepared;		   /* PREPARE was done: this guest may be one of many copies */
+	bool mounts_ahead;	   /* and the container's own mounts are there (mounts.c) */
+	bool writable_ahead;	   /* and a new disk's file system, read-only (disks.c) */
+	bool set_up;		   /* SETUP was done */
+	bool used;		   /* a command has begun since */
+	bool clock_set;		   /* by the host */
+	bool lost;		   /* and the link was lost since: this is a copy, until RESUME */
+	bool again;		   /* the link's stream begins anew (HOLD) */
+	bool greeted;		   /* HELLO was said on it */
+	bool upper_disk;	   /* the writable layer is a disk */
+	struct proto_setup setup;  /* the container's defaults, zero before SETUP */
+	pid_t init_pid;	 /* PID 1 of the container's PID namespace as the agent sees it, 0: no namespace now */
+	int init_fd;	 /* a pidfd of it, -1 */
+	bool init_holds; /* it is no command, but a holder (spawn.h) */
 	struct exec *execs;
 	struct tunnel *tunnels;
 	struct listener *listeners;

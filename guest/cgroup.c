@@ -17,6 +17,7 @@
 #include "base/util.h"
 
 #define MAX_STALE 4096u
+#define SWEEP_NS 100000000ULL
 
 int cgroup_use(struct agent *a, const char *path)
 {
@@ -108,23 +109,47 @@ static bool try_remove(struct agent *a, uint32_t id)
 	return unlinkat(a->cgroup_fd, name, AT_REMOVEDIR) == 0 || errno != EBUSY;
 }
 
-void cgroup_remove(struct agent *a, int fd, uint32_t id)
+static void remove_stale(struct agent *a)
 {
 	size_t kept = 0;
 
+	for (size_t i = 0; i < a->num_stale; i++)
+		if (!try_remove(a, a->stale[i]))
+			a->stale[kept++] = a->stale[i]; /* its processes outlive the command */
+	a->num_stale = kept;
+}
+
+static void on_sweep(struct loop *loop, struct loop_source *src, void *arg)
+{
+	struct agent *a = arg;
+
+	a->sweeps = false;
+	remove_stale(a);
+}
+
+/* What it takes is not to be between a command's end and the answer; in a machine that goes back to what it was before
+ * the command it need not be done at all. */
+void cgroup_remove(struct agent *a, int fd, uint32_t id)
+{
 	if (fd < 0)
 		return;
 	fd_close(fd);
-	for (size_t i = 0; i < a->num_stale; i++)
-		if (!try_remove(a, a->stale[i]))
-			a->stale[kept++] = a->stale[i];
-	a->num_stale = kept;
-	if (try_remove(a, id) || a->num_stale >= MAX_STALE)
-		return;
 	if (!a->stale)
 		a->stale = calloc(MAX_STALE, sizeof(*a->stale));
-	if (a->stale)
-		a->stale[a->num_stale++] = id;
+	if (a->num_stale == MAX_STALE)
+		remove_stale(a);
+	if (!a->stale || a->num_stale == MAX_STALE) {
+		(void)!try_remove(a, id);
+		return;
+	}
+	a->stale[a->num_stale++] = id;
+	if (!a->sweep && loop_add_timer(a->loop, on_sweep, a, &a->sweep) < 0) {
+		remove_stale(a);
+		return;
+	}
+	if (!a->sweeps)
+		loop_timer_at(a->sweep, time_now_ns() + SWEEP_NS);
+	a->sweeps = true;
 }
 
 /* ------------------------------------------------------------------------------------------ standing still */

@@ -45,7 +45,8 @@ static void fail_errno(const struct child_plan *p, const char *what)
 	fail(p, 126, what, strerror(errno));
 }
 
-static void reset_signals(void)
+/* Handlers go with the execve. */
+static void reset_signals(const struct child_plan *p)
 {
 	/* The kernel's own struct sigaction, all zero: SIG_DFL. By system call, since a C library keeps some signals to
 	 * itself. */
@@ -53,7 +54,8 @@ static void reset_signals(void)
 	sigset_t none;
 
 	for (int sig = 1; sig <= 64; sig++)
-		syscall(SYS_rt_sigaction, sig, dfl, NULL, 8);
+		if (p->ignored >> (sig - 1) & 1)
+			syscall(SYS_rt_sigaction, sig, dfl, NULL, 8);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -248,7 +250,7 @@ static void prepare(const struct child_plan *p)
 {
 	int32_t pid = getpid();
 
-	reset_signals();
+	reset_signals(p);
 	(void)!write(p->report_fd, &pid, sizeof(pid));
 	setsid();
 	reset_oom_score(p);

@@ -25,6 +25,7 @@ struct child_plan {
 	bool hold;		     /* executes nothing: child_hold */
 	bool limits;		     /* sets a container's resource limits */
 	char *const *more_limits[2]; /* on top of these: the container's and the command's (proto_rlimit); NULL: none */
+	uint64_t ignored;	     /* the signals that the agent ignores, 1 << (number - 1) */
 	int proc_fd;		     /* the agent's /proc, or -1 */
 	int report_fd;		     /* close-on-exec: the child writes its pid, then, on failure, a child_failure */
 };

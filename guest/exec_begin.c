@@ -67,6 +67,7 @@ static int spawn_command(struct exec *e, const struct source *s)
 		.hold = x->hold,
 		.limits = a->role == ROLE_GUEST,
 		.more_limits = {a->setup.limits, x->limits},
+		.ignored = a->ignored,
 		.proc_fd = a->proc_fd,
 	};
 	int report[2], r;

@@ -366,7 +366,18 @@ int agent_hold(struct keeper *k, bool hold, bool volumes)
 
 int agent_hold_again(struct keeper *k)
 {
-	return send_hold(k, &(struct proto_hold){.hold = true, .again = true});
+	int r = send_hold(k, &(struct proto_hold){.hold = true, .again = true});
+
+	/* What came behind it would be from a keeper that the agent does not know any more. */
+	if (r == 0 && (r = link_hush(k->agent, true)) < 0)
+		keeper_end(k, SM_REASON_START_FAILED, 0, "a mark: its agent does not listen: %s", strerror(-r));
+	return r;
+}
+
+void agent_held_not(struct keeper *k)
+{
+	if (k->agent)
+		(void)!link_hush(k->agent, false);
 }
 
 void agent_sync_clock(struct keeper *k)

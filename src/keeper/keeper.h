@@ -482,6 +482,7 @@ int agent_exec_main(struct keeper *k); /* or adopts the one that runs */
 /* snapshot_held follows a hold. volumes: when the processes go on, those do not. */
 int agent_hold(struct keeper *k, bool hold, bool volumes);
 int agent_hold_again(struct keeper *k); /* the same, and then the agent waits for another keeper: agent_again */
+void agent_held_not(struct keeper *k);	/* it has refused that, and goes on as before */
 int agent_signal(struct keeper *k, int signal);
 int agent_resize(struct keeper *k, uint16_t rows, uint16_t cols);
 int agent_poweroff(struct keeper *k);

@@ -43,6 +43,7 @@ static void forget_link(struct keeper *k)
 	k->main_open = k->main_done = k->main_has_exit = false;
 	k->main_ch = k->setup_ch = k->poweroff_ch = 0;
 	k->num_listens = 0;
+	k->clock = (struct clocksync){0}; /* its channel's number is another's soon */
 	k->args.adopt = true;
 }
 

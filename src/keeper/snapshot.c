@@ -201,6 +201,8 @@ void snapshot_held(struct keeper *k, int error, const char *text)
 	if (k->saving.stage != SAVING_HOLD)
 		return;
 	if (error) {
+		if (k->saving.mark)
+			agent_held_not(k);
 		undo_prepare(k);
 		finish(k, NULL, error, text);
 		return;

@@ -111,6 +111,13 @@ void conn_done(struct conn *conn)
 	conn->fd = fd_close(conn->fd);
 }
 
+void conn_move(struct conn *to, struct conn *from)
+{
+	*to = *from;
+	mux_set_arg(to->mux, to);
+	*from = (struct conn){.fd = -1};
+}
+
 void call_done(struct call *call)
 {
 	buf_done(&call->reply);

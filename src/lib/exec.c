@@ -219,7 +219,7 @@ int sm_vm_exec(struct sm_vm *vm, const struct sm_exec_options *options, struct s
 	x = exec_new(vm->client, vm->id, &o);
 	if (!x)
 		return error_sys(err, ENOMEM, "VM %s", vm->id);
-	r = vm_connect(vm->client, vm->id, &x->conn, err);
+	r = vm_dial(vm, &x->conn, err);
 	if (r == 0)
 		r = open_in_vm(x, vm, o, err);
 	if (r == 0 && o.detach)

@@ -148,6 +148,7 @@ struct call {
 /* fd: a connected stream socket, taken in any case. */
 int conn_init(struct conn *conn, int fd, struct sm_error *err) MUST_CHECK;
 void conn_done(struct conn *conn);
+void conn_move(struct conn *to, struct conn *from); /* from is then as after conn_done */
 int conn_call(struct conn *conn, uint16_t service, const struct buf *request, struct call *call) MUST_CHECK;
 void call_done(struct call *call);
 /* Waits up to timeout_ms (-1: for ever) for the link or one of extra[0 .. n) (their revents are filled in); reads and
@@ -186,6 +187,7 @@ struct sm_vm {
 	int files_lock;		     /* holds start.lock meanwhile, -1 */
 	struct spare *spare;	     /* for one that is to be left behind (spare.h); NULL: none is */
 	bool marked;		     /* of a pool's: it can go back to what it was before its first lease */
+	struct conn *ready;	     /* of a pool's: a connection for whoever is first to want one (vm_dial); NULL */
 	char **lease_env;	     /* of a pool's: what commands have beside the VM's own; fixed while it is leased */
 };
 
@@ -200,6 +202,8 @@ struct vm_view {
 int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_error *err) MUST_CHECK;
 /* Connects to its keeper: 0; -ESRCH (SM_ERROR_STATE) when it does not run. */
 int vm_connect(struct sm_client *c, const char *id, struct conn *conn, struct sm_error *err) MUST_CHECK;
+/* The same of a VM that is at hand: on the connection that is ready, if there is one. */
+int vm_dial(struct sm_vm *vm, struct conn *conn, struct sm_error *err) MUST_CHECK;
 /* A connected socket to the keeper that was started so, or -errno. wait_ns: in the machine, how long to wait for it to
  * listen. */
 int vm_socket(struct sm_client *c, const char *id, const struct vm_start *start, uint64_t wait_ns,
@@ -211,6 +215,8 @@ int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struc
 int vm_stop_now(struct sm_vm *vm, struct sm_error *err);
 /* hung.c: kills its keeper, and the VM with it, if that hangs. 0 as well when it did answer. */
 int vm_end_hung(struct sm_client *c, const char *id, struct sm_error *err) MUST_CHECK;
+/* As vm_request, and the connection is ready for the next (vm_dial): for a VM of a pool. */
+int vm_request_ready(struct sm_vm *vm, uint16_t service, const char *what, struct sm_error *err) MUST_CHECK;
 /* Has the keeper do one thing, and waits until it has. b: the request, or NULL; what: for messages. */
 int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what,
 	       struct sm_error *err) MUST_CHECK;

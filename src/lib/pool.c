@@ -81,7 +81,7 @@ static int start_vm(struct sm_pool *p, const struct sm_lease_options *lease, uin
 	}
 	/* One that cannot be marked, and why is said in the log of its keeper, ends with its lease. */
 	(*ret)->marked = !lease && !p->o.keep && !p->o.fresh && can_go_back(&o) &&
-			 vm_request(*ret, PROTO_KEEPER_MARK, NULL, "mark", NULL) == 0;
+			 vm_request_ready(*ret, PROTO_KEEPER_MARK, "mark", NULL) == 0;
 	return 0;
 }
 
@@ -92,7 +92,7 @@ static void end_vm(struct sm_pool *p, struct sm_vm *vm)
 
 static int rewind_vm(struct sm_pool *p, struct sm_vm *vm, struct sm_error *err)
 {
-	return vm_request(vm, PROTO_KEEPER_REWIND, NULL, "undo what was done in", err);
+	return vm_request_ready(vm, PROTO_KEEPER_REWIND, "undo what was done in", err);
 }
 
 static const struct pool_ways real_ways = {

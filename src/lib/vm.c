@@ -447,12 +447,51 @@ int sm_vm_wait_started(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome 
 			 x.outcome.message[0] ? x.outcome.message : vm_reason_name(x.outcome.reason));
 }
 
-int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what, struct sm_error *err)
+int vm_dial(struct sm_vm *vm, struct conn *conn, struct sm_error *err)
+{
+	struct conn *ready = __atomic_exchange_n(&vm->ready, NULL, __ATOMIC_ACQ_REL);
+
+	if (ready) {
+		conn_move(conn, ready);
+		free(ready);
+		if (conn_step(conn, NULL, 0, 0) == 0)
+			return 0;
+		conn_done(conn); /* its keeper has gone meanwhile */
+	}
+	return vm_connect(vm->client, vm->id, conn, err);
+}
+
+static void drop_ready(struct sm_vm *vm)
+{
+	struct conn *ready = __atomic_exchange_n(&vm->ready, NULL, __ATOMIC_ACQ_REL);
+
+	if (ready)
+		conn_done(ready);
+	free(ready);
+}
+
+/* What has been answered is left for whoever is next. */
+static void keep_ready(struct sm_vm *vm, struct conn *conn, const struct call *call)
+{
+	struct conn *ready = calloc(1, sizeof(*ready));
+
+	if (!ready)
+		return;
+	mux_set_user(conn->mux, call->ch, NULL); /* its end may not have come yet */
+	conn_move(ready, conn);
+	ready = __atomic_exchange_n(&vm->ready, ready, __ATOMIC_ACQ_REL);
+	if (ready)
+		conn_done(ready);
+	free(ready);
+}
+
+static int request(struct sm_vm *vm, uint16_t service, const struct buf *b, bool keep, const char *what,
+		   struct sm_error *err)
 {
 	char whom[64];
 	struct conn conn;
 	struct call call;
-	int r = vm_connect(vm->client, vm->id, &conn, err);
+	int r = vm_dial(vm, &conn, err);
 
 	if (r < 0)
 		return r;
@@ -463,9 +502,21 @@ int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const ch
 	}
 	snprintf(whom, sizeof(whom), "%s VM %s", what, vm->id);
 	r = conn_await_open(&conn, &call, whom, err);
+	if (r == 0 && keep)
+		keep_ready(vm, &conn, &call);
 	conn_done(&conn);
 	call_done(&call);
 	return r;
+}
+
+int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what, struct sm_error *err)
+{
+	return request(vm, service, b, false, what, err);
+}
+
+int vm_request_ready(struct sm_vm *vm, uint16_t service, const char *what, struct sm_error *err)
+{
+	return request(vm, service, NULL, true, what, err);
 }
 
 /* Sends a stop request; 0 also when the keeper went at that moment. */
@@ -620,6 +671,7 @@ struct sm_vm *sm_vm_close(struct sm_vm *vm)
 	if (!vm)
 		return NULL;
 	vm_files_done(vm);
+	drop_ready(vm);
 	if (vm->owner_fd >= 0) {
 		vm->owner_fd = fd_close(vm->owner_fd);
 		sm_vm_wait(vm, LAST_WORD_MS * 1000000ull, NULL, NULL);

@@ -26,7 +26,7 @@ struct link {
 	void *arg;
 	const char *lost_text; /* NULL: the reason itself */
 	uint8_t *room;
-	bool armed_out, ended, freed;
+	bool armed_out, ended, freed, hushed;
 	unsigned busy;
 };
 
@@ -73,7 +73,7 @@ static void on_output(void *arg)
 {
 	struct link *l = arg;
 
-	if (!l->busy)
+	if (!l->busy && !l->hushed)
 		arm(l, true);
 }
 
@@ -96,7 +96,7 @@ static int write_out(struct link *l)
 		const uint8_t *p = mux_output(l->mux, &len);
 		ssize_t n;
 
-		if (!len)
+		if (!len || l->hushed)
 			return 0;
 		n = write(l->fd, p, len);
 		if (n < 0 && errno == EINTR)
@@ -122,7 +122,19 @@ static void leave(struct link *l)
 	if (l->freed)
 		link_destroy(l);
 	else if (!l->ended)
-		arm(l, output_left(l));
+		arm(l, output_left(l) && !l->hushed);
+}
+
+int link_hush(struct link *l, bool hush)
+{
+	link_flush(l);
+	if (l->ended || l->freed)
+		return -ENOTCONN;
+	if (hush && output_left(l))
+		return -EBUSY;
+	l->hushed = hush;
+	link_flush(l);
+	return 0;
 }
 
 int link_release(struct link *l)

@@ -33,6 +33,12 @@ int link_client(struct loop *loop, int fd, const struct mux_callbacks *callbacks
 struct link *link_free(struct link *l);
 
 /*
+ * Writes what is queued, and from then on nothing, until it is let again: what the other side is to hear last has been
+ * said. -EBUSY: not all of it could be written, and nothing is changed; -ENOTCONN.
+ */
+int link_hush(struct link *l, bool hush) MUST_CHECK;
+
+/*
  * Ends the link as if it was lost, with all of its channels, but leaves the descriptor open, for another link: returns
  * it. -EBUSY, and nothing is changed: from a callback of it, or while there is something left to write.
  */

@@ -290,6 +290,11 @@ int mux_opened(struct mux *m, uint32_t ch, const struct buf *reply)
 	return r;
 }
 
+void mux_set_arg(struct mux *m, void *arg)
+{
+	m->arg = arg;
+}
+
 void mux_set_user(struct mux *m, uint32_t ch, void *user)
 {
 	struct channel *c = mux_find(m, ch);

@@ -65,6 +65,7 @@ void mux_output_done(struct mux *m, size_t n);
 int mux_open(struct mux *m, uint16_t service, const struct buf *request, void *user, uint32_t *ret_ch) MUST_CHECK;
 /* server: accepts. reply may be NULL. */
 int mux_opened(struct mux *m, uint32_t ch, const struct buf *reply);
+void mux_set_arg(struct mux *m, void *arg); /* of the callbacks, from now on */
 void mux_set_user(struct mux *m, uint32_t ch, void *user);
 void *mux_user(struct mux *m, uint32_t ch); /* NULL if there is no such channel */
 

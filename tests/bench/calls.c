@@ -135,6 +135,37 @@ static void *work(void *arg)
 	return NULL;
 }
 
+/* Until so many are idle; false: one could not be started, or they do not come. */
+static int await_idle(struct sm_pool *pool, unsigned idle)
+{
+	struct sm_pool_stats stats = SM_POOL_STATS_INIT;
+	double until = now_ms() + 60000;
+
+	do {
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		sm_pool_get_stats(pool, &stats);
+	} while (stats.idle < idle && !stats.failures && now_ms() < until);
+	return stats.idle >= idle;
+}
+
+/* A pool that is leased for the first time starts as many VMs again, to have them idle: these are not what is measured.
+ */
+static void fill_pool(struct sm_pool *pool, unsigned workers)
+{
+	struct sm_error err = {0};
+	struct sm_vm *vms[64];
+
+	if (!await_idle(pool, workers))
+		return;
+	for (unsigned i = 0; i < workers; i++)
+		if (sm_pool_acquire(pool, &vms[i], &err) < 0)
+			die("acquire", &err);
+	await_idle(pool, workers);
+	for (unsigned i = 0; i < workers; i++)
+		sm_pool_release(pool, vms[i]);
+	await_idle(pool, 2 * workers);
+}
+
 static int bench_pool(struct sm_client *client, const char *image, const char *snapshot, int workers, int rounds,
 		      const char *source)
 {
@@ -155,10 +186,7 @@ static int bench_pool(struct sm_client *client, const char *image, const char *s
 	o.max = 2 * workers;
 	if (workers < 1 || workers > 64 || sm_pool_new(client, &o, &l.pool, &err) < 0)
 		die("pool", &err);
-	do { /* full before the clock starts */
-		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-		sm_pool_get_stats(l.pool, &stats);
-	} while ((int)stats.idle < workers && !stats.failures);
+	fill_pool(l.pool, (unsigned)workers);
 	t0 = now_ms();
 	for (int i = 0; i < workers; i++)
 		pthread_create(&threads[i], NULL, work, &l);

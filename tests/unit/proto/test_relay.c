@@ -350,11 +350,69 @@ static void test_links(void **state)
 	loop_free(loop);
 }
 
+static void turns(struct loop *loop)
+{
+	for (int i = 0; i < 20; i++)
+		loop_run_once(loop, 1);
+}
+
+/* One that is hushed says nothing more, and what it had to say comes when it is let; one that is released leaves its
+ * stream to another, whose peer hears nothing of the one before. */
+static void test_stream_that_begins_anew(void **state)
+{
+	struct seen c = {0}, s = {0}, next = {0};
+	struct link *a, *b;
+	struct loop *loop;
+	int ended = 0, pair[2];
+	uint32_t ch, late;
+
+	assert_int_equal(loop_new(&loop), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(mux_new(MUX_CLIENT, &seen_callbacks, &c, 65536, &c.m), 0);
+	assert_int_equal(mux_new(MUX_SERVER, &seen_callbacks, &s, 65536, &s.m), 0);
+	assert_int_equal(link_new(loop, pair[0], c.m, link_ended, &ended, &a), 0);
+	assert_int_equal(link_new(loop, pair[1], s.m, link_ended, &ended, &b), 0);
+	mux_hello(c.m, NULL);
+	mux_hello(s.m, NULL);
+	assert_int_equal(mux_open(c.m, 1, NULL, NULL, &ch), 0);
+	assert_int_equal(link_release(a), -EBUSY);
+	assert_int_equal(link_hush(a, true), 0);
+	assert_int_equal(mux_open(c.m, 2, NULL, NULL, &late), 0);
+	turns(loop);
+	assert_int_equal(s.service, 1);
+	assert_int_equal(link_hush(a, false), 0);
+	turns(loop);
+	assert_int_equal(s.service, 2);
+
+	assert_int_equal(link_hush(a, true), 0);
+	mux_close(c.m, ch, 0, "");
+	pair[1] = link_release(b);
+	assert_true(pair[1] >= 0 && s.closes == 2);
+	s.m = NULL;
+	turns(loop);
+	assert_int_equal(mux_new(MUX_SERVER, &seen_callbacks, &next, 65536, &next.m), 0);
+	assert_int_equal(link_new(loop, pair[1], next.m, link_ended, &ended, &b), 0);
+	turns(loop);
+	assert_int_equal(ended, 0);
+	link_free(a);
+	link_free(b);
+	c.m = next.m = NULL;
+	seen_done(&c);
+	seen_done(&s);
+	seen_done(&next);
+	loop_free(loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_through), cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_lost_links),
-		cmocka_unit_test(test_attach),	cmocka_unit_test(test_end),	      cmocka_unit_test(test_links),
+		cmocka_unit_test(test_through),
+		cmocka_unit_test(test_back_pressure),
+		cmocka_unit_test(test_lost_links),
+		cmocka_unit_test(test_attach),
+		cmocka_unit_test(test_end),
+		cmocka_unit_test(test_links),
+		cmocka_unit_test(test_stream_that_begins_anew),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
