@@ -177,8 +177,11 @@ int snapshot_mark(struct keeper *k)
 
 static int mark(struct keeper *k, struct sm_error *err)
 {
-	int agent = -1, r = rewind_begin(k, &agent);
+	int agent = -1, r;
 
+	if (k->phase != PHASE_MAIN || k->forced != SM_REASON_NONE)
+		return error_set(err, SM_ERROR_STATE, ESRCH, "it is being stopped");
+	r = rewind_begin(k, &agent);
 	r = r < 0 ? error_sys(err, -r, "a mark") : monitor_mark(k, agent, k->saving.files.fds[2], err);
 	fd_close(agent);
 	return r;
