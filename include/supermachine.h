@@ -120,6 +120,9 @@ struct sm_client_options {
 	/** One line without newline. May come from any thread, one at a time. NOTICE is meant for the user to see. */
 	void (*log)(void *arg, enum sm_log_level level, const char *line);
 	void *log_arg;
+	/** How long the process that serves a VM, its keeper, may say nothing before it is taken to hang; where only
+	 * its state is asked for, a third of that. 0: $SUPERMACHINE_ANSWER_TIMEOUT, else 30 s. */
+	uint64_t answer_timeout_ns;
 };
 #define SM_CLIENT_OPTIONS_INIT                                                                                         \
 	{                                                                                                              \
@@ -797,7 +800,9 @@ SM_PUBLIC int sm_vm_wait_started(struct sm_vm *vm, uint64_t timeout_ns, struct s
 /** Waits for the end, up to timeout_ns (0: no limit; then -ETIMEDOUT). At once for a VM that has ended. */
 SM_PUBLIC int sm_vm_wait(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome *ret, struct sm_error *err);
 /** Sends the stop signal, ends the VM after grace_ns at the latest (0: 10 s; UINT64_MAX: no limit), and waits for that.
- * Success when it has ended already. */
+ * Success when it has ended already. A keeper that hangs, and does not answer in that time either (see
+ * answer_timeout_ns), is killed with its VM, which the log and the outcome's message tell; without a limit that is an
+ * error, -ETIME. */
 SM_PUBLIC int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err);
 /** Sends a signal (Linux x86 number) to the command. After SIGKILL waits for the VM's end, 10 s at most; a
  * keeper that hangs, which has been given time to answer, is killed with its VM. -ESRCH when it has ended already. */

@@ -44,6 +44,7 @@ struct row {
 struct rows {
 	struct row *v;
 	size_t n;
+	bool sampled;
 };
 
 static struct row *row_of(struct rows *rows, const struct sm_vm_info *info)
@@ -62,15 +63,6 @@ static struct row *row_of(struct rows *rows, const struct sm_vm_info *info)
 	snprintf(v->id, sizeof(v->id), "%s", info->id);
 	snprintf(v->name, sizeof(v->name), "%s", info->name);
 	return v;
-}
-
-/* A VM that is named is told of, whatever its state; else those that run. */
-static bool wanted(const struct sm_vm_info *info, char **operands, int count)
-{
-	for (int i = 0; i < count; i++)
-		if (streq(operands[i], info->name) || (strlen(operands[i]) >= 4 && str_starts(info->id, operands[i])))
-			return true;
-	return count == 0;
 }
 
 static void sample(struct cli *cli, struct rows *rows, const struct sm_vm_info *info, bool counters)
@@ -98,21 +90,54 @@ static void sample(struct cli *cli, struct rows *rows, const struct sm_vm_info *
 	row->now = s;
 }
 
-static int sample_all(struct cli *cli, struct rows *rows, char **operands, int count, bool counters)
+/* Told of whatever its state is. One that goes later than the first look, or hangs, has dashes. */
+static int sample_named(struct cli *cli, struct rows *rows, const char *ref, bool first, bool counters)
+{
+	struct sm_vm *vm = first ? cli_open_vm(cli, ref) : NULL;
+	struct sm_vm_info *info = NULL;
+	struct sm_error err = {0};
+	int r = 0;
+
+	if (first && !vm)
+		return CLI_FAILED;
+	if (first || sm_vm_open(cli->client, ref, &vm, NULL) == 0)
+		r = sm_vm_query(vm, &info, &err);
+	sm_vm_close(vm);
+	if (first && r < 0)
+		return cli_fail(cli, &err, NULL);
+	if (info)
+		sample(cli, rows, info, counters);
+	sm_vm_info_free(info);
+	return 0;
+}
+
+static int sample_running(struct cli *cli, struct rows *rows, bool counters)
 {
 	struct sm_vm_info **list = NULL;
 	struct sm_error err = {0};
 	size_t n = 0;
 
-	for (size_t i = 0; i < rows->n; i++)
-		rows->v[i].ok = false;
 	if (sm_vm_list(cli->client, false, &list, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	for (size_t i = 0; i < n; i++)
-		if (wanted(list[i], operands, count))
-			sample(cli, rows, list[i], counters);
+		sample(cli, rows, list[i], counters);
 	sm_vm_list_free(list, n);
 	return 0;
+}
+
+static int sample_all(struct cli *cli, struct rows *rows, char **operands, int count, bool counters)
+{
+	bool first = !rows->sampled;
+	int status = 0;
+
+	rows->sampled = true;
+	for (size_t i = 0; i < rows->n; i++)
+		rows->v[i].ok = false;
+	if (count == 0)
+		return sample_running(cli, rows, counters);
+	for (int i = 0; status == 0 && i < count; i++)
+		status = sample_named(cli, rows, operands[i], first, counters);
+	return status;
 }
 
 /* Of one CPU, between the two samples. */
@@ -244,18 +269,6 @@ static int print_template(struct cli *cli, const char *format, const struct rows
 	return status;
 }
 
-static int check_operands(struct cli *cli, char **operands, int count)
-{
-	for (int i = 0; i < count; i++) {
-		struct sm_vm *vm = cli_open_vm(cli, operands[i]);
-
-		if (!vm)
-			return CLI_FAILED;
-		sm_vm_close(vm);
-	}
-	return 0;
-}
-
 static int verb(struct cli *cli, const void *values, char **operands, int count)
 {
 	const struct stats_values *v = values;
@@ -268,10 +281,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 				 "--format cannot be '%s'", v->format);
 	if (!cli_client(cli))
 		return CLI_FAILED;
-	status = check_operands(cli, operands, count);
 	/* What a CPU did shows between two looks only. */
-	if (status == 0)
-		status = sample_all(cli, &rows, operands, count, false);
+	status = sample_all(cli, &rows, operands, count, false);
 	while (status == 0) {
 		usleep(INTERVAL_US);
 		status = sample_all(cli, &rows, operands, count, json);

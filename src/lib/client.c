@@ -232,6 +232,24 @@ static int choose_mode(struct sm_client *c, enum sm_machine_mode mode, struct sm
 	return error_set(err, SM_ERROR_INVALID, EINVAL, "unknown machine mode %d", (int)mode);
 }
 
+#define ANSWER_TIMEOUT_MAX (3600ull * 1000000000)
+
+/* How long a keeper may say nothing. */
+static int choose_patience(struct sm_client *c, uint64_t given, struct sm_error *err)
+{
+	const char *env = getenv("SUPERMACHINE_ANSWER_TIMEOUT");
+
+	c->patience_ns = KEEPER_ANSWER_NS;
+	if (given)
+		c->patience_ns = MIN(given, ANSWER_TIMEOUT_MAX);
+	else if (env && env[0] &&
+		 (parse_duration(env, &c->patience_ns) < 0 || !c->patience_ns || c->patience_ns > ANSWER_TIMEOUT_MAX))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "SUPERMACHINE_ANSWER_TIMEOUT wants a time such as 30s, at most an hour, not '%s'",
+				 env);
+	return 0;
+}
+
 int sm_client_open(const struct sm_client_options *options, struct sm_client **ret, struct sm_error *err)
 {
 	struct sm_client_options o = OPTIONS_GET(struct sm_client_options, options);
@@ -245,6 +263,8 @@ int sm_client_open(const struct sm_client_options *options, struct sm_client **r
 	c->log = o.log;
 	c->log_arg = o.log_arg;
 	r = choose_mode(c, o.machine, err);
+	if (r == 0)
+		r = choose_patience(c, o.answer_timeout_ns, err);
 	if (r == 0)
 		r = choose_directories(c, o.home, err);
 	if (r == 0)

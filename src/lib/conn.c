@@ -14,7 +14,6 @@
 #include "lib/lib.h"
 
 #define READ_SIZE 65536
-#define GREETING_NS 30000000000ULL /* by then a peer has said hello, however busy the host is */
 
 /* -------------------------------------------------------------------------------------- callbacks */
 
@@ -92,7 +91,7 @@ int conn_init(struct conn *conn, int fd, struct sm_error *err)
 {
 	int r;
 
-	*conn = (struct conn){.fd = fd, .silent_ns = time_now_ns()};
+	*conn = (struct conn){.fd = fd, .silent_ns = time_now_ns(), .patience_ns = KEEPER_ANSWER_NS};
 	r = fd_set_nonblock(fd, true);
 	if (r == 0)
 		r = mux_new(MUX_CLIENT, &callbacks, conn, PROTO_DEFAULT_WINDOW, &conn->mux);
@@ -179,12 +178,12 @@ static int receive(struct conn *conn)
 static int patience(struct conn *conn, int *timeout_ms)
 {
 	uint64_t passed = conn->silent_ns ? time_now_ns() - conn->silent_ns : 0;
-	int left = (int)((GREETING_NS - MIN(passed, GREETING_NS)) / 1000000) + 1;
+	uint64_t left = (conn->patience_ns - MIN(passed, conn->patience_ns)) / 1000000 + 1;
 
-	if (passed >= GREETING_NS)
-		return die(conn, -ETIME, "it has not answered for half a minute: the process that serves it hangs");
-	if (conn->silent_ns && (*timeout_ms < 0 || *timeout_ms > left))
-		*timeout_ms = left;
+	if (passed >= conn->patience_ns)
+		return die(conn, -ETIME, KEEPER_HANGS);
+	if (conn->silent_ns && (*timeout_ms < 0 || (uint64_t)*timeout_ms > left))
+		*timeout_ms = (int)left;
 	return 0;
 }
 
@@ -270,9 +269,24 @@ int call_error(const struct conn *conn, const struct call *call, const char *wha
 
 int conn_await_open(struct conn *conn, struct call *call, const char *what, struct sm_error *err)
 {
-	while (!call->opened && !call->closed)
-		if (conn_step(conn, NULL, 0, -1) < 0)
+	return conn_await_open_within(conn, call, UINT64_MAX, what, err);
+}
+
+int conn_await_open_within(struct conn *conn, struct call *call, uint64_t limit_ns, const char *what,
+			   struct sm_error *err)
+{
+	uint64_t start = time_now_ns(), passed;
+
+	while (!call->opened && !call->closed) {
+		passed = time_now_ns() - start;
+		if (passed >= limit_ns && conn->error == 0)
+			return error_set(err, SM_ERROR_TIMEOUT, ETIME, "%s: " KEEPER_HANGS, what);
+		if (conn_step(conn, NULL, 0,
+			      limit_ns == UINT64_MAX
+				      ? -1
+				      : (int)MIN((limit_ns - MIN(passed, limit_ns)) / 1000000 + 1, 3600000ull)) < 0)
 			break;
+	}
 	if (call->opened && (!call->closed || call->code == 0))
 		return 0;
 	return call_error(conn, call, what, err);

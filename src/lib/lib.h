@@ -41,6 +41,7 @@ struct sm_client {
 	enum seat_mode mode;
 	void (*log)(void *, enum sm_log_level, const char *);
 	void *log_arg;
+	uint64_t patience_ns; /* how long a keeper may say nothing */
 	/* made on first use, then fixed; lock guards the making */
 	pthread_mutex_t lock;
 	struct image_store *store;
@@ -123,13 +124,16 @@ int vmindex_list(struct sm_client *c, char (**ret)[VM_ID_DIGITS + 1], size_t *re
  * A blocking client end of the frame protocol for one thread: calls are channels, their events end up in them. Whoever
  * waits runs conn_step until its call is where it should be.
  */
+#define KEEPER_ANSWER_NS 30000000000ULL /* by then a peer has said hello, however busy the host is */
+#define KEEPER_HANGS "its keeper does not answer: it hangs; stop, kill and rm -f end it"
 struct call;
 struct conn {
 	int fd;
 	struct mux *mux;
-	uint64_t silent_ns; /* since when nothing was heard; 0: the peer has spoken */
-	int error;	    /* the link is dead: -errno */
-	const char *why;    /* static */
+	uint64_t silent_ns;   /* since when nothing was heard; 0: the peer has spoken */
+	uint64_t patience_ns; /* how long that may last */
+	int error;	      /* the link is dead: -errno */
+	const char *why;      /* static */
 	/* bytes of streams; the handler must mux_consumed them in time */
 	void (*data)(void *arg, struct call *call, unsigned stream, const uint8_t *p, size_t len);
 	void *arg;
@@ -157,6 +161,8 @@ struct pollfd;
 int conn_step(struct conn *conn, struct pollfd *extra, unsigned n, int timeout_ms) MUST_CHECK;
 /* Until the call was opened or closed. 0, or its closing code with its text in err. what: for messages. */
 int conn_await_open(struct conn *conn, struct call *call, const char *what, struct sm_error *err) MUST_CHECK;
+int conn_await_open_within(struct conn *conn, struct call *call, uint64_t limit_ns, const char *what,
+			   struct sm_error *err) MUST_CHECK; /* -ETIME: the time was up */
 /* The error for a call that was closed or lost. */
 int call_error(const struct conn *conn, const struct call *call, const char *what, struct sm_error *err);
 
@@ -213,8 +219,9 @@ int vm_handle_new(struct sm_client *c, const char *id, struct sm_vm **ret, struc
 int vm_last_word(struct sm_client *c, const char *id, struct vm_exit *ret, struct sm_error *err) MUST_CHECK;
 /* Ends its monitor at once. -ESRCH when it does not run. */
 int vm_stop_now(struct sm_vm *vm, struct sm_error *err);
-/* hung.c: kills its keeper, and the VM with it, if that hangs. 0 as well when it did answer. */
+/* hung.c: kills its keeper, and the VM with it, if that hangs; the record tells. 0 as well when it did answer. */
 int vm_end_hung(struct sm_client *c, const char *id, struct sm_error *err) MUST_CHECK;
+bool vm_was_hung(int dir); /* and so it was ended: for its record */
 /* As vm_request, and the connection is ready for the next (vm_dial): for a VM of a pool. */
 int vm_request_ready(struct sm_vm *vm, uint16_t service, const char *what, struct sm_error *err) MUST_CHECK;
 /* Has the keeper do one thing, and waits until it has. b: the request, or NULL; what: for messages. */

@@ -212,7 +212,10 @@ static int follow(struct reader *r, struct sm_vm *vm, struct sm_error *err)
 		if (e < 0)
 			return error_sys(err, -e, "follow the log");
 		/* A keeper that was killed writes no record: this derives one. */
-		if (vm_view(vm->client, vm->id, &v, NULL) < 0)
+		e = vm_view(vm->client, vm->id, &v, NULL);
+		if (e == -ETIMEDOUT)
+			return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT, KEEPER_HANGS);
+		if (e < 0)
 			return 0;
 	}
 }

@@ -20,7 +20,6 @@
 #include "lib/events.h"
 #include "lib/spare.h"
 
-#define STATUS_TIMEOUT_MS 10000
 #define LAST_WORD_MS 5000
 #define START_POLL_MS 5
 #define CONNECT_LIMIT_NS (30 * SECOND_NS)
@@ -117,14 +116,17 @@ int vm_connect(struct sm_client *c, const char *id, struct conn *conn, struct sm
 	if (r == -ENOENT || r == -ECONNREFUSED)
 		return error_set(err, SM_ERROR_STATE, ESRCH, "VM %s is %s", id,
 				 vm_is_suspended(dir) ? "suspended" : "not running");
-	return r < 0 ? r : conn_init(conn, r, err);
+	r = r < 0 ? r : conn_init(conn, r, err);
+	if (r == 0)
+		conn->patience_ns = c->patience_ns;
+	return r;
 }
 
 /* ------------------------------------------------------------------------------------------ truth */
 
 static int ask_keeper(struct sm_client *c, const char *id, struct keeper_status *ret, struct sm_error *err)
 {
-	uint64_t deadline = time_now_ns() + STATUS_TIMEOUT_MS * 1000000ull;
+	uint64_t limit = c->patience_ns / 3, deadline = time_now_ns() + limit;
 	struct cursor reply;
 	struct call call;
 	struct conn conn;
@@ -134,7 +136,7 @@ static int ask_keeper(struct sm_client *c, const char *id, struct keeper_status 
 		return r;
 	r = conn_call(&conn, PROTO_KEEPER_STATUS, NULL, &call);
 	while (r == 0 && !call.opened && !call.closed && time_now_ns() < deadline)
-		r = conn_step(&conn, NULL, 0, STATUS_TIMEOUT_MS);
+		r = conn_step(&conn, NULL, 0, (int)(limit / 1000000) + 1);
 	if (call.opened) {
 		reply = cursor_of(call.reply.data, call.reply.len);
 		r = keeper_status_decode(&reply, ret);
@@ -147,8 +149,7 @@ static int ask_keeper(struct sm_client *c, const char *id, struct keeper_status 
 	if (r == -ECONNRESET || r == -EPIPE)
 		r = -ESRCH;
 	if (r == -ETIMEDOUT)
-		return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT,
-				 "VM %s: its keeper does not answer: it hangs; kill and rm -f end it", id);
+		return error_set(err, SM_ERROR_TIMEOUT, ETIMEDOUT, "VM %s: " KEEPER_HANGS, id);
 	return r < 0 ? error_set(err, SM_ERROR_STATE, -r, "VM %s: its keeper did not answer: %s", id, strerror(-r)) : 0;
 }
 
@@ -200,7 +201,8 @@ static int derive_exit(struct sm_client *c, int dir, const char *id, const struc
 	x->finished_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	o->status = 125;
 	o->reason = SM_REASON_KEEPER_DIED;
-	snprintf(o->message, sizeof(o->message), "its keeper was killed");
+	snprintf(o->message, sizeof(o->message),
+		 vm_was_hung(dir) ? "its keeper did not answer, and was ended for that" : "its keeper was killed");
 	if (!start) {
 		o->reason = SM_REASON_START_FAILED;
 		snprintf(o->message, sizeof(o->message), "the program that started it was killed before it ran");
@@ -485,8 +487,9 @@ static void keep_ready(struct sm_vm *vm, struct conn *conn, const struct call *c
 	free(ready);
 }
 
-static int request(struct sm_vm *vm, uint16_t service, const struct buf *b, bool keep, const char *what,
-		   struct sm_error *err)
+/* limit_ns: for the answer, 0: none once the keeper has spoken. keep: the connection is left ready. */
+static int request(struct sm_vm *vm, uint16_t service, const struct buf *b, uint64_t limit_ns, bool keep,
+		   const char *what, struct sm_error *err)
 {
 	char whom[64];
 	struct conn conn;
@@ -495,13 +498,16 @@ static int request(struct sm_vm *vm, uint16_t service, const struct buf *b, bool
 
 	if (r < 0)
 		return r;
+	if (limit_ns)
+		conn.patience_ns = limit_ns;
 	r = conn_call(&conn, service, b, &call);
 	if (r < 0) {
 		conn_done(&conn);
 		return error_sys(err, -r, "VM %s", vm->id);
 	}
 	snprintf(whom, sizeof(whom), "%s VM %s", what, vm->id);
-	r = conn_await_open(&conn, &call, whom, err);
+	r = limit_ns ? conn_await_open_within(&conn, &call, limit_ns, whom, err)
+		     : conn_await_open(&conn, &call, whom, err);
 	if (r == 0 && keep)
 		keep_ready(vm, &conn, &call);
 	conn_done(&conn);
@@ -511,21 +517,23 @@ static int request(struct sm_vm *vm, uint16_t service, const struct buf *b, bool
 
 int vm_request(struct sm_vm *vm, uint16_t service, const struct buf *b, const char *what, struct sm_error *err)
 {
-	return request(vm, service, b, false, what, err);
+	return request(vm, service, b, 0, false, what, err);
 }
 
 int vm_request_ready(struct sm_vm *vm, uint16_t service, const char *what, struct sm_error *err)
 {
-	return request(vm, service, NULL, true, what, err);
+	return request(vm, service, NULL, 0, true, what, err);
 }
 
-/* Sends a stop request; 0 also when the keeper went at that moment. */
-static int request_stop(struct sm_vm *vm, const struct keeper_stop *s, struct sm_error *err)
+/* Sends a stop request, which a keeper answers at once; 0 also when it went at that moment. -ETIME: it hangs. */
+static int request_stop(struct sm_vm *vm, const struct keeper_stop *s, uint64_t limit_ns, struct sm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	int r = keeper_stop_encode(&b, s);
 
-	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id) : vm_request(vm, PROTO_KEEPER_STOP, &b, "stop", err);
+	r = r < 0 ? error_sys(err, -r, "VM %s", vm->id)
+		  : request(vm, PROTO_KEEPER_STOP, &b, limit_ns, false,
+			    s->mode == KEEPER_STOP_SIGNAL ? "send a signal to" : "stop", err);
 	return r == -ECONNRESET ? 0 : r;
 }
 
@@ -563,19 +571,6 @@ int sm_vm_unpause(struct sm_vm *vm, struct sm_error *err)
 	return request_pause(vm, false, err);
 }
 
-int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)
-{
-	struct keeper_stop s = {.mode = KEEPER_STOP_GRACE, .grace_ns = grace_ns ? grace_ns : DEFAULT_GRACE_NS};
-	int r = vm_drop_suspended(vm, err);
-
-	if (r)
-		return MIN(r, 0);
-	r = request_stop(vm, &s, err);
-	if (r < 0 && r != -ESRCH)
-		return r;
-	return sm_vm_wait(vm, 0, NULL, err);
-}
-
 /* 1: its keeper hung, and it has ended; 0: there is somebody to ask, or nobody. */
 static int kill_hung(struct sm_vm *vm, struct sm_error *err)
 {
@@ -591,6 +586,39 @@ static int kill_hung(struct sm_vm *vm, struct sm_error *err)
 	return r < 0 ? r : v.state == SM_VM_EXITED;
 }
 
+/* One that was told to end does so in that time, and what ending takes; unless its keeper hangs meanwhile. */
+static int await_end(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)
+{
+	uint64_t limit = MIN(grace_ns, (uint64_t)INT64_MAX / 4) + vm->client->patience_ns;
+	int r;
+
+	for (;;) {
+		r = sm_vm_wait(vm, limit, NULL, err);
+		if (r != -ETIMEDOUT && r != -ETIME)
+			return r;
+		r = kill_hung(vm, err);
+		if (r)
+			return MIN(r, 0);
+	}
+}
+
+int sm_vm_stop(struct sm_vm *vm, uint64_t grace_ns, struct sm_error *err)
+{
+	struct keeper_stop s = {.mode = KEEPER_STOP_GRACE, .grace_ns = grace_ns ? grace_ns : DEFAULT_GRACE_NS};
+	uint64_t patience = vm->client->patience_ns;
+	bool for_ever = grace_ns == UINT64_MAX;
+	int r = vm_drop_suspended(vm, err);
+
+	if (r)
+		return MIN(r, 0);
+	r = request_stop(vm, &s, MIN(MAX(s.grace_ns, patience / 3), patience), err);
+	if (r == -ETIME && !for_ever)
+		r = vm_end_hung(vm->client, vm->id, err);
+	if (r < 0 && r != -ESRCH)
+		return r;
+	return for_ever ? sm_vm_wait(vm, 0, NULL, err) : await_end(vm, s.grace_ns, err);
+}
+
 int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
 {
 	struct keeper_stop s = {.mode = KEEPER_STOP_SIGNAL, .signal = signal};
@@ -603,7 +631,7 @@ int sm_vm_kill(struct sm_vm *vm, int signal, struct sm_error *err)
 		r = kill_hung(vm, err);
 	if (r)
 		return MIN(r, 0);
-	r = request_stop(vm, &s, err);
+	r = request_stop(vm, &s, vm->client->patience_ns, err);
 	if (r < 0 || signal != SIGKILL)
 		return r;
 	r = sm_vm_wait(vm, DEFAULT_GRACE_NS, NULL, err);
@@ -614,7 +642,7 @@ int vm_stop_now(struct sm_vm *vm, struct sm_error *err)
 {
 	struct keeper_stop s = {.mode = KEEPER_STOP_NOW};
 
-	return request_stop(vm, &s, err);
+	return request_stop(vm, &s, vm->client->patience_ns, err);
 }
 
 static int remove_vm(struct sm_vm *vm, bool force, struct sm_error *err)
@@ -634,7 +662,7 @@ static int remove_vm(struct sm_vm *vm, bool force, struct sm_error *err)
 	if (v.state != SM_VM_EXITED && v.state != SM_VM_SUSPENDED) {
 		r = vm_stop_now(vm, err);
 		if (r == 0 || r == -ESRCH)
-			r = sm_vm_wait(vm, 0, NULL, err);
+			r = await_end(vm, 0, err);
 		if (r < 0)
 			return r;
 	}

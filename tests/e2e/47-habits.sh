@@ -84,7 +84,11 @@ $(cat id)   h       running"
 	is "logs from a time on" "$($sm logs --since 1h h | tr '\n' ' ')$($sm logs --since "$(date -u -d "$two - 1 second" +%Y-%m-%dT%H:%M:%SZ)" h)" "one two two"
 	out -125 $sm logs --since yesterday h
 	has "no time" "$err" 'yesterday'
+	$sm kill h >/dev/null
+	is "stats of one that has ended" "$($sm stats --no-stream --format '{{.Name}} {{.PIDs}}' h)" "h --"
 	$sm rm -f h >/dev/null
+	out -125 $sm stats --no-stream h
+	has "stats of none" "$err" 'no such VM: h'
 
 	out -125 $sm run --gpus all box true
 	has "a flag that makes no sense" "$err" '--gpus makes no sense here: a VM has no devices'

@@ -119,42 +119,60 @@ test_monitor_killed_under_exec() {
 	done
 }
 
-limit_keeper_hangs=200
+# hang VM: has its keeper hang.
+hang() {
+	keeper=$(field "$1" .keeper_pid)
+	monitor=$(field "$1" .monitor_pid)
+	beside kill -STOP "$keeper"
+}
+
+ended() {
+	! beside kill -0 "$keeper" 2>/dev/null && ! beside kill -0 "$monitor" 2>/dev/null
+}
+
+# all_fail VERB...: of a VM whose keeper hangs, all at once; each ends in time, and says what to do.
+all_fail() {
+	local verb pid pids=() rc
+	for verb; do
+		$hasty $verb >"${verb%% *}.out" 2>"${verb%% *}.err" &
+		pids+=("$!=${verb%% *}")
+	done
+	for pid in "${pids[@]}"; do
+		rc=0
+		wait "${pid%=*}" || rc=$?
+		is "${pid#*=}" "$rc" 125
+		has "${pid#*=}" "$(cat "${pid#*=}.err")" 'its keeper does not answer: it hangs; stop, kill and rm -f end it'
+	done
+}
+
 test_keeper_hangs() {
-	# a keeper that hangs holds no command up for good; others' VMs are none the worse, and when it goes on so does its VM; kill and rm -f end one all the same
-	local keeper monitor exec wait verb rc=0
+	# a keeper that hangs holds no command up for good; others' VMs are none the worse, and when it goes on so does its VM; stop, kill and rm -f end one all the same
+	local keeper monitor verb hasty="env SUPERMACHINE_ANSWER_TIMEOUT=3s $sm"
 	vm hung
 	vm other
-	keeper=$(field hung .keeper_pid)
-	beside kill -STOP "$keeper"
-	$sm exec hung true 2>e &
-	exec=$!
-	$sm wait hung 2>w &
-	wait=$! # all of them meanwhile
-	out $sm ps
-	has "ps" "$out" 'other'
-	has "ps" "$err" 'its keeper does not answer: it hangs'
+	echo here >file
+	hang hung
+	all_fail "exec hung true" "wait hung"
+	out $hasty logs hung # needs no keeper
 	out $sm exec other true
-	wait $exec || rc=$?
-	is "exec" "$rc" 125
-	has "exec" "$(cat e)" 'has not answered for half a minute'
-	rc=0
-	wait $wait || rc=$?
-	is "wait" "$rc" 125
-	has "wait" "$(cat w)" 'has not answered for half a minute'
 	beside kill -CONT "$keeper"
 	is "goes on" "$($sm exec hung echo here)" here
-	for verb in $(at_length && echo kill) "rm -f"; do
-		keeper=$(field hung .keeper_pid)
-		monitor=$(field hung .monitor_pid)
-		beside kill -STOP "$keeper"
-		out $sm $verb hung
-		until_true 20 eval "! beside kill -0 $keeper 2>/dev/null && ! beside kill -0 $monitor 2>/dev/null"
-		[ "$verb" = kill ] || break
-		is "killed" "$(field hung '"\(.state) \(.outcome.reason)"')" "exited keeper-died"
-		out $sm rm hung
-		vm hung
+	hang hung
+	all_fail "logs -f hung" "pause hung" "suspend hung" "snapshot hung saved" "branch hung" "cp file hung:/file" "stats --no-stream hung" "inspect hung" "port hung" \
+		"kill -s HUP hung" "stop -t -1 hung"
+	for verb in "stop -t 1" $(at_length && echo kill) "restart -t 1"; do
+		[ "$verb" = "stop -t 1" ] || hang hung
+		out $hasty $verb hung
+		has "told by $verb" "$err" 'its keeper did not answer, and was ended with it'
+		until_true 20 ended
+		[ "${verb%% *}" = restart ] && break
+		is "ended by $verb" "$(field hung '"\(.state) \(.outcome.reason) \(.outcome.message)"')" 'exited keeper-died its keeper did not answer, and was ended for that'
+		out $sm start hung
 	done
+	is "restarted" "$($sm exec hung echo here)" here
+	hang hung
+	out $hasty rm -f hung
+	until_true 20 ended
 	out $sm ps -a
 	lacks "what is left" "$out" hung
 	out $sm exec other true

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -197,6 +198,73 @@ static void failed_calls_have_a_kind(void **state)
 	assert_int_equal(call_error(&conn, &(struct call){0}, "VM x", NULL), -ECONNRESET);
 }
 
+/* A peer that never speaks is given up on in the time that it has; so is an answer that does not come. */
+static void silence_has_a_limit(void **state)
+{
+	struct sm_error err = {0};
+	struct conn conn;
+	struct call call;
+	int pair[2];
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+		assert_int_equal(conn_init(&conn, pair[0], NULL), 0);
+		assert_int_equal(conn_call(&conn, PROTO_KEEPER_STATUS, NULL, &call), 0);
+		if (i == 0)
+			conn.patience_ns = 30 * 1000000;
+		assert_int_equal(i == 0 ? conn_await_open(&conn, &call, "VM x", &err)
+					: conn_await_open_within(&conn, &call, 30 * 1000000, "VM x", &err),
+				 -ETIME);
+		assert_int_equal(err.kind, SM_ERROR_TIMEOUT);
+		assert_string_equal(err.message, "VM x: " KEEPER_HANGS);
+		conn_done(&conn);
+		call_done(&call);
+		close(pair[1]);
+	}
+}
+
+static int open_with(const char *home, uint64_t given, uint64_t *ret, struct sm_error *err)
+{
+	struct sm_client_options o = SM_CLIENT_OPTIONS_INIT;
+	struct sm_client *c;
+	int r;
+
+	o.home = home;
+	o.answer_timeout_ns = given;
+	r = sm_client_open(&o, &c, err);
+	if (r < 0)
+		return r;
+	*ret = c->patience_ns;
+	sm_client_close(c);
+	return 0;
+}
+
+static void answer_timeout_is_chosen(void **state)
+{
+	static const char *const wrong[] = {"0", "-1s", "soon", "61m", "3h"};
+	char home[] = "/tmp/test-small.XXXXXX";
+	struct sm_error err = {0};
+	uint64_t ns;
+
+	assert_non_null(mkdtemp(home));
+	unsetenv("SUPERMACHINE_ANSWER_TIMEOUT");
+	assert_int_equal(open_with(home, 0, &ns, NULL), 0);
+	assert_int_equal(ns, 30000000000);
+	setenv("SUPERMACHINE_ANSWER_TIMEOUT", "1500ms", 1);
+	assert_int_equal(open_with(home, 0, &ns, NULL), 0);
+	assert_int_equal(ns, 1500000000);
+	assert_int_equal(open_with(home, 7, &ns, NULL), 0);
+	assert_int_equal(ns, 7);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		setenv("SUPERMACHINE_ANSWER_TIMEOUT", wrong[i], 1);
+		assert_int_equal(open_with(home, 0, &ns, &err), -EINVAL);
+		assert_int_equal(err.kind, SM_ERROR_INVALID);
+		assert_non_null(strstr(err.message, "SUPERMACHINE_ANSWER_TIMEOUT"));
+	}
+	unsetenv("SUPERMACHINE_ANSWER_TIMEOUT");
+	remove_tree_at(AT_FDCWD, home);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +275,8 @@ int main(void)
 		cmocka_unit_test(shared_directories_are_refused),
 		cmocka_unit_test(hosts_and_tmpfs),
 		cmocka_unit_test(failed_calls_have_a_kind),
+		cmocka_unit_test(silence_has_a_limit),
+		cmocka_unit_test(answer_timeout_is_chosen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
