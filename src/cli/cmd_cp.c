@@ -44,6 +44,15 @@ static int watch_signals(void)
 	return sigprocmask(SIG_BLOCK, &set, NULL) < 0 ? -1 : signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* As every other verb ends that a signal ends. */
+static int cancelled(struct cli *cli, int signals, const struct sm_error *err)
+{
+	struct signalfd_siginfo info;
+	int status = cli_fail(cli, err, NULL);
+
+	return read(signals, &info, sizeof(info)) == sizeof(info) ? 128 + (int)info.ssi_signo : status;
+}
+
 static int copy(struct cli *cli, const struct cp_values *v, const char *ref, const char *from, const char *to,
 		bool out_of_vm)
 {
@@ -71,7 +80,7 @@ static int copy(struct cli *cli, const struct cp_values *v, const char *ref, con
 	sm_vm_close(vm);
 	if (r >= 0)
 		return 0;
-	return cli_fail(cli, &err, NULL);
+	return r == -ECANCELED ? cancelled(cli, signals, &err) : cli_fail(cli, &err, NULL);
 }
 
 static int verb(struct cli *cli, const void *values, char **operands, int count)

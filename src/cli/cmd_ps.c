@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ps: lists VMs. */
 #include <errno.h>
+#include <regex.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +25,7 @@ static const struct opt options[] = {
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only ids"},
 	{0, "no-trunc", OPT_FLAG, V(no_trunc), NULL, "cut nothing to fit the terminal"},
 	{'f', "filter", OPT_LIST, V(filters), "KEY=VALUE",
-	 "label=NAME[=VALUE], name=PART, id=PART, status=STATE, ancestor=IMAGE, volume=NAME"},
+	 "label=NAME[=VALUE], name=REGEX, id=PART, status=STATE, ancestor=IMAGE, volume=NAME"},
 	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE", "how to print; '{{.ID}} {{.Name}}': these fields",
 	 .choices = "table|json", .open = true},
 };
@@ -144,11 +145,53 @@ static bool is_state(const void *item, const char *wanted)
 	return streq(sm_vm_state_name(vm->state), wanted) || (streq(wanted, "created") && vm->state == SM_VM_STARTING);
 }
 
+/* A regular expression, and a name may begin with a slash, as docker has it. */
 static bool name_has(const void *item, const char *wanted)
 {
 	const struct sm_vm_info *vm = item;
+	char slashed[128];
+	bool found = false;
+	regex_t re;
 
-	return strstr(vm->name, wanted) != NULL;
+	snprintf(slashed, sizeof(slashed), "/%s", vm->name);
+	if (regcomp(&re, wanted, REG_EXTENDED | REG_NOSUB) == 0) {
+		found = regexec(&re, vm->name, 0, NULL, 0) == 0 || regexec(&re, slashed, 0, NULL, 0) == 0;
+		regfree(&re);
+	}
+	return found;
+}
+
+static bool is_regex(const char *text)
+{
+	regex_t re;
+
+	if (regcomp(&re, text, REG_EXTENDED | REG_NOSUB) != 0)
+		return false;
+	regfree(&re);
+	return true;
+}
+
+static bool is_state_name(const char *text)
+{
+	for (int s = SM_VM_STARTING; s <= SM_VM_SUSPENDED; s++)
+		if (streq(sm_vm_state_name((enum sm_vm_state)s), text))
+			return true;
+	/* The others are docker's: no VM is in one. */
+	return streq(text, "created") || streq(text, "dead") || streq(text, "removing") || streq(text, "restarting");
+}
+
+static int check_values(struct cli *cli, const struct opt_list *given)
+{
+	for (size_t i = 0; i < given->n; i++) {
+		const char *state = filter_value(given->v[i], "status"), *name = filter_value(given->v[i], "name");
+
+		if (state && !is_state_name(state))
+			return cli_usage(cli, "starting, running, paused, stopping, exited, suspended",
+					 "no such state: '%s'", state);
+		if (name && !is_regex(name))
+			return cli_usage(cli, NULL, "'%s' is no regular expression", name);
+	}
+	return 0;
 }
 
 static bool id_begins(const void *item, const char *wanted)
@@ -322,6 +365,8 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 	int status = filters_check(cli, filters, ARRAY_SIZE(filters), &v->filters,
 				   "label=, name=, id=, status=, ancestor=, volume=");
 
+	if (status == 0)
+		status = check_values(cli, &v->filters);
 	if (status)
 		return status;
 	if (v->format && !streq(v->format, "table") && !streq(v->format, "json") && !template_is(v->format))

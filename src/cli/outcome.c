@@ -7,6 +7,7 @@
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -74,6 +75,21 @@ void cli_outcome_json(struct json *j, const struct sm_outcome *o)
 	json_close(j, '}');
 }
 
+/* A terminal, a pipe or /dev/null is written to; only a file is replaced. */
+static bool is_replaced(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) < 0 || S_ISREG(st.st_mode);
+}
+
+static int write_through(const char *path, const void *p, size_t len)
+{
+	_fd_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_CLOEXEC, 0666);
+
+	return fd < 0 ? -errno : write_full(fd, p, len);
+}
+
 int cli_outcome_check(struct cli *cli, const char *path)
 {
 	struct sm_error err = {0};
@@ -81,8 +97,10 @@ int cli_outcome_check(struct cli *cli, const char *path)
 
 	if (!path)
 		return 0;
+	if (!is_replaced(path) && faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0)
+		return 0;
 	dir = strdup(path);
-	if (dir && faccessat(AT_FDCWD, dirname(dir), W_OK | X_OK, AT_EACCESS) == 0)
+	if (is_replaced(path) && dir && faccessat(AT_FDCWD, dirname(dir), W_OK | X_OK, AT_EACCESS) == 0)
 		return 0;
 	error_sys(&err, dir ? errno : ENOMEM, "--outcome %s", path);
 	return cli_fail(cli, &err, NULL);
@@ -101,7 +119,8 @@ int cli_outcome_write(const char *path, const char *image, const char *vm, const
 	json_close(&j, '}');
 	r = j.out.error;
 	if (!r)
-		r = write_file_atomic_at(AT_FDCWD, path, j.out.data, j.out.len, 0666);
+		r = is_replaced(path) ? write_file_atomic_at(AT_FDCWD, path, j.out.data, j.out.len, 0666)
+				      : write_through(path, j.out.data, j.out.len);
 	json_done(&j);
 	return r < 0 ? error_sys(err, -r, "--outcome %s", path) : 0;
 }

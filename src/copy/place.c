@@ -90,6 +90,10 @@ static int place(const char *path, const struct copy_place *how, int *ret_parent
 	if (how->source_is_dir)
 		return error_set(err, SM_ERROR_INVALID, ENOTDIR, "%s: a directory cannot take the place of a file",
 				 path);
+	/* The host's /dev/null, say: a file in its place would be everybody's loss. */
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, SM_ERROR_INVALID, EINVAL,
+				 "%s: neither a file nor a directory: it is not replaced", path);
 	/* A link that leads to a file: the file is replaced, not the link. */
 	real = realpath(path, NULL);
 	return real ? split(real, ret_parent, ret_name, err) : error_sys(err, errno, "%s", path);

@@ -105,7 +105,9 @@ static int check(const struct sm_exec_options *o, struct sm_error *err)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "no command given");
 	if (o->cwd && o->cwd[0] != '/')
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "working directory \"%s\" is not absolute", o->cwd);
-	r = ulimits_check(o->ulimits, err);
+	r = command_fits(o->argv, o->env, err);
+	if (r == 0)
+		r = ulimits_check(o->ulimits, err);
 	if (r == 0)
 		r = staged_check(o, err);
 	if (r < 0)

@@ -122,6 +122,7 @@ static int set_process(struct vm_record *r, const struct sm_vm_options *o, const
 		       struct sm_error *err)
 {
 	static const char *const for_show[] = {"init", NULL};
+	int e;
 
 	if (o->no_command && (o->entrypoint || o->argv || o->tty || o->stdin_open))
 		return error_set(err, SM_ERROR_INVALID, EINVAL,
@@ -133,6 +134,9 @@ static int set_process(struct vm_record *r, const struct sm_vm_options *o, const
 		return error_sys(err, ENOMEM, "image %s", o->image);
 	if (!r->argv[0])
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "image %s names no command: give one", o->image);
+	e = command_fits((const char *const *)r->argv, (const char *const *)r->env, err);
+	if (e < 0)
+		return e;
 	r->user = dup_nonempty(o->user ? o->user : img->user);
 	r->cwd = dup_nonempty(o->cwd ? o->cwd : img->working_dir);
 	r->volumes = strv_copy((const char *const *)img->volumes);

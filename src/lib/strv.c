@@ -2,6 +2,7 @@
 /* Lists of strings, environments, option structs of other sizes. See lib.h. */
 #include "lib/lib.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,32 @@ char **strv_copy(const char *const *v)
 		}
 	}
 	return copy;
+}
+
+/* Of a command: as much as goes with the request, and as the kernel takes. A pointer counts like its string. */
+int command_fits(const char *const *argv, const char *const *env, struct sm_error *err)
+{
+	size_t total = 0;
+
+	for (int round = 0; round < 2; round++) {
+		const char *const *v = round ? env : argv;
+
+		for (size_t i = 0; v && v[i]; i++) {
+			size_t len = strlen(v[i]);
+
+			if (len >= COMMAND_MAX_STRING)
+				return error_set(err, SM_ERROR_LIMIT, E2BIG,
+						 "%s %.32s... of the command is %zu bytes long: at most %u can be",
+						 round ? "variable" : "argument", v[i], len, COMMAND_MAX_STRING - 1);
+			total += len + sizeof(char *);
+		}
+	}
+	if (total > COMMAND_MAX)
+		return error_set(err, SM_ERROR_LIMIT, E2BIG,
+				 "the command's arguments and environment are %zu bytes: at most %u can be; "
+				 "give it more by a file or its input",
+				 total, COMMAND_MAX);
+	return 0;
 }
 
 static size_t key_len(const char *entry)

@@ -9,8 +9,8 @@
  *
  * and the keeper and the machine daemon relay channels between two such links (relay.h).
  *
- * Frame (little-endian): u32 length of payload (<= PROTO_MAX_PAYLOAD), u32 channel, u8 type, u8 stream, u16 reserved 0.
- *Then payload.
+ * Frame (little-endian): u32 length of payload (<= PROTO_MAX_PAYLOAD, of OPEN PROTO_MAX_OPEN), u32 channel, u8 type, u8
+ *stream, u16 reserved 0. Then payload.
  *
  * Channel 0 carries HELLO only. The initiator (client) side opens channels with numbers it picks, never reused within
  *2^31 opens, nonzero.
@@ -37,8 +37,10 @@
 #include "base/cursor.h"
 #include "base/error.h"
 
-#define PROTO_VERSION 1
+#define PROTO_VERSION 2
+#define PROTO_VERSION_LEAST 1 /* what takes no longer request than PROTO_MAX_PAYLOAD */
 #define PROTO_MAX_PAYLOAD 65536u
+#define PROTO_MAX_OPEN (1024u * 1024u) /* a request has the arguments and environment of a command */
 #define PROTO_HEADER_SIZE 12u
 #define PROTO_DEFAULT_WINDOW (256u * 1024u)
 #define PROTO_MAX_WINDOW (16u * 1024u * 1024u)

@@ -15,12 +15,12 @@
 #include "proto/stage.h"
 
 #define TAG_OPTIONAL 0x8000u
-#define MAX_STRING 32768u
-#define MAX_STRINGS 8192u
+#define MAX_STRING 131072u /* as the kernel's for an argument */
+#define MAX_STRINGS 65536u
 
 void tlv_put(struct buf *b, uint16_t tag, const void *p, size_t len)
 {
-	if (len > PROTO_MAX_PAYLOAD) {
+	if (len > PROTO_MAX_OPEN) {
 		b->error = b->error ? b->error : -EMSGSIZE;
 		return;
 	}

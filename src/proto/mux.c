@@ -212,7 +212,7 @@ int mux_hello(struct mux *m, const struct buf *attributes)
 		return -EINVAL;
 	buf_put(&b, PROTO_MAGIC, PROTO_MAGIC_SIZE);
 	buf_put_u16(&b, PROTO_VERSION);
-	buf_put_u16(&b, PROTO_VERSION);
+	buf_put_u16(&b, PROTO_VERSION_LEAST);
 	buf_put_u32(&b, m->window);
 	if (attributes)
 		buf_put(&b, attributes->data, attributes->len);
@@ -246,7 +246,7 @@ int mux_open(struct mux *m, uint16_t service, const struct buf *request, void *u
 	buf_put_u16(&b, service);
 	if (request)
 		buf_put(&b, request->data, request->len);
-	if (b.error || b.len > PROTO_MAX_PAYLOAD) {
+	if (b.error || b.len > (m->peer_version == 1 ? PROTO_MAX_PAYLOAD : PROTO_MAX_OPEN)) {
 		r = b.error ? b.error : -EMSGSIZE;
 		buf_done(&b);
 		return r;

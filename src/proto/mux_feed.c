@@ -25,19 +25,20 @@ static const char *feed_hello(struct mux *m, struct cursor c)
 		return "a second HELLO";
 	if (c.bad || memcmp(magic, PROTO_MAGIC, PROTO_MAGIC_SIZE) != 0)
 		return "not the agent protocol";
-	if (!minimum || minimum > version || minimum > PROTO_VERSION || version < PROTO_VERSION)
+	if (!minimum || minimum > version || minimum > PROTO_VERSION || version < PROTO_VERSION_LEAST)
 		return "no common protocol version";
 	if (!window || window > PROTO_MAX_WINDOW)
 		return "HELLO with an impossible window";
 	m->got_hello = true;
 	m->peer_window = window;
+	m->peer_version = MIN(version, PROTO_VERSION);
 	/* Opens may have been sent before the peer's HELLO: its windows count for them too. */
 	for (unsigned b = 0; b < MUX_BUCKETS; b++)
 		for (struct channel *ch = m->buckets[b]; ch; ch = ch->next)
 			for (unsigned i = 0; i < PROTO_STREAMS; i++)
 				ch->streams[i].credit = window;
 	if (m->cb.hello)
-		m->cb.hello(m->arg, &c, MIN(version, PROTO_VERSION));
+		m->cb.hello(m->arg, &c, m->peer_version);
 	return NULL;
 }
 
@@ -229,6 +230,12 @@ static int fail(struct mux *m, const char **why, const char *text)
 	return -EPROTO;
 }
 
+/* Requests alone are longer, and only clients make them. */
+static size_t payload_limit(const struct mux *m, uint8_t type)
+{
+	return type == PROTO_OPEN && m->role == MUX_SERVER ? PROTO_MAX_OPEN : PROTO_MAX_PAYLOAD;
+}
+
 /* Takes whole frames off p; returns how many bytes, or -EPROTO. */
 static ssize_t feed_whole(struct mux *m, const uint8_t *p, size_t len, const char **why)
 {
@@ -242,7 +249,7 @@ static ssize_t feed_whole(struct mux *m, const uint8_t *p, size_t len, const cha
 
 		if (frame_header(&c, &f) < 0)
 			break;
-		if (f.len > PROTO_MAX_PAYLOAD)
+		if (f.len > payload_limit(m, f.type))
 			return fail(m, why, "frame too long");
 		payload = cursor_take(&c, f.len);
 		if (c.bad)
@@ -266,10 +273,11 @@ static int feed_partial(struct mux *m, const uint8_t **p, size_t *len, const cha
 
 		if (m->in.len >= PROTO_HEADER_SIZE) {
 			struct cursor c = cursor_of(m->in.data, m->in.len);
+			struct frame f;
 
-			want += cursor_u32(&c);
-			if (want > PROTO_HEADER_SIZE + PROTO_MAX_PAYLOAD)
+			if (frame_header(&c, &f) < 0 || f.len > payload_limit(m, f.type))
 				return fail(m, why, "frame too long");
+			want += f.len;
 		}
 		n = MIN(*len, want - m->in.len);
 		if (buf_put(&m->in, *p, n) < 0)

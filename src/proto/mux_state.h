@@ -42,6 +42,7 @@ struct mux {
 	struct mux_callbacks cb;
 	void *arg;
 	uint32_t window, peer_window, next_id;
+	uint16_t peer_version; /* 0: not known yet */
 	bool sent_hello, got_hello, dead;
 	size_t num_channels, num_starved;
 	struct channel *buckets[MUX_BUCKETS];

@@ -158,6 +158,14 @@ test_outcome() {
 	out -125 run_box --outcome nowhere/o.json box echo ran
 	is "nothing ran" "$out" ""
 	has "where" "$err" '^supermachine: run: --outcome nowhere/o.json: No such file or directory'
+	mkfifo pipe
+	jq -r .reason <pipe >reason &
+	out -3 run_box --outcome pipe box sh -c 'exit 3'
+	wait $!
+	is "through a pipe, which stays one" "$(cat reason) $(stat -c %F pipe)" "exited fifo"
+	out -125 run_box --outcome /dev/full box true
+	has "nowhere to write" "$err" '--outcome /dev/full: No space left on device'
+	[ -c /dev/full ] || fail "/dev/full was replaced"
 	out -7 run_box --outcome o.json box sh -c 'exit 7'
 	jq -e '.status == 7 and .signal == 0 and .reason == "exited" and .image == "box" and .duration_ns > 0 and (.stages_ns | length > 1)' o.json >/dev/null || fail "$(cat o.json)"
 	$sm run -m 256M --outcome o.json box sh -c 'echo ready; exec sleep 1000' >ready &

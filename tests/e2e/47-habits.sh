@@ -53,6 +53,15 @@ test_habits() {
 	is "by another label" "$($sm ps -q --filter label=app=other)$($sm ps -q -f label=ap)" ""
 	is "by name, state and image" "$($sm ps -q -f name=h -f status=running -f ancestor=box)" "$(cat id)"
 	is "by another state" "$($sm ps -q -f status=exited)" ""
+	is "by a name in full" "$($sm ps -q -f 'name=^/h$')$($sm ps -q -f 'name=^.h')" "$(cat id)"
+	is "by a label without a value" "$($sm ps -q -f label=tier=)" "$(cat id)"
+	out -125 $sm ps -f 'name=['
+	has "no expression" "$err" "'\\[' is no regular expression"
+	out -125 $sm ps -f status=up
+	has "no such state" "$err" "no such state: 'up'"
+	is "long arguments" "$($sm exec -e "B=$(printf %0100000d 0)" h sh -c 'echo ${#1} ${#B} $#' x "$(printf %0131071d 0)" $(seq 20000))" "131071 100000 20001"
+	out -125 $sm exec h true "$(printf %0131000d 0)"{,,,,,,,}
+	has "longer ones" "$err" 'arguments and environment are [0-9]+ bytes'
 	out -125 $sm ps -f colour=red
 	has "no such filter" "$err" 'colour=red'
 	is "template" "$($sm ps --format '{{.ID}} {{ .Names }}\t{{.Image}}:{{.State}} {{.Labels}}')" "$(cat id) h"$'\t'"box:running app=shop,tier"

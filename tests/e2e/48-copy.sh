@@ -37,6 +37,19 @@ alice"
 	has "no parent" "$err" '/no/where.*No such file'
 	out -125 $sm cp src c:/srv/renamed
 	has "onto a file" "$err" 'cannot take the place of a file'
+	sleep 3 | (
+		rc=0
+		timeout --preserve-status -s INT 1 $sm cp - c:/tmp 2>cancelled || rc=$?
+		is "interrupted" "$rc" 130
+	)
+	has "interrupted" "$(cat cancelled)" 'the copy was cancelled'
+	out -125 $sm cp src/one c:/dev/null
+	has "onto a device" "$err" '/dev/null: neither a file nor a directory'
+	mkfifo pipe
+	out -125 $sm cp c:/etc/passwd pipe
+	has "onto a pipe" "$err" 'pipe: neither a file nor a directory'
+	[ -p pipe ] || fail "the pipe was replaced"
+	rm pipe
 
 	# out: into a new name, and what was read is what was written
 	out $sm cp c:/srv/new back

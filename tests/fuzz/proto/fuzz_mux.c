@@ -56,7 +56,7 @@ static void react(struct owner *o, uint32_t ch)
 
 static void on_hello(void *arg, struct cursor *attributes, uint16_t version)
 {
-	if (version != PROTO_VERSION)
+	if (version < PROTO_VERSION_LEAST || version > PROTO_VERSION)
 		abort();
 }
 

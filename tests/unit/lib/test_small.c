@@ -265,6 +265,27 @@ static void answer_timeout_is_chosen(void **state)
 	remove_tree_at(AT_FDCWD, home);
 }
 
+/* What the kernel would refuse, or no request can carry, is said before anything starts. */
+static void commands_have_to_fit(void **state)
+{
+	static char longest[COMMAND_MAX_STRING + 1];
+	const char *argv[] = {"sh", longest, longest, longest, longest, longest, longest, longest, NULL};
+	const char *one[] = {"A=b", longest, NULL};
+	struct sm_error err = {0};
+
+	memset(longest, 'x', COMMAND_MAX_STRING);
+	assert_int_equal(command_fits(one, NULL, &err), -E2BIG);
+	assert_int_equal(err.kind, SM_ERROR_LIMIT);
+	assert_non_null(strstr(err.message, "argument xxx"));
+	assert_int_equal(command_fits(NULL, one, &err), -E2BIG);
+	assert_non_null(strstr(err.message, "variable xxx"));
+	longest[COMMAND_MAX_STRING - 1] = '\0';
+	assert_int_equal(command_fits(one, one, NULL), 0);
+	assert_int_equal(command_fits(argv, one, &err), -E2BIG);
+	assert_non_null(strstr(err.message, "arguments and environment are"));
+	assert_int_equal(command_fits(NULL, NULL, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -276,6 +297,7 @@ int main(void)
 		cmocka_unit_test(hosts_and_tmpfs),
 		cmocka_unit_test(failed_calls_have_a_kind),
 		cmocka_unit_test(silence_has_a_limit),
+		cmocka_unit_test(commands_have_to_fit),
 		cmocka_unit_test(answer_timeout_is_chosen),
 	};
 

@@ -261,7 +261,7 @@ static void test_violations(void **state)
 	one(S, false, false, 5, PROTO_OPEN, 0, 0, "\1\0", 2, "no HELLO");
 	one(S, false, false, 0, PROTO_HELLO, 0, 0, "SMAGENT\0\1\0\1\0\0\0\0\0", 16, "window");
 	one(S, false, false, 0, PROTO_HELLO, 0, 0, "SMAGENX\0\1\0\1\0\1\0\0\0", 16, "not the agent");
-	one(S, false, false, 0, PROTO_HELLO, 0, 0, "SMAGENT\0\2\0\2\0\1\0\0\0", 16, "version");
+	one(S, false, false, 0, PROTO_HELLO, 0, 0, "SMAGENT\0\3\0\3\0\1\0\0\0", 16, "version");
 	one(S, false, false, 0, PROTO_HELLO, 0, 0, "SMAGENT\0", 8, "not the agent");
 	one(S, true, false, 0, PROTO_HELLO, 0, 0, "SMAGENT\0\1\0\1\0\1\0\0\0", 16, "second HELLO");
 	one(S, true, false, 0, PROTO_DATA, 0, 0, NULL, 0, "channel 0");
@@ -325,13 +325,51 @@ static void test_more_violations(void **state)
 	buf_done(&b);
 }
 
+/* A request may be longer than any other frame, to a server that takes such. */
+static void test_long_requests(void **state)
+{
+	static uint8_t bytes[PROTO_MAX_OPEN];
+	struct buf req = {0}, b = {0};
+	struct seen c, s;
+	const char *why;
+	uint32_t ch;
+
+	assert_int_equal(pair_new(&c, &s, WINDOW), 0);
+	buf_put(&req, bytes, sizeof(bytes) - 2); /* the service is the rest */
+	assert_int_equal(mux_open(c.m, 7, &req, NULL, &ch), 0);
+	settle_pair(c.m, s.m, 40000);
+	assert_int_equal(mux_close(c.m, ch, 0, NULL), 0); /* it is there, and the link lives */
+	buf_put(&req, bytes, 1);
+	assert_int_equal(mux_open(c.m, 7, &req, NULL, &ch), -EMSGSIZE);
+	seen_done(&c);
+	seen_done(&s);
+
+	/* Older ones do not. */
+	assert_int_equal(mux_new(MUX_CLIENT, &seen_callbacks, &c, WINDOW, &c.m), 0);
+	hello_frame(&b, 1, 1, WINDOW);
+	assert_int_equal(mux_hello(c.m, NULL), 0);
+	assert_int_equal(mux_feed(c.m, b.data, b.len, &why), 0);
+	req.len = PROTO_MAX_PAYLOAD - 1;
+	assert_int_equal(mux_open(c.m, 7, &req, NULL, &ch), -EMSGSIZE);
+	req.len = PROTO_MAX_PAYLOAD - 2;
+	assert_int_equal(mux_open(c.m, 7, &req, NULL, &ch), 0);
+	mux_free(c.m);
+	buf_done(&b);
+	buf_done(&req);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_hello_and_channel), cmocka_unit_test(test_credit),
-		cmocka_unit_test(test_output_high),	  cmocka_unit_test(test_refuse_and_cancel),
-		cmocka_unit_test(test_late_frames),	  cmocka_unit_test(test_abort),
-		cmocka_unit_test(test_violations),	  cmocka_unit_test(test_more_violations),
+		cmocka_unit_test(test_hello_and_channel),
+		cmocka_unit_test(test_credit),
+		cmocka_unit_test(test_long_requests),
+		cmocka_unit_test(test_output_high),
+		cmocka_unit_test(test_refuse_and_cancel),
+		cmocka_unit_test(test_late_frames),
+		cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_violations),
+		cmocka_unit_test(test_more_violations),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
