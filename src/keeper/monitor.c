@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <linux/sched.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +33,6 @@
 
 #define CONSOLE_ROTATE (1u << 20)
 #define CONTROL_MAX 4096
-#define CHILD_STACK 65536
 /* How far below the top a monitor's mappings begin, in a machine. */
 #define PLACE_LEAST (1ull << 40)
 #define PLACE_ROOM (1ull << 45)
@@ -353,17 +351,8 @@ static void place_by_boot(void)
 		personality(ADDR_NO_RANDOMIZE);
 }
 
-struct child {
-	struct keeper *k;
-	const struct monitor_files *f;
-	int config_fd, errors;
-};
-
-static int child(void *arg)
+static _Noreturn void child(struct keeper *k, const struct monitor_files *f, int config_fd, int errors)
 {
-	const struct child *c = arg;
-	const struct monitor_files *f = c->f;
-	struct keeper *k = c->k;
 	char number[16];
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -373,11 +362,11 @@ static int child(void *arg)
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGHUP, SIG_DFL);
 	dup2(null, 0);
-	dup2(c->errors >= 0 ? c->errors : null, 1);
-	dup2(c->errors >= 0 ? c->errors : null, 2);
+	dup2(errors >= 0 ? errors : null, 1);
+	dup2(errors >= 0 ? errors : null, 2);
 	for (unsigned i = 0; i < f->num; i++)
 		fd_set_cloexec(f->fds[i], false);
-	snprintf(number, sizeof(number), "%d", c->config_fd);
+	snprintf(number, sizeof(number), "%d", config_fd);
 	execl(k->args.vmm, k->args.vmm, "--config-fd", number, (char *)NULL);
 	dprintf(2, "keeper: exec %s: %s\n", k->args.vmm, strerror(errno));
 	_exit(127);
@@ -420,28 +409,18 @@ static int make_ends(struct monitor_files *f, int mine[3], int theirs[3])
 	return 0;
 }
 
-/*
- * With the process born in its group, if it has one: moving it later waits for the kernel. Else it begins in our
- * memory, on a stack of its own, while we stand still: a copy would be made of page tables that it is to give up at
- * once, and both would take their pages anew.
- */
-static pid_t start_child(struct child *c, int cgroup_fd)
+/* fork, with the process born in its group, if it has one: moving it later waits for the kernel. */
+static pid_t fork_into(int cgroup_fd)
 {
-	_Alignas(16) uint8_t stack[CHILD_STACK];
 	struct clone_args args = {
 		.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)(unsigned)cgroup_fd};
-	pid_t pid;
 
-	if (cgroup_fd < 0)
-		return clone(child, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, c);
-	pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-	return pid == 0 ? child(c) : pid;
+	return cgroup_fd < 0 ? fork() : (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 }
 
 static int spawn(struct keeper *k, struct monitor_files *f, const char *json, struct sm_error *err)
 {
 	_fd_ int errors = openat(k->dirfd, "vmm.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	struct child c = {.k = k, .f = f, .errors = errors};
 	int config_fd = config_to_fd(json);
 
 	if (config_fd < 0)
@@ -449,10 +428,11 @@ static int spawn(struct keeper *k, struct monitor_files *f, const char *json, st
 	config_fd = monitor_files_add(f, config_fd);
 	if (config_fd < 0)
 		return error_sys(err, -config_fd, "configuration of the monitor");
-	c.config_fd = config_fd;
-	k->mon.pid = start_child(&c, k->cpus.fd);
+	k->mon.pid = fork_into(k->cpus.fd);
 	if (k->mon.pid < 0)
 		return error_sys(err, errno, "start the monitor");
+	if (k->mon.pid == 0)
+		child(k, f, config_fd, errors);
 	k->mon.pidfd = (int)syscall(SYS_pidfd_open, k->mon.pid, 0);
 	if (k->mon.pidfd < 0)
 		return error_sys(err, errno, "pidfd_open");
