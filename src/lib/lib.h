@@ -410,10 +410,11 @@ int signal_parse(const char *s);
 char **strv_copy(const char *const *v); /* NULL: NULL, or no memory */
 void strv_free(char **v);
 size_t strv_len(const char *const *v);
-/* base with over's "K=V" on top; NULL: no memory. */
 #define COMMAND_MAX_STRING 131072u
 #define COMMAND_MAX (PROTO_MAX_OPEN - 131072u) /* what is left is for the rest of a request */
+/* SM_ERROR_LIMIT: longer than a request may be, or than the kernel takes. */
 int command_fits(const char *const *argv, const char *const *env, struct sm_error *err) MUST_CHECK;
+/* base with over's "K=V" on top; NULL: no memory. */
 char **env_merge(const char *const *base, const char *const *over);
 bool env_has(char *const *env, const char *key);
 
