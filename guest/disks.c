@@ -254,14 +254,14 @@ void disks_ahead(struct agent *a)
 	mkdir(WRITABLE, 0755);
 	if (find_by_serial(a, UPPER_SERIAL, device, sizeof(device)) < 0)
 		return;
-	if (mount(device, WRITABLE, "ext4", MS_NOATIME, "discard") < 0) {
+	if (mount(device, WRITABLE, "ext4", MS_NOATIME, DISK_OPTIONS) < 0) {
 		log_warn("agent", "mount %s: %s", device, strerror(errno));
 		return;
 	}
 	if (mkdir(WORK, 0700) == 0 && mkdir(UPPER, 0755) == 0)
 		rehearse_upper();
 	if (utimensat(AT_FDCWD, UPPER, times, 0) == 0 &&
-	    mount(NULL, WRITABLE, NULL, MS_REMOUNT | MS_RDONLY | MS_NOATIME, "discard") == 0)
+	    mount(NULL, WRITABLE, NULL, MS_REMOUNT | MS_RDONLY | MS_NOATIME, DISK_OPTIONS) == 0)
 		a->writable_ahead = true;
 	else
 		umount2(WRITABLE, 0);
@@ -280,7 +280,7 @@ static int take_ahead(struct agent *a, const struct proto_setup *s, bool *ret, s
 	a->writable_ahead = false;
 	if (!fits)
 		return umount2(WRITABLE, 0) < 0 ? error_sys(err, errno, "take off the base's disk") : 0;
-	if (mount(NULL, WRITABLE, NULL, MS_REMOUNT | MS_NOATIME, "discard") < 0)
+	if (mount(NULL, WRITABLE, NULL, MS_REMOUNT | MS_NOATIME, DISK_OPTIONS) < 0)
 		return error_sys(err, errno, "the writable layer");
 	*ret = true;
 	return 0;
@@ -308,8 +308,7 @@ static int mount_writable(struct agent *a, const struct proto_setup *s, struct s
 	r = find_device(a, s->upper_serial, true, device, sizeof(device), err);
 	if (r < 0)
 		return r;
-	/* discard: what is deleted is given back to the host's sparse file. */
-	if (mount(device, WRITABLE, "ext4", MS_NOATIME, "discard") < 0)
+	if (mount(device, WRITABLE, "ext4", MS_NOATIME, DISK_OPTIONS) < 0)
 		return error_sys(err, errno, "mount the writable layer (%s)", device);
 	a->upper_disk = true;
 	return 0;

@@ -8,6 +8,11 @@
 
 #define SETUP_ROOT "/container"
 #define SETUP_WRITABLE "/writable" /* the writable layer's file system */
+/*
+ * Of a disk's file system. What is deleted is given back to the host's sparse file. One whose journal could not be
+ * written (the host's disk is full) takes nothing any more: else it writes its superblock anew for each page.
+ */
+#define DISK_OPTIONS "discard,errors=remount-ro"
 
 /* disks.c: finds the disks that there may be, for the copies' search among them by serial number. */
 void disks_learn(struct agent *a);

@@ -144,7 +144,7 @@ static int mount_on(struct agent *a, const char *device, const char *place, int 
 
 	if (a->num_volumes == AGENT_VOLUMES)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "more than %d volumes", AGENT_VOLUMES);
-	if (mount(device, place, "ext4", 0, "discard") < 0)
+	if (mount(device, place, "ext4", 0, DISK_OPTIONS) < 0)
 		return error_sys(err, errno, "mount the volume for %s", m->target);
 	root = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	r = root < 0 ? -errno : fill(place, root, from, m, &own);

@@ -98,6 +98,9 @@ int vmdir_store_start(int dirfd, const struct vm_start *start, struct sm_error *
 int vmdir_load_exit(int dirfd, struct vm_exit *ret, struct sm_error *err);
 /* Removes a VM that does not run, with its name. */
 int vmdir_remove(struct sm_client *c, const char *id, struct sm_error *err);
+/* Of a disk that is about to be removed, unless others have a link to it: its space is free at once. A machine's file
+ * server has the file until the machine looks for its name again, which may be never. */
+void disk_give_back(int dir, const char *name);
 /* Ids of all VMs, each VM_ID_DIGITS + 1 bytes; malloc'ed. */
 int vmdir_list(struct sm_client *c, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_count, struct sm_error *err) MUST_CHECK;
 int vmdir_list_in(struct sm_client *c, const char *name, char (**ret)[VM_ID_DIGITS + 1], size_t *ret_count,

@@ -346,6 +346,15 @@ int vmdir_load_exit(int dirfd, struct vm_exit *ret, struct sm_error *err)
 
 /* -------------------------------------------------------------------------------------- removing */
 
+void disk_give_back(int dir, const char *name)
+{
+	_fd_ int fd = openat(dir, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1)
+		(void)!ftruncate(fd, 0);
+}
+
 /* The name first, then out of sight in one step, then the bytes: a kill in between leaves only what a sweep removes. */
 static int remove_locked(struct sm_client *c, const char *id, struct sm_error *err)
 {
@@ -371,6 +380,7 @@ static int remove_locked(struct sm_client *c, const char *id, struct sm_error *e
 		volumes_drop_anonymous(c, &rec);
 	cpu_group_sweep(dir, id);
 	vmindex_remove(c, id);
+	disk_give_back(dir, "top");
 	r = remove_tree_at(vms, old);
 	vm_record_done(&rec);
 	return r < 0 ? error_sys(err, -r, "remove VM %s", id) : 0;

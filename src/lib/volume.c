@@ -185,6 +185,7 @@ int volume_make_locked(struct sm_client *c, int volumes, const struct volume *v,
 int volume_remove_locked(int volumes, const char *name, struct sm_error *err)
 {
 	char old[VM_NAME_MAX + 16];
+	_fd_ int dir = -1;
 	int r;
 
 	snprintf(old, sizeof(old), OLD_PREFIX "%s", name);
@@ -192,6 +193,9 @@ int volume_remove_locked(int volumes, const char *name, struct sm_error *err)
 	if (renameat(volumes, name, volumes, old) < 0)
 		return errno == ENOENT ? error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no such volume: %s", name)
 				       : error_sys(err, errno, "remove volume %s", name);
+	dir = openat(volumes, old, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir >= 0)
+		disk_give_back(dir, "disk");
 	r = remove_tree_at(volumes, old);
 	return r < 0 ? error_sys(err, -r, "remove volume %s", name) : 0;
 }

@@ -30,6 +30,8 @@ test_host_disk_full() {
 	out -1 run_box --outcome o.json box sh -c 'dd if=/dev/urandom of=/big bs=1M count=60 conv=fsync 2>/dev/null || exit 1'
 	has "stderr" "$err" 'disk of the host is full'
 	is "reason" "$(jq -r .reason o.json)" disk-full
+	# its space is free again
+	out run_box box sh -c 'dd if=/dev/zero of=/big bs=1M count=8 conv=fsync 2>/dev/null'
 }
 
 test_guest_panic() {

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/fileio.h"
 #include "base/util.h"
 #include "lib/lib.h"
@@ -96,6 +97,32 @@ static void names_and_prefixes_find(void **state)
 	assert_int_equal(vmdir_resolve(c, "bbb", id, &err), -ENOENT);	/* too short */
 	assert_int_equal(vmdir_resolve(c, "../vms", id, &err), -ENOENT);
 	assert_int_equal(vmdir_resolve(c, "", id, &err), -ENOENT);
+}
+
+/* Who still has the file open, as a machine's file server has, does not keep the space of a disk that is gone; but what
+ * another has a link to stays. */
+static void a_removed_disk_is_given_back(void **state)
+{
+	struct place *p = *state;
+	struct sm_client *c = p->client;
+	char path[160], link_path[160];
+	struct stat st;
+
+	for (int linked = 0; linked < 2; linked++) {
+		_fd_ int fd = -1;
+
+		assert_int_equal(create(c, "aaaa00000001", "", NULL), 0);
+		snprintf(path, sizeof(path), "%s/state/vms/aaaa00000001/top", p->dir);
+		snprintf(link_path, sizeof(link_path), "%s/kept", p->dir);
+		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		assert_true(fd >= 0);
+		assert_int_equal(pwrite(fd, "disk", 4, 0), 4);
+		if (linked)
+			assert_int_equal(link(path, link_path), 0);
+		assert_int_equal(vmdir_remove(c, "aaaa00000001", NULL), 0);
+		assert_int_equal(fstat(fd, &st), 0);
+		assert_int_equal(st.st_size, linked ? 4 : 0);
+	}
 }
 
 static void a_taken_name_is_refused_and_freed(void **state)
@@ -384,6 +411,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(names_and_prefixes_find, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_taken_name_is_refused_and_freed, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_removed_disk_is_given_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(sweep_takes_litter_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(truth_is_derived, setup, teardown),
 		cmocka_unit_test_setup_teardown(suspended_until_stopped, setup, teardown),
