@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sizes, durations, numbers, random names. See util.h. */
+/* Sizes, durations, numbers, random names, labels. See util.h. */
 #include "base/util.h"
 
 #include <ctype.h>
@@ -142,4 +142,13 @@ int random_hex(char *out, size_t n)
 	}
 	*out = 0;
 	return 0;
+}
+
+/* A label without a value has an empty one. */
+bool label_matches(const char *label, const char *wanted)
+{
+	size_t key = strcspn(wanted, "=");
+
+	return strcspn(label, "=") == key && strncmp(label, wanted, key) == 0 &&
+	       (!wanted[key] || streq(label[key] ? label + key : "=", wanted + key));
 }

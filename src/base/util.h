@@ -49,6 +49,9 @@ static inline bool str_starts(const char *s, const char *prefix)
 	return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
+/* Whether a label, KEY[=VALUE], is the one that is wanted: KEY, whatever its value, or KEY=VALUE. */
+bool label_matches(const char *label, const char *wanted);
+
 /* Monotonic time in nanoseconds. */
 uint64_t time_now_ns(void);
 

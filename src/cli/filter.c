@@ -50,12 +50,8 @@ bool filters_pass(const struct filter *filters, size_t n, const struct opt_list 
 
 bool filter_has_label(const char *const *labels, const char *wanted)
 {
-	size_t key = strcspn(wanted, "=");
-
-	/* A label without a value has an empty one. */
 	for (const char *const *l = labels; l && *l; l++)
-		if (strcspn(*l, "=") == key && strncmp(*l, wanted, key) == 0 &&
-		    (!wanted[key] || streq((*l)[key] ? *l + key : "=", wanted + key)))
+		if (label_matches(*l, wanted))
 			return true;
 	return false;
 }

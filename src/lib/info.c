@@ -155,12 +155,8 @@ static int newest_first(const void *a, const void *b)
 
 static bool has_label(char *const *labels, const char *wanted)
 {
-	size_t key = strcspn(wanted, "=");
-
-	/* A label without a value has an empty one. */
 	for (char *const *l = labels; l && *l; l++)
-		if (strcspn(*l, "=") == key && strncmp(*l, wanted, key) == 0 &&
-		    (!wanted[key] || streq((*l)[key] ? *l + key : "=", wanted + key)))
+		if (label_matches(*l, wanted))
 			return true;
 	return false;
 }
