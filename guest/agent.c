@@ -128,6 +128,7 @@ int agent_init(struct agent *a, enum agent_role role)
 	*a = (struct agent){.role = role,
 			    .proc_fd = -1,
 			    .sys_fd = -1,
+			    .dev_fd = -1,
 			    .cgroup_fd = -1,
 			    .shares_fd = -1,
 			    .init_fd = -1,
@@ -155,6 +156,7 @@ void agent_done(struct agent *a)
 	fd_close(a->signal_fd);
 	fd_close(a->proc_fd);
 	fd_close(a->sys_fd);
+	fd_close(a->dev_fd);
 	fd_close(a->cgroup_fd);
 	fd_close(a->shares_fd);
 	fd_close(a->init_fd);

@@ -47,6 +47,7 @@ struct agent {
 	uint64_t ignored; /* signals, as child_plan has them */
 	int proc_fd;   /* a /proc of the agent's own PID namespace, whatever the container does to its own; -1: none */
 	int sys_fd;    /* the same of /sys, to find disks by serial */
+	int dev_fd;    /* the same of /dev */
 	int shares_fd; /* the mount of the host's directories, O_PATH; -1: there are none */
 	int cgroup_fd; /* the root of the cgroup2 tree, -1: none */
 	uint32_t next_cgroup, *stale; /* stale: groups of commands that have ended, to be removed */

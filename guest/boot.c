@@ -42,6 +42,7 @@ void boot_mounts(struct agent *a)
 	}
 	a->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	a->sys_fd = open("/sys", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	a->dev_fd = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
 /*

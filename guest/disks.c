@@ -265,8 +265,10 @@ void disks_ahead(struct agent *a)
 		a->writable_ahead = true;
 	else
 		umount2(WRITABLE, 0);
-	if (a->writable_ahead)
+	if (a->writable_ahead) {
+		disk_error_watch(a, device, WRITABLE);
 		warm(device);
+	}
 }
 
 /* True: it is the one that was mounted. Else that one is gone. */
@@ -310,6 +312,7 @@ static int mount_writable(struct agent *a, const struct proto_setup *s, struct s
 		return r;
 	if (mount(device, WRITABLE, "ext4", MS_NOATIME, DISK_OPTIONS) < 0)
 		return error_sys(err, errno, "mount the writable layer (%s)", device);
+	disk_error_watch(a, device, WRITABLE);
 	a->upper_disk = true;
 	return 0;
 }

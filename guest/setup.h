@@ -10,7 +10,7 @@
 #define SETUP_WRITABLE "/writable" /* the writable layer's file system */
 /*
  * Of a disk's file system. What is deleted is given back to the host's sparse file. One whose journal could not be
- * written (the host's disk is full) takes nothing any more: else it writes its superblock anew for each page.
+ * written (the host's disk is full) takes nothing any more.
  */
 #define DISK_OPTIONS "discard,errors=remount-ro"
 
@@ -18,6 +18,8 @@
 void disks_learn(struct agent *a);
 /* Mounts a new disk's file system, for the copies that go on with it. */
 void disks_ahead(struct agent *a);
+/* diskerror.c: a disk (/dev/NAME) whose file system, mounted on place, fails becomes read-only at once. */
+void disk_error_watch(struct agent *a, const char *device, const char *place);
 /* The image, the writable layer and the overlay of them on SETUP_ROOT. */
 int disks_mount(struct agent *a, const struct proto_setup *s, struct sm_error *err) MUST_CHECK;
 /* "/dev/vdc": the disk with this serial number, waited for a while. */

@@ -173,7 +173,10 @@ int volume_open(struct agent *a, const struct proto_mount *m, char *ret, size_t 
 	if (r < 0 && r != -EEXIST)
 		return error_sys(err, -r, "make %s", place);
 	snprintf(ret, size, "%s/" DATA, place);
-	return mount_on(a, device, place, from, m, err);
+	r = mount_on(a, device, place, from, m, err);
+	if (r == 0)
+		disk_error_watch(a, device, place);
+	return r;
 }
 
 /* The clone of it that the container has is then all there is to unmount. */
@@ -213,6 +216,8 @@ int volume_open_on_target(struct agent *a, const struct proto_mount *m, struct s
 	if (r < 0)
 		return r;
 	r = mount_on(a, NODE, m->target, from, m, err);
+	if (r == 0)
+		disk_error_watch(a, device, m->target);
 	unlink(NODE);
 	return r;
 }
