@@ -157,7 +157,7 @@ test_diff() {
 	has "what needs it" "$err" 'snapshot d1 has diffs, which need it: d2, d3'
 	out $sm snapshot prune -a
 	is "all are there" "$($sm snapshots -q | grep -E '^d[0-9]$' | sort | xargs)" "d0 d1 d2 d3 d4 d5"
-	for i in d3:'one two twig':'random twig two' d4:'one two three':random $(at_length && echo d5:one_two_three:random); do
+	for i in d4:'one two three':random $(at_length && echo d3:one_two_twig:random_twig_two d5:one_two_three:random); do
 		i=${i//_/ }
 		out $sm restore -d --name again "${i%%:*}"
 		out $sm exec again sh -c 'xargs </file; ls /dev/shm/x | xargs; md5sum -c /sum >/dev/null && sleep 1 && cp /ticks /seen && [ $(wc -l </seen) -eq $(tail -n 1 /seen) ]'
@@ -197,8 +197,12 @@ test_diff() {
 	has "the base's" "$err" 'snapshot d2 is a diff of d1: snapshot d1: its file base is damaged'
 	out $sm snapshot rm d3 d4 d2 d1 # each frees the next
 	out -125 $sm snapshot rm d1
-	if at_length; then diff_of_none; diff_of_lost; diff_killed; fi
-	# one of a base is a diff of it also after it was suspended, and what is on the disk meanwhile is as little
+	if at_length; then diff_of_none; diff_of_lost; diff_killed; diff_of_slept; fi
+	out $sm snapshot rm d0 d5
+}
+
+# One of a base is a diff of it also after it was suspended, and what is on the disk meanwhile is as little.
+diff_of_slept() {
 	vm slept
 	$sm exec slept sh -c 'echo kept >/dev/shm/f'
 	out $sm suspend slept
@@ -209,7 +213,7 @@ test_diff() {
 	out $sm restore -d --name woken d6
 	is "its memory" "$($sm exec woken cat /dev/shm/f)" kept
 	out $sm rm -f woken
-	out $sm snapshot rm d0 d5 d6
+	out $sm snapshot rm d6
 }
 
 # What booted cannot be a diff.
@@ -297,6 +301,7 @@ test_snapshot_shapes() {
 		has "dax" "$err" 'dax'
 		out $sm rm -f cold
 	fi
+	at_length || return 0
 	vm cold --cold
 	out $sm exec cold sh -c 'echo booted >/file'
 	out $sm snapshot cold cold

@@ -20,8 +20,8 @@ limit_many_cpus=200
 test_many_cpus() {
 	# up to 16 CPUs, more than this host may have, and each of them works
 	local n
-	for n in $([ "$SM_SCALE" -eq 1 ] || echo 4) 16; do
-		out run_box -c $n box sh -c 'grep -c ^processor /proc/cpuinfo; for i in $(seq 0 '$((n - 1))'); do taskset -c $i sh -c "echo cpu$i" || echo "cpu$i fails"; done'
+	for n in $(at_length && echo 4) 16; do
+		out run_box $(at_length || echo --cold) -c $n box sh -c 'grep -c ^processor /proc/cpuinfo; for i in $(seq 0 '$((n - 1))'); do taskset -c $i sh -c "echo cpu$i" || echo "cpu$i fails"; done'
 		is "CPUs" "$(head -n 1 <<<"$out")" $n
 		is "$n that work" "$(grep -cE '^cpu[0-9]+$' <<<"$out")" $n
 	done
