@@ -328,6 +328,7 @@ static struct seat_options seat_options_of(struct sm_client *c, enum seat_mode m
 	return (struct seat_options){.mode = mode,
 				     .runtime_dir = c->runtime_dir,
 				     .data_dir = c->data_dir,
+				     .state_dir = c->state_dir,
 				     .libexec_dir = c->libexec_dir,
 				     .notice = seat_says,
 				     .notice_arg = c};

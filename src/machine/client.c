@@ -86,14 +86,8 @@ static int start_daemon(const struct machine_place *place, struct sm_error *err)
 {
 	_free_ char *program = NULL;
 	char line[READY_LINE_MAX] = "";
-	const char *argv[] = {NULL,
-			      "--runtime-dir",
-			      place->runtime_dir,
-			      "--data-dir",
-			      place->data_dir,
-			      "--libexec-dir",
-			      place->libexec_dir,
-			      NULL};
+	const char *argv[] = {NULL,	     "--runtime-dir",  place->runtime_dir, "--data-dir",       place->data_dir,
+			      "--state-dir", place->state_dir, "--libexec-dir",	   place->libexec_dir, NULL};
 	_free_ const char **env = process_plain_env();
 	struct process_options o = {.argv = argv, .env = env, .cwd = "/", .fds = {-1, -1, -1}};
 	_fd_ int in = -1, out = -1;

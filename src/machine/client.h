@@ -9,7 +9,7 @@
 
 /* Where the machine of this seat is; strings stay the seat's. */
 struct machine_place {
-	const char *runtime_dir, *data_dir, *libexec_dir;
+	const char *runtime_dir, *data_dir, *state_dir, *libexec_dir;
 	void (*notice)(void *arg, const char *line);
 	void *notice_arg;
 	const char *reason; /* why there is a machine at all, for the notice of a start; may be "" */

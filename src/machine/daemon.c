@@ -385,6 +385,7 @@ static void on_accept(struct loop *loop, struct loop_source *src, uint32_t event
 	struct daemon *d = arg;
 	int fd = accept4(d->listen, NULL, NULL, SOCK_CLOEXEC);
 
+	removed_watch(d);
 	if (fd >= 0 && session_accept(d, fd) < 0)
 		log_warn("machine", "a client was turned away");
 }
@@ -450,6 +451,8 @@ int daemon_run(struct daemon *d, int signal_fd, struct sm_error *err)
 	if (r == 0)
 		r = loop_add(d->loop, signal_fd, EPOLLIN, on_signal, d, &d->signal_src);
 	if (r == 0)
+		r = removed_begin(d);
+	if (r == 0)
 		r = watch_lock(d);
 	if (r == 0 && daemon_owns(d)) { /* what was removed before it was watched is not told */
 		rearm_idle(d);
@@ -463,5 +466,6 @@ int daemon_run(struct daemon *d, int signal_fd, struct sm_error *err)
 void daemon_done(struct daemon *d)
 {
 	sessions_end(d);
+	buf_done(&d->removed.pending);
 	loop_free(d->loop);
 }

@@ -23,11 +23,19 @@ enum daemon_state { DAEMON_DOWN, DAEMON_BOOTING, DAEMON_UP, DAEMON_STOPPING };
 
 struct session;
 
+/* removed.c */
+#define REMOVED_DIRS 5
+struct removed {
+	int fd, watches[REMOVED_DIRS];
+	struct buf pending; /* paths, each with its NUL */
+	struct loop_source *src, *timer;
+};
+
 struct daemon {
 	struct loop *loop;
 	struct clocksync clock; /* the machine's */
 	enum daemon_state state;
-	const char *runtime_dir, *data_dir, *libexec_dir;
+	const char *runtime_dir, *data_dir, *state_dir, *libexec_dir;
 	char *dir;	  /* runtime_dir/machine */
 	int lock, listen; /* -1: none */
 	int watch;	  /* of the lock, that it is still there; -1: none */
@@ -35,6 +43,7 @@ struct daemon {
 	unsigned cpus;
 	char boot_id[33];
 	char died[200]; /* why it is down since it was last up; "": it was not */
+	struct removed removed;
 	struct emulator emu;
 	struct link *agent; /* NULL unless BOOTING, UP or STOPPING */
 	struct session *sessions;
@@ -64,6 +73,11 @@ bool daemon_owns(const struct daemon *d);
 void daemon_status(const struct daemon *d, struct seat_machine_status *ret);
 /* The mux to the agent, NULL unless UP. */
 struct mux *daemon_agent(struct daemon *d);
+
+/* removed.c: what this host removes is let go of in the machine. */
+int removed_begin(struct daemon *d) MUST_CHECK;
+/* Again: also in the directories that were made meanwhile. */
+void removed_watch(struct daemon *d);
 
 /* session.c */
 int session_accept(struct daemon *d, int fd) MUST_CHECK; /* owns fd */

@@ -84,6 +84,7 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 {
 	static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
 						{"data-dir", required_argument, NULL, 'd'},
+						{"state-dir", required_argument, NULL, 's'},
 						{"libexec-dir", required_argument, NULL, 'l'},
 						{0}};
 	int c;
@@ -93,12 +94,14 @@ static int parse_args(struct daemon *d, int argc, char **argv)
 			d->runtime_dir = optarg;
 		else if (c == 'd')
 			d->data_dir = optarg;
+		else if (c == 's')
+			d->state_dir = optarg;
 		else if (c == 'l')
 			d->libexec_dir = optarg;
 		else
 			return -EINVAL;
 	}
-	return d->runtime_dir && d->data_dir && d->libexec_dir && optind == argc ? 0 : -EINVAL;
+	return d->runtime_dir && d->data_dir && d->state_dir && d->libexec_dir && optind == argc ? 0 : -EINVAL;
 }
 
 /* The lock, a directory without a predecessor's leavings, the socket. */
@@ -196,7 +199,8 @@ int main(int argc, char **argv)
 	int r;
 
 	if (parse_args(&d, argc, argv) < 0) {
-		fprintf(stderr, "usage: %s --runtime-dir DIR --data-dir DIR --libexec-dir DIR\n", argv[0]);
+		fprintf(stderr, "usage: %s --runtime-dir DIR --data-dir DIR --state-dir DIR --libexec-dir DIR\n",
+			argv[0]);
 		return 2;
 	}
 	umask(077);

@@ -25,7 +25,7 @@
 
 struct seat {
 	bool in_machine;
-	char *runtime_dir, *data_dir, *libexec_dir, *notice;
+	char *runtime_dir, *data_dir, *state_dir, *libexec_dir, *notice;
 	struct kvm_probe probe;
 	struct machine_place place;
 };
@@ -52,13 +52,15 @@ static int make_seat(const struct seat_options *o, struct seat **ret, struct sm_
 		return error_sys(err, ENOMEM, "seat");
 	s->runtime_dir = strdup(o->runtime_dir);
 	s->data_dir = strdup(o->data_dir);
+	s->state_dir = strdup(o->state_dir);
 	s->libexec_dir = strdup(o->libexec_dir);
-	if (!s->runtime_dir || !s->data_dir || !s->libexec_dir) {
+	if (!s->runtime_dir || !s->data_dir || !s->state_dir || !s->libexec_dir) {
 		seat_close(s);
 		return error_sys(err, ENOMEM, "seat");
 	}
 	s->place = (struct machine_place){.runtime_dir = s->runtime_dir,
 					  .data_dir = s->data_dir,
+					  .state_dir = s->state_dir,
 					  .libexec_dir = s->libexec_dir,
 					  .notice = o->notice,
 					  .notice_arg = o->notice_arg};
@@ -117,6 +119,7 @@ struct seat *seat_close(struct seat *s)
 	if (s) {
 		free(s->runtime_dir);
 		free(s->data_dir);
+		free(s->state_dir);
 		free(s->libexec_dir);
 		free(s->notice);
 		free(s);

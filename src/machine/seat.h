@@ -49,6 +49,7 @@ struct seat_options {
 	enum seat_mode mode;
 	const char *runtime_dir; /* this host's: absolute, exists or can be made; sockets and the lock of the machine */
 	const char *data_dir;	 /* kernels, the machine's initramfs */
+	const char *state_dir;	 /* what is removed below it or data_dir, the machine lets go of */
 	const char *libexec_dir; /* supermachine-machine, supermachine-agent */
 	/* A line for the user (no newline): the machine starts, it had died and starts again. May be NULL. Any thread.
 	 */

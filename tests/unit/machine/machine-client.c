@@ -301,6 +301,7 @@ int main(int argc, char **argv)
 	if (seat_open_machine(&(struct seat_options){.mode = SEAT_ALWAYS,
 						     .runtime_dir = argv[1],
 						     .data_dir = argv[2],
+						     .state_dir = argv[2],
 						     .libexec_dir = argv[3],
 						     .notice = say},
 			      &seat, &err) < 0)

@@ -55,6 +55,7 @@ static int setup(void **state)
 	snprintf(w->socket, sizeof(w->socket), "%s/" MACHINE_SOCKET, w->runtime);
 	w->place = (struct machine_place){.runtime_dir = w->runtime,
 					  .data_dir = w->dir,
+					  .state_dir = w->dir,
 					  .libexec_dir = w->libexec,
 					  .notice = hear,
 					  .notice_arg = w,
@@ -77,6 +78,7 @@ static void open_seat(struct world *w, struct seat **ret)
 	struct seat_options o = {.mode = SEAT_ALWAYS,
 				 .runtime_dir = w->runtime,
 				 .data_dir = w->dir,
+				 .state_dir = w->dir,
 				 .libexec_dir = w->libexec,
 				 .notice = hear,
 				 .notice_arg = w};
@@ -303,8 +305,8 @@ static void test_a_stale_socket_is_told_from_a_first_start(void **state)
 static pid_t start_program(struct world *w, char line[static 256])
 {
 	const char *program = getenv("SM_MACHINE_PROGRAM");
-	const char *argv[] = {program, "--runtime-dir", w->runtime, "--data-dir",
-			      w->dir,  "--libexec-dir", w->libexec, NULL};
+	const char *argv[] = {program,	     "--runtime-dir", w->runtime,      "--data-dir", w->dir,
+			      "--state-dir", w->dir,	      "--libexec-dir", w->libexec,   NULL};
 	struct process_options o = {.argv = argv, .fds = {-1, -1, -1}};
 	int pipefd[2];
 	ssize_t n;
@@ -554,8 +556,11 @@ static void test_probe_is_remembered_for_this_boot(void **state)
 /* A seat on this host, whatever its KVM: the probe is made to remember that it works. */
 static bool open_here(struct world *w, struct seat **ret)
 {
-	struct seat_options o = {
-		.mode = SEAT_NEVER, .runtime_dir = w->runtime, .data_dir = w->dir, .libexec_dir = w->libexec};
+	struct seat_options o = {.mode = SEAT_NEVER,
+				 .runtime_dir = w->runtime,
+				 .data_dir = w->dir,
+				 .state_dir = w->dir,
+				 .libexec_dir = w->libexec};
 	_free_ char *text = NULL;
 	struct kvm_probe p;
 	char path[128];
@@ -617,8 +622,11 @@ static void test_spawn_and_connect_here(void **state)
 static void test_never_without_kvm_is_refused(void **state)
 {
 	struct world *w = *state;
-	struct seat_options o = {
-		.mode = SEAT_NEVER, .runtime_dir = w->runtime, .data_dir = w->dir, .libexec_dir = w->libexec};
+	struct seat_options o = {.mode = SEAT_NEVER,
+				 .runtime_dir = w->runtime,
+				 .data_dir = w->dir,
+				 .state_dir = w->dir,
+				 .libexec_dir = w->libexec};
 	struct kvm_probe probe;
 	struct sm_error err = {0};
 	struct seat *seat = NULL;
