@@ -27,7 +27,6 @@
 #define WORK WRITABLE "/work"
 #define LOWER "/lower" /* of a rehearsal */
 #define BLOCK 4096u    /* of the templates (lib/disk.c) */
-#define UPPER_SERIAL "upper"
 #define DEVICE_WAIT_NS 3000000000ULL
 
 /* The files of a disk that copies of this guest ask: opening one by its long path in /sys takes them far longer than
@@ -230,8 +229,7 @@ static void warm(const char *device)
 	_fd_ int disk = open(device, O_RDONLY | O_CLOEXEC);
 
 	for (size_t i = 0; disk >= 0 && i < ARRAY_SIZE(directories); i++) {
-		_fd_ int fd = open(directories[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		DIR *d = fd < 0 ? NULL : fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+		DIR *d = opendir(directories[i]);
 
 		while (d && readdir(d))
 			continue;
@@ -252,7 +250,7 @@ void disks_ahead(struct agent *a)
 	char device[300];
 
 	mkdir(WRITABLE, 0755);
-	if (find_by_serial(a, UPPER_SERIAL, device, sizeof(device)) < 0)
+	if (find_by_serial(a, PROTO_UPPER_SERIAL, device, sizeof(device)) < 0)
 		return;
 	if (mount(device, WRITABLE, "ext4", MS_NOATIME, DISK_OPTIONS) < 0) {
 		log_warn("agent", "mount %s: %s", device, strerror(errno));

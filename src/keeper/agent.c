@@ -88,7 +88,8 @@ static char **tmpfs_texts(const struct vm_record *rec)
 static int send_setup(struct keeper *k)
 {
 	struct vm_record *rec = &k->rec;
-	char image[] = "image", pmem[] = "pmem0", upper[] = "upper"; /* the message's members are not const */
+	char image[] = "image", pmem[] = "pmem0",
+	     upper[] = PROTO_UPPER_SERIAL; /* the message's members are not const */
 	bool disk = keeper_root_on_disk(k);
 	struct proto_setup s = {.root = disk ? PROTO_ROOT_BLK : PROTO_ROOT_PMEM,
 				.root_device = disk ? image : pmem,

@@ -170,7 +170,7 @@ static int add_upper(struct keeper *k, struct monitor_files *f, json_t *disks, s
 	json_object_set_new(o, "layers", layers);
 	json_object_set_new(o, "top", file_json(top, k->rec.disk_size));
 	rj_put_bool(o, "read_only", false);
-	rj_put_str(o, "serial", "upper");
+	rj_put_str(o, "serial", PROTO_UPPER_SERIAL);
 	json_array_append_new(disks, o);
 	return 0;
 }
@@ -197,7 +197,7 @@ static int add_template(struct keeper *k, struct monitor_files *f, json_t *disks
 	json_object_set_new(o, "top", file_json(top, k->rec.disk_size));
 	rj_put_bool(o, "read_only", false);
 	rj_put_bool(o, "replaceable", true);
-	rj_put_str(o, "serial", "upper");
+	rj_put_str(o, "serial", PROTO_UPPER_SERIAL);
 	json_array_append_new(disks, o);
 	return 0;
 }

@@ -108,11 +108,12 @@ int proto_prepared_encode(struct buf *b, const struct proto_prepared *x);
 int proto_prepared_decode(struct cursor *c, struct proto_prepared *ret);
 
 /* PROTO_SETUP request: what the container is to look like (DESIGN: the container's view). */
+#define PROTO_UPPER_SERIAL "upper" /* of the writable disk, a base's as well */
 enum proto_root { PROTO_ROOT_PMEM = 1, PROTO_ROOT_BLK = 2 };
 struct proto_setup {
 	enum proto_root root;
 	char *root_device;  /* "pmem0", or the virtio-blk serial ("image") */
-	char *upper_serial; /* virtio-blk serial of the writable disk ("upper"); NULL: tmpfs upper */
+	char *upper_serial; /* virtio-blk serial of the writable disk (PROTO_UPPER_SERIAL); NULL: tmpfs upper */
 	char *hostname;
 	char **env;	      /* the image's */
 	char *user, *cwd;     /* the image's defaults for execs */
