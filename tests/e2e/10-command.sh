@@ -152,3 +152,9 @@ test_bad_home() {
 	has "error" "$err" '/proc/nowhere'
 	is "lines" "$(wc -l <"$SM_TMP/.err")" 1
 }
+
+test_no_test() {
+	# a pattern by which no test is chosen is a failure of the test run, not a success
+	out -1 env SM_LANES=2 "$SM_TOP/tests/e2e/run" -k 'no such test, anywhere'
+	has "said" "$out" "^no test matches 'no such test, anywhere'"
+}
