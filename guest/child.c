@@ -163,11 +163,14 @@ static void close_others(const struct child_plan *p)
 
 static void enter_cwd(const struct child_plan *p)
 {
+	char what[160];
+
 	if (chdir(p->cwd) == 0)
 		return;
-	if (errno == ENOENT && mkdir_p(p->cwd, 0755) == 0 && chdir(p->cwd) == 0)
+	if (p->make_cwd && errno == ENOENT && mkdir_p(p->cwd, 0755) == 0 && chdir(p->cwd) == 0)
 		return;
-	fail_errno(p, p->cwd);
+	snprintf(what, sizeof(what), "working directory %.140s", p->cwd);
+	fail(p, errno == ENOENT ? 127 : 126, what, strerror(errno));
 }
 
 static void become_user(const struct child_plan *p)

@@ -15,6 +15,7 @@
 struct child_plan {
 	char *const *argv, *const *env;
 	const char *cwd;
+	bool make_cwd; /* if it is missing */
 	const struct user *user;
 	int fds[3];
 	struct stage stage;

@@ -59,6 +59,7 @@ static int spawn_command(struct exec *e, const struct source *s)
 		.cwd = x->cwd			       ? x->cwd
 		       : a->setup.cwd && *a->setup.cwd ? a->setup.cwd
 						       : "/",
+		.make_cwd = x->main || !x->cwd,
 		.user = s->user,
 		.fds = {s->fds[0], s->fds[1], s->fds[2]},
 		.stage = s->stage,

@@ -1045,7 +1045,7 @@ struct sm_exec_options {
 	const char *const *argv; /**< The command; found by PATH when it has no slash. Required. */
 	const char *const *env;	 /**< "K=V" on top of the container's. */
 	bool clear_env;		 /**< env is all there is. */
-	const char *cwd;	 /**< NULL: the container's. */
+	const char *cwd;	 /**< Has to be there, else status 127; NULL: the container's. */
 	const char *user;	 /**< NULL: the container's. */
 	bool tty;
 	uint16_t rows, cols; /**< 0: 24 by 80. */

@@ -28,7 +28,7 @@ static const struct opt options[] = {
 	{'d', "detach", OPT_FLAG, V(detach), NULL, "leave it running in the VM and print its number (see exec ls)"},
 	{'e', "env", OPT_LIST, V(env), "NAME[=VALUE]", "set an environment variable, or pass on the caller's"},
 	{0, "env-file", OPT_LIST, V(env_file), "FILE", "the same from the lines of a file"},
-	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
+	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory, which has to be there"},
 	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long: status 124"},
 	{0, "ulimit", OPT_LIST, V(ulimits), "NAME=SOFT[:HARD]", "limit of its processes: nofile, nproc, core, ..."},

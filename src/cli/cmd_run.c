@@ -59,7 +59,7 @@ static const struct opt options[] = {
 	 "8000-8010:8000-8010: each of these"},
 	{0, "reverse", OPT_LIST, V(reverse), "GUEST:[ADDR:]HOST",
 	 "a port or socket of the VM leads to one of this host (may be repeated)"},
-	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory"},
+	{'w', "workdir", OPT_TEXT, V(workdir), "DIR", "working directory; made if missing, but for --snapshot"},
 	{'u', "user", OPT_TEXT, V(user), "USER[:GROUP]", "user, by name or number"},
 	{0, "entrypoint", OPT_TEXT, V(entrypoint), "COMMAND", "instead of the image's; \"\" for none"},
 	{'m', "memory", OPT_SIZE, V(memory), "SIZE", "memory (default 1G, least 128M); what is not used costs nothing",

@@ -81,7 +81,7 @@ struct proto_bytes {
 struct proto_exec {
 	char **argv; /* NULL-terminated, at least one */
 	char **env;  /* NULL-terminated "K=V"; complete environment if clear_env, else on top of the container's */
-	char *cwd;   /* NULL: the container's */
+	char *cwd;   /* NULL: the container's. That, and the main command's, is made if it is missing */
 	char *user;  /* "user[:group]" by name or number, NULL: the container's */
 	bool tty, stdin_open, clear_env, main; /* main: this is the image's command */
 	bool hold;     /* nothing is executed: a process that only reaps, until it is killed; argv does not count */

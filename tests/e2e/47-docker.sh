@@ -20,6 +20,9 @@ docker_lines() {
 		0|^1000$|docker exec -u alice w id -u
 		0|^1001 50$|docker exec --user bob:staff w sh -c 'echo $(id -u) $(id -g)'
 		0|^/srv$|docker exec -w /srv w pwd
+		127|/no/such/place|docker exec -w /no/such/place w pwd
+		126|/srv/data|docker exec -w /srv/data w pwd
+		!||docker exec w ls /no
 		7||docker exec w sh -c 'exit 7'
 		127|nosuchcommand|docker exec w nosuchcommand
 		126||docker exec w /srv/data

@@ -125,6 +125,13 @@ static void test_view(void **state)
 		"0022\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000000\n0\n1\n2\n3\n");
 	assert_says(&c, "id -un; echo $HOME; ps -o sid= -p $$ | tr -d ' ' | grep -qx $$ && echo leader",
 		    "root\n/root\nleader\n");
+	/* A working directory that is not there is made for the VM's own command alone. */
+	assert_int_equal(sh(&c, "rm -rf /tmp/no"), 0);
+	run_argv(&c, &k, &x);
+	assert_int_equal(k.exit.status, 127);
+	assert_non_null(strstr(k.exit.text, "working directory /tmp/no/such/dir-of-agent-test: No such file"));
+	call_done(&k);
+	assert_int_equal(sh(&c, "test ! -e /tmp/no && mkdir -p /tmp/no/such/dir-of-agent-test"), 0);
 	run_argv(&c, &k, &x);
 	buf_put_u8(&k.out[1], 0);
 	assert_string_equal((char *)k.out[1].data,

@@ -115,6 +115,8 @@ static void test_streamed(void **state)
 
 	for (size_t i = 0; i < size + rest; i++)
 		bytes[i] = (uint8_t)(i * 7 + i / 256);
+	assert_int_equal(client_sh(&c, "mkdir " DIR_NAME, &k), 0);
+	call_done(&k);
 	snprintf(name, sizeof(name), "600:%zu:a", size);
 	call_exec(&c, &k, &x);
 	call_feed(&k, bytes, size + rest);
