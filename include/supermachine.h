@@ -763,7 +763,11 @@ struct sm_vm_info {
 	size_t num_ports;
 	const char *const *secrets; /**< The names of those it was started with, and a NULL; NULL: none. */
 	uint64_t cpu_limit;	    /**< sm_vm_options's. */
+	/** Of sm_vm_list and sm_vm_find alone: its keeper does not answer: times, pids and ports are not known, state
+	 * is RUNNING. */
+	bool hung;
 };
+/** -ETIMEDOUT where its keeper does not answer. */
 SM_PUBLIC int sm_vm_query(struct sm_vm *vm, struct sm_vm_info **ret, struct sm_error *err);
 SM_PUBLIC struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info);
 /** VMs that run, or all; newest first. */

@@ -71,8 +71,8 @@ static bool has_label(const void *item, const char *wanted)
 }
 
 static const struct filter filters[] = {
-	{"event", is_event, false}, {"vm", is_vm, false},	 {"container", is_vm, false},
-	{"image", is_image, false}, {"label", has_label, false}, {"type", is_type, false},
+	{"event", is_event}, {"vm", is_vm},	   {"container", is_vm},
+	{"image", is_image}, {"label", has_label}, {"type", is_type},
 };
 
 /* -------------------------------------------------------------------------------------------- printing */

@@ -36,7 +36,7 @@ static const struct table_column columns[] = {
 	{"COMMAND", TABLE_LEFT, 10}, {"CREATED", TABLE_LEFT, 0}, {"STATUS", TABLE_LEFT, 0},
 };
 
-/* "running 5m", "exited (0) 3m ago", "exited (137, oom) 2h ago". */
+/* "running 5m", "not answering", "exited (0) 3m ago", "exited (137, oom) 2h ago". */
 static void status_text(const struct sm_vm_info *vm, int64_t now, char *text, size_t size)
 {
 	enum sm_reason reason = vm->outcome.reason;
@@ -47,6 +47,8 @@ static void status_text(const struct sm_vm_info *vm, int64_t now, char *text, si
 
 		snprintf(text, size, "exited (%d%s%s) %s ago", vm->outcome.status, plain ? "" : ", ",
 			 plain ? "" : sm_reason_name(reason), text_age(vm->finished_ns, now, age));
+	} else if (vm->hung) {
+		snprintf(text, size, "not answering");
 	} else if (vm->state == SM_VM_RUNNING && vm->started_ns) {
 		snprintf(text, size, "running %s", text_age(vm->started_ns, now, age));
 	} else {
@@ -64,6 +66,7 @@ static void put_json(struct json *j, const struct sm_vm_info *vm)
 	json_texts(j, "command", vm->argv);
 	json_texts(j, "labels", vm->labels);
 	json_text(j, "state", sm_vm_state_name(vm->state));
+	json_bool(j, "hung", vm->hung);
 	json_unsigned(j, "memory", vm->memory);
 	json_unsigned(j, "disk", vm->disk_size);
 	json_unsigned(j, "cpus", vm->cpus);
@@ -121,8 +124,8 @@ static void print_table(struct sm_vm_info **list, size_t count, bool whole)
 
 /* -------------------------------------------------------------------------------------------- filters */
 
-/* The library has left out those without it. */
-static bool has_label(const void *item, const char *wanted)
+/* Labels by the library, names by their expressions. */
+static bool looked_at(const void *item, const char *wanted)
 {
 	return true;
 }
@@ -130,11 +133,8 @@ static bool has_label(const void *item, const char *wanted)
 static bool is_image(const void *item, const char *wanted)
 {
 	const struct sm_vm_info *vm = item;
-	size_t len = strlen(wanted);
 
-	return streq(vm->image, wanted) ||
-	       (strncmp(vm->image, wanted, len) == 0 && streq(vm->image + len, ":latest")) ||
-	       (len >= 4 && str_starts(vm->image_id, wanted));
+	return filter_is_image(vm->image, wanted) || (strlen(wanted) >= 4 && str_starts(vm->image_id, wanted));
 }
 
 /* docker's word for a state that we call otherwise. */
@@ -145,30 +145,45 @@ static bool is_state(const void *item, const char *wanted)
 	return streq(sm_vm_state_name(vm->state), wanted) || (streq(wanted, "created") && vm->state == SM_VM_STARTING);
 }
 
-/* A regular expression, and a name may begin with a slash, as docker has it. */
-static bool name_has(const void *item, const char *wanted)
-{
-	const struct sm_vm_info *vm = item;
-	char slashed[128];
-	bool found = false;
-	regex_t re;
+/* Those of --filter name=, each compiled once. */
+struct names {
+	regex_t *v;
+	size_t n;
+};
 
-	snprintf(slashed, sizeof(slashed), "/%s", vm->name);
-	if (regcomp(&re, wanted, REG_EXTENDED | REG_NOSUB) == 0) {
-		found = regexec(&re, vm->name, 0, NULL, 0) == 0 || regexec(&re, slashed, 0, NULL, 0) == 0;
-		regfree(&re);
-	}
-	return found;
+static void names_done(struct names *names)
+{
+	for (size_t i = 0; i < names->n; i++)
+		regfree(&names->v[i]);
+	free(names->v);
 }
 
-static bool is_regex(const char *text)
+/* 0, or an exit status after having said which is none. To names_done either way. */
+static int names_compile(struct cli *cli, const struct opt_list *given, struct names *names)
 {
-	regex_t re;
+	names->v = calloc(given->n + 1, sizeof(*names->v));
+	for (size_t i = 0; names->v && i < given->n; i++) {
+		const char *text = filter_value(given->v[i], "name");
 
-	if (regcomp(&re, text, REG_EXTENDED | REG_NOSUB) != 0)
-		return false;
-	regfree(&re);
-	return true;
+		if (!text)
+			continue;
+		if (regcomp(&names->v[names->n], text, REG_EXTENDED | REG_NOSUB) != 0)
+			return cli_usage(cli, NULL, "'%s' is no regular expression", text);
+		names->n++;
+	}
+	return names->v ? 0 : cli_usage(cli, NULL, "%s", strerror(ENOMEM));
+}
+
+/* A name may begin with a slash, as docker has it. */
+static bool name_fits(const struct names *names, const char *name)
+{
+	char slashed[128];
+
+	snprintf(slashed, sizeof(slashed), "/%s", name);
+	for (size_t i = 0; i < names->n; i++)
+		if (regexec(&names->v[i], name, 0, NULL, 0) == 0 || regexec(&names->v[i], slashed, 0, NULL, 0) == 0)
+			return true;
+	return names->n == 0;
 }
 
 static bool is_state_name(const char *text)
@@ -180,16 +195,14 @@ static bool is_state_name(const char *text)
 	return streq(text, "created") || streq(text, "dead") || streq(text, "removing") || streq(text, "restarting");
 }
 
-static int check_values(struct cli *cli, const struct opt_list *given)
+static int check_states(struct cli *cli, const struct opt_list *given)
 {
 	for (size_t i = 0; i < given->n; i++) {
-		const char *state = filter_value(given->v[i], "status"), *name = filter_value(given->v[i], "name");
+		const char *state = filter_value(given->v[i], "status");
 
 		if (state && !is_state_name(state))
 			return cli_usage(cli, "starting, running, paused, stopping, exited, suspended",
 					 "no such state: '%s'", state);
-		if (name && !is_regex(name))
-			return cli_usage(cli, NULL, "'%s' is no regular expression", name);
 	}
 	return 0;
 }
@@ -214,17 +227,22 @@ static bool has_volume(const void *item, const char *wanted)
 }
 
 static const struct filter filters[] = {
-	{"label", has_label, true},  {"name", name_has, false},	    {"id", id_begins, false},
-	{"status", is_state, false}, {"ancestor", is_image, false}, {"volume", has_volume, false},
+	{"label", looked_at, .all = true},
+	{"name", looked_at},
+	{"id", id_begins},
+	{"status", is_state},
+	{"ancestor", is_image},
+	{"volume", has_volume},
 };
 
 /* The others are freed. */
-static size_t apply_filters(struct sm_vm_info **list, size_t n, const struct opt_list *wanted)
+static size_t apply_filters(struct sm_vm_info **list, size_t n, const struct opt_list *wanted,
+			    const struct names *names)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		if (filters_pass(filters, ARRAY_SIZE(filters), wanted, list[i]))
+		if (name_fits(names, list[i]->name) && filters_pass(filters, ARRAY_SIZE(filters), wanted, list[i]))
 			list[kept++] = list[i];
 		else
 			sm_vm_info_free(list[i]);
@@ -356,19 +374,13 @@ static int find(struct cli *cli, const struct ps_values *v, struct sm_vm_info **
 	return r;
 }
 
-static int verb(struct cli *cli, const void *values, char **operands, int count)
+static int list_vms(struct cli *cli, const struct ps_values *v, const struct names *names)
 {
-	const struct ps_values *v = values;
 	struct sm_vm_info **list = NULL;
 	struct sm_error err = {0};
 	size_t n = 0;
-	int status = filters_check(cli, filters, ARRAY_SIZE(filters), &v->filters,
-				   "label=, name=, id=, status=, ancestor=, volume=");
+	int status;
 
-	if (status == 0)
-		status = check_values(cli, &v->filters);
-	if (status)
-		return status;
 	if (v->format && !streq(v->format, "table") && !streq(v->format, "json") && !template_is(v->format))
 		return cli_usage(cli, "table, json or a template as '{{.ID}} {{.Name}}'", "--format cannot be '%s'",
 				 v->format);
@@ -376,9 +388,26 @@ static int verb(struct cli *cli, const void *values, char **operands, int count)
 		return CLI_FAILED;
 	if (find(cli, v, &list, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
-	n = apply_filters(list, n, &v->filters);
+	n = apply_filters(list, n, &v->filters, names);
 	status = print(cli, v, list, n);
 	sm_vm_list_free(list, n);
+	return status;
+}
+
+static int verb(struct cli *cli, const void *values, char **operands, int count)
+{
+	const struct ps_values *v = values;
+	struct names names = {0};
+	int status = filters_check(cli, filters, ARRAY_SIZE(filters), &v->filters,
+				   "label=, name=, id=, status=, ancestor=, volume=");
+
+	if (status == 0)
+		status = check_states(cli, &v->filters);
+	if (status == 0)
+		status = names_compile(cli, &v->filters, &names);
+	if (status == 0)
+		status = list_vms(cli, v, &names);
+	names_done(&names);
 	return status;
 }
 

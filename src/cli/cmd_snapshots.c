@@ -4,16 +4,19 @@
 
 #include "base/util.h"
 #include "cli/cli.h"
+#include "cli/filter.h"
 #include "cli/template.h"
 
 struct snapshots_values {
 	bool quiet;
 	const char *format;
+	struct opt_list filters;
 };
 
 #define V(m) offsetof(struct snapshots_values, m)
 static const struct opt options[] = {
 	{'q', "quiet", OPT_FLAG, V(quiet), NULL, "only names"},
+	{'f', "filter", OPT_LIST, V(filters), "KEY=VALUE", "name=PART, kind=vm|diff|base, image=IMAGE"},
 	{0, "format", OPT_TEXT, V(format), "table|json|TEMPLATE", "how to print; '{{.Name}} {{.Size}}': these fields",
 	 .choices = "table|json", .open = true},
 };
@@ -29,6 +32,62 @@ static const char *kind_name(const struct sm_snapshot_info *s)
 	return s->kind == SM_SNAPSHOT_VM ? "vm" : "base";
 }
 
+/* As the table has it. */
+static const char *shown_kind(const struct sm_snapshot_info *s)
+{
+	return s->parent[0] ? "diff" : kind_name(s);
+}
+
+/* -------------------------------------------------------------------------------------------- filters */
+
+static bool name_has(const void *item, const char *wanted)
+{
+	return strstr(((const struct sm_snapshot_info *)item)->name, wanted) != NULL;
+}
+
+static bool is_kind(const void *item, const char *wanted)
+{
+	return streq(shown_kind(item), wanted);
+}
+
+static bool is_image(const void *item, const char *wanted)
+{
+	return filter_is_image(((const struct sm_snapshot_info *)item)->image, wanted);
+}
+
+static const struct filter filters[] = {{"name", name_has}, {"kind", is_kind}, {"image", is_image}};
+
+static int check_filters(struct cli *cli, const struct opt_list *given)
+{
+	int status = filters_check(cli, filters, ARRAY_SIZE(filters), given, "name=, kind=, image=");
+
+	for (size_t i = 0; status == 0 && i < given->n; i++) {
+		const char *kind = filter_value(given->v[i], "kind");
+
+		if (kind && !streq(kind, "vm") && !streq(kind, "diff") && !streq(kind, "base"))
+			status = cli_usage(cli, "vm, diff or base", "no such kind of snapshot: '%s'", kind);
+	}
+	return status;
+}
+
+/* Moves those that are wanted to the front. */
+static size_t apply_filters(struct sm_snapshot_info **list, size_t n, const struct opt_list *wanted)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct sm_snapshot_info *s = list[i];
+
+		if (!filters_pass(filters, ARRAY_SIZE(filters), wanted, s))
+			continue;
+		list[i] = list[kept];
+		list[kept++] = s;
+	}
+	return kept;
+}
+
+/* ------------------------------------------------------------------------------------------- printing */
+
 static void print_table(struct sm_snapshot_info **list, size_t count)
 {
 	struct table t;
@@ -39,7 +98,7 @@ static void print_table(struct sm_snapshot_info **list, size_t count)
 		char memory[16], size[16], created[16];
 
 		table_add(&t, "%s", s->name);
-		table_add(&t, "%s", s->parent[0] ? "diff" : kind_name(s));
+		table_add(&t, "%s", shown_kind(s));
 		table_add(&t, "%s", format_size(s->memory, memory));
 		table_add(&t, "%u", s->cpus);
 		table_add(&t, "%s", format_size(s->allocated_size, size));
@@ -84,7 +143,7 @@ static void get_field(const void *row, const char *name, struct template_value *
 	if (streq(name, "Name") || streq(name, "ID")) {
 		buf_printf(b, "%s", s->name);
 	} else if (streq(name, "Kind")) {
-		buf_printf(b, "%s", s->parent[0] ? "diff" : kind_name(s));
+		buf_printf(b, "%s", shown_kind(s));
 	} else if (streq(name, "Memory")) {
 		buf_printf(b, "%s", format_size(s->memory, text));
 	} else if (streq(name, "CPUs")) {
@@ -127,9 +186,11 @@ static int list_verb(struct cli *cli, const void *values, char **operands, int c
 	const struct snapshots_values *v = values;
 	struct sm_snapshot_info **list = NULL;
 	struct sm_error err = {0};
-	size_t n = 0;
-	int status = 0;
+	size_t n = 0, shown;
+	int status = check_filters(cli, &v->filters);
 
+	if (status)
+		return status;
 	if (v->format && !streq(v->format, "table") && !streq(v->format, "json") && !template_is(v->format))
 		return cli_usage(cli, "table, json or a template as '{{.Name}} {{.Size}}'", "--format cannot be '%s'",
 				 v->format);
@@ -137,13 +198,14 @@ static int list_verb(struct cli *cli, const void *values, char **operands, int c
 		return CLI_FAILED;
 	if (sm_snapshot_list(cli->client, &list, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
+	shown = apply_filters(list, n, &v->filters);
 	if (v->format && streq(v->format, "json"))
-		status = print_json(cli, list, n);
+		status = print_json(cli, list, shown);
 	else if (v->format && template_is(v->format))
-		status = template_print(cli, v->format, &fields, (const void *const *)list, n);
+		status = template_print(cli, v->format, &fields, (const void *const *)list, shown);
 	else if (!v->quiet)
-		print_table(list, n);
-	for (size_t i = 0; v->quiet && !v->format && i < n; i++)
+		print_table(list, shown);
+	for (size_t i = 0; v->quiet && !v->format && i < shown; i++)
 		puts(list[i]->name);
 	sm_snapshot_list_free(list, n);
 	return status;

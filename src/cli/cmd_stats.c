@@ -120,7 +120,8 @@ static int sample_running(struct cli *cli, struct rows *rows, bool counters)
 	if (sm_vm_list(cli->client, false, &list, &n, &err) < 0)
 		return cli_fail(cli, &err, NULL);
 	for (size_t i = 0; i < n; i++)
-		sample(cli, rows, list[i], counters);
+		if (!list[i]->hung) /* which has been said */
+			sample(cli, rows, list[i], counters);
 	sm_vm_list_free(list, n);
 	return 0;
 }

@@ -97,13 +97,13 @@ static bool is_dangling(const void *item, const char *wanted)
 {
 	bool dangling = !((const struct sm_volume_info *)item)->vms[0];
 
-	return dangling == (streq(wanted, "true") || streq(wanted, "1"));
+	return dangling == filter_is_true(wanted);
 }
 
 static const struct filter filters[] = {
-	{"name", name_has, false},
-	{"label", has_label, true},
-	{"dangling", is_dangling, false},
+	{"name", name_has},
+	{"label", has_label, .all = true},
+	{"dangling", is_dangling, .truth = true},
 };
 
 static void print_table(struct sm_volume_info **list, size_t n)

@@ -13,16 +13,48 @@ const char *filter_value(const char *text, const char *key)
 	return strncmp(text, key, len) == 0 && text[len] == '=' ? text + len + 1 : NULL;
 }
 
+static const struct filter *find(const struct filter *filters, size_t n, const char *text)
+{
+	for (size_t i = 0; i < n; i++)
+		if (filter_value(text, filters[i].key))
+			return &filters[i];
+	return NULL;
+}
+
+/* 1, 0, or -1: it is neither. */
+static int truth(const char *value)
+{
+	static const char *const words[2][4] = {{"false", "False", "0", "f"}, {"true", "True", "1", "t"}};
+
+	for (int i = 0; i < 2; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(words[i]); k++)
+			if (streq(value, words[i][k]))
+				return i;
+	return -1;
+}
+
+bool filter_is_true(const char *value)
+{
+	return truth(value) > 0;
+}
+
+bool filter_is_image(const char *image, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	return strncmp(image, wanted, len) == 0 && (!image[len] || streq(image + len, ":latest"));
+}
+
 int filters_check(struct cli *cli, const struct filter *filters, size_t n, const struct opt_list *given,
 		  const char *keys)
 {
 	for (size_t i = 0; i < given->n; i++) {
-		bool known = false;
+		const struct filter *f = find(filters, n, given->v[i]);
 
-		for (size_t k = 0; k < n; k++)
-			known |= filter_value(given->v[i], filters[k].key) != NULL;
-		if (!known)
+		if (!f)
 			return cli_usage(cli, keys, "no such filter: %s", given->v[i]);
+		if (f->truth && truth(filter_value(given->v[i], f->key)) < 0)
+			return cli_usage(cli, "true or false", "--filter cannot be '%s'", given->v[i]);
 	}
 	return 0;
 }

@@ -9,7 +9,8 @@
 struct filter {
 	const char *key;
 	bool (*fits)(const void *item, const char *wanted);
-	bool all; /* every one given with this key has to fit; else any of them */
+	bool all;   /* every one given with this key has to fit; else any of them */
+	bool truth; /* its values are true and false, in docker's spellings */
 };
 
 /* The VALUE of "KEY=VALUE", in text; NULL where the key is another. */
@@ -18,6 +19,10 @@ const char *filter_value(const char *text, const char *key);
 int filters_check(struct cli *cli, const struct filter *filters, size_t n, const struct opt_list *given,
 		  const char *keys);
 bool filters_pass(const struct filter *filters, size_t n, const struct opt_list *given, const void *item);
+/* Of a value that is one (filters_check). */
+bool filter_is_true(const char *value);
+/* An image as it was asked for, with or without :latest. */
+bool filter_is_image(const char *image, const char *wanted);
 /* labels: "NAME=VALUE" and a NULL, or NULL; wanted: one of them, or a NAME alone. */
 bool filter_has_label(const char *const *labels, const char *wanted);
 

@@ -53,6 +53,7 @@ static void fill(struct info *in, const struct vm_view *v)
 				      .keeper_pid = ended ? 0 : v->status.keeper_pid,
 				      .monitor_pid = ended ? 0 : v->status.monitor_pid,
 				      .in_machine = v->in_machine,
+				      .hung = v->hung,
 				      .outcome = SM_OUTCOME_INIT};
 	in->pub.mounts = in->mounts;
 	in->pub.num_mounts = in->num_mounts;
@@ -94,11 +95,12 @@ static struct sm_mount *public_mounts(const struct vm_record *r, size_t *count)
 	return v;
 }
 
-static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, struct sm_error *err)
+/* hung_too: of one whose keeper hangs, too, what is known without it; *err says so then. */
+static int query(struct sm_client *c, const char *id, bool hung_too, struct sm_vm_info **ret, struct sm_error *err)
 {
 	struct info *in = calloc(1, sizeof(*in));
 	_fd_ int dir = -1;
-	struct vm_view v;
+	struct vm_view v = {0};
 	int r;
 
 	if (!in)
@@ -108,6 +110,8 @@ static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, s
 	r = dir < 0 ? dir : vmdir_load(dir, id, &in->rec, err);
 	if (r == 0)
 		r = vm_view(c, id, &v, err);
+	if (r == -ETIMEDOUT && hung_too && v.hung)
+		r = 0;
 	if (r == 0)
 		in->mounts = public_mounts(&in->rec, &in->num_mounts);
 	if (r == 0)
@@ -128,7 +132,7 @@ static int query(struct sm_client *c, const char *id, struct sm_vm_info **ret, s
 
 int sm_vm_query(struct sm_vm *vm, struct sm_vm_info **ret, struct sm_error *err)
 {
-	return query(vm->client, vm->id, ret, err);
+	return query(vm->client, vm->id, false, ret, err);
 }
 
 struct sm_vm_info *sm_vm_info_free(struct sm_vm_info *info)
@@ -218,7 +222,9 @@ int sm_vm_find(struct sm_client *client, const struct sm_vm_find_options *option
 
 		if (!is_wanted(client, ids[i], &o))
 			continue;
-		r = query(client, ids[i], &list[n], &own);
+		r = query(client, ids[i], true, &list[n], &own);
+		if (r == 0 && list[n]->hung)
+			client_say(client, SM_LOG_ERROR, "%s", own.message);
 		/* Removed since, or a record nobody can read: the others are still worth showing. */
 		if (r < 0) {
 			if (r != -ENOENT)

@@ -204,10 +204,12 @@ struct sm_vm {
 struct vm_view {
 	enum sm_vm_state state;
 	bool in_machine;
+	bool hung;		     /* its keeper does not answer, nor is it gone: status is empty */
 	struct keeper_status status; /* unless EXITED */
 	struct vm_exit exit;	     /* if EXITED */
 };
-/* Asks the keeper; a VM whose keeper is gone without a record gets one here. */
+/* Asks the keeper; a VM whose keeper is gone without a record gets one here. -ETIMEDOUT: that hangs, and *ret says so.
+ */
 int vm_view(struct sm_client *c, const char *id, struct vm_view *ret, struct sm_error *err) MUST_CHECK;
 /* Connects to its keeper: 0; -ESRCH (SM_ERROR_STATE) when it does not run. */
 int vm_connect(struct sm_client *c, const char *id, struct conn *conn, struct sm_error *err) MUST_CHECK;

@@ -271,7 +271,9 @@ static int view(struct sm_client *c, const char *id, struct vm_view *ret, struct
 		r = ask_keeper(c, id, &v.status, err);
 		if (r == 0)
 			v.state = v.status.state;
-		else if (r != -ESRCH)
+		else if (r == -ETIMEDOUT)
+			*ret = (struct vm_view){.state = SM_VM_RUNNING, .in_machine = v.in_machine, .hung = true};
+		if (r < 0 && r != -ESRCH)
 			return r;
 		/* EXITED by the keeper's own word: its record is on the disk by then. */
 		if (r == -ESRCH || v.state == SM_VM_EXITED)

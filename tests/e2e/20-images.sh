@@ -31,6 +31,34 @@ test_templates() {
 	$sm rmi tmpl:1
 }
 
+test_filters() {
+	# images are chosen by name, by patterns, by labels, and for having no name, as docker chooses them
+	image a/one --label tier=web --label big=
+	image two --label tier=db
+	$sm tag a/one three:v1
+	# chosen OPTIONS...: which names, as REPOSITORY:TAG
+	chosen() { $sm images --format '{{.Repository}}:{{.Tag}}' "$@" | sed '/^box:/d' | sort | xargs; }
+	is "all" "$(chosen)" "a/one:latest three:v1 two:latest"
+	is "a name" "$(chosen two)" "two:latest"
+	is "a name and a tag" "$(chosen three:v1)$(chosen three:v2)" "three:v1"
+	is "a pattern" "$(chosen 't*')" "three:v1 two:latest"
+	is "a pattern of two parts" "$(chosen -f 'reference=*/one')" "a/one:latest"
+	is "either" "$(chosen -f reference=two -f reference='three:v?')" "three:v1 two:latest"
+	is "a label" "$(chosen -f label=tier)" "a/one:latest three:v1 two:latest"
+	is "labels" "$(chosen -f label=tier=web --filter label=big)" "a/one:latest three:v1"
+	is "both" "$(chosen -f label=tier=web -f reference=two)" ""
+	is "ids" "$($sm images -q -f label=tier=web | wc -l)" 1
+	is "json" "$($sm images --format json -f reference=three | jq -c 'map(.names)')" '[["three:v1"]]'
+	is "with a name" "$(chosen -f dangling=true)" ""
+	out -125 $sm images -f dangling=maybe
+	has "neither" "$err" "dangling=maybe"
+	out -125 $sm images -f colour=red
+	has "no such filter" "$err" 'colour=red'
+	out -125 $sm volume ls -f dangling=maybe
+	has "neither" "$err" "dangling=maybe"
+	out $sm rmi a/one three:v1 two
+}
+
 test_load_umoci_layout() {
 	# an image that umoci made loads, is listed, and runs as one file system that fsck.erofs accepts
 	needs umoci fsck.erofs

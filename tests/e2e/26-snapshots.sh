@@ -54,6 +54,14 @@ test_snapshot() {
 	out -125 $sm snapshot first warm
 	has "twice" "$err" 'already'
 	out -125 $sm snapshot first base-x
+	is "by name" "$($sm snapshots -q -f name=arm)" warm
+	is "by image and kind" "$($sm snapshots -q -f image=saved:latest -f kind=vm)" warm
+	is "others" "$($sm snapshots -q -f name=arm -f kind=base; $sm snapshots -q -f image=save)" ""
+	has "bases" "$($sm snapshots -q --filter kind=base)" '^base-'
+	out -125 $sm snapshots -f kind=large
+	has "no such kind" "$err" "no such kind of snapshot: 'large'"
+	out -125 $sm snapshots -f colour=red
+	has "no such filter" "$err" 'colour=red'
 	$sm snapshots --format json | jq -e '.[] | select(.name == "warm") | .kind == "vm" and .image == "saved" and .fits and .size > 0' >/dev/null || fail "$($sm snapshots)"
 	$sm inspect warm | jq -e '.[0].kind == "vm" and .[0].whole and .[0].config.argv[0] == "sh"' >/dev/null || fail "$($sm inspect warm)"
 	out $sm exec first sh -c 'echo later >>/file; wc -l </file'

@@ -57,6 +57,7 @@ test_habits() {
 	is "by a label without a value" "$($sm ps -q -f label=tier=)" "$(cat id)"
 	out -125 $sm ps -f 'name=['
 	has "no expression" "$err" "'\\[' is no regular expression"
+	is "one of two expressions" "$($sm ps -q -f 'name=^x' -f 'name=h$')" "$(cat id)"
 	out -125 $sm ps -f status=up
 	has "no such state" "$err" "no such state: 'up'"
 	is "long arguments" "$($sm exec -e "B=$(printf %0100000d 0)" h sh -c 'echo ${#1} ${#B} $#' x "$(printf %0131071d 0)" $(seq 20000))" "131071 100000 20001"

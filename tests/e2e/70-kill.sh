@@ -154,6 +154,13 @@ test_keeper_hangs() {
 	hang hung
 	all_fail "exec hung true" "wait hung"
 	out $hasty logs hung # needs no keeper
+	out $hasty ps
+	has "said" "$err" 'its keeper does not answer: it hangs; stop, kill and rm -f end it'
+	has "its line" "$out" ' hung .* not answering$'
+	has "the other's line" "$out" ' other .* running '
+	is "for programs" "$($hasty ps --format json 2>/dev/null | jq -c 'map([.name, .state, .hung])')" '[["other","running",false],["hung","running",true]]'
+	out $hasty ps -q --filter name=^hung
+	has "found by name" "$out" '^[0-9a-f]{12}$'
 	out $sm exec other true
 	beside kill -CONT "$keeper"
 	is "goes on" "$($sm exec hung echo here)" here
