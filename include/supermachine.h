@@ -406,6 +406,8 @@ struct sm_outcome {
 	int status;	      /**< What a shell would show: 0-255. */
 	int signal;	      /**< The signal that ended it, in Linux x86 numbers, or 0. */
 	bool timed_out;	      /**< Its time limit ran out: reason is SM_REASON_TIMEOUT. */
+	bool output_lost;     /**< Not all of its output could be written to the caller's descriptors; message has why.
+				 Not of a pipe or socket whose reader went away. */
 	uint64_t duration_ns; /**< Of the command. */
 	uint64_t peak_rss;    /**< Largest resident size of its processes, in bytes; 0: unknown. */
 	char message[512]; /**< A line for a person when the reason needs one, or more went wrong than it says; else "".
@@ -1113,7 +1115,8 @@ SM_PUBLIC int sm_vm_attach(struct sm_vm *vm, const struct sm_exec_options *optio
  * Pumps the streams in the calling thread until the command has ended and its output is written, then fills *ret.
  * Call it once. Output that can no longer be written (a closed pipe) is dropped, as if the reader were gone: for stdout
  * and stderr of sm_vm_attach and sm_vm_exec the command then gets end-of-pipe behaviour as far as its streams allow.
- * After sm_exec_detach: -ECANCELED.
+ * But a command that was joined, of a VM that does not end with this handle or one that was left running, goes on:
+ * where its stdout cannot be written this is -EPIPE, or what the descriptor says. After sm_exec_detach: -ECANCELED.
  */
 SM_PUBLIC int sm_exec_wait(struct sm_exec *exec, struct sm_outcome *ret, struct sm_error *err);
 

@@ -145,7 +145,8 @@ void cli_put_wrapped(FILE *f, const char *text, size_t indent, size_t at, size_t
 
 /* outcome.c */
 
-/* Says on stderr why a command ended where its status alone would leave people guessing; returns its exit status. */
+/* Says on stderr why a command ended where its status alone would leave people guessing; returns its exit status, which
+ * is no success if output was lost. */
 int cli_outcome(struct cli *cli, const struct sm_outcome *o, uint64_t memory, uint64_t disk);
 void cli_outcome_json(struct json *j, const struct sm_outcome *o);
 /* Before it runs: that the outcome can be written to `path` (NULL: nothing is to be). 0, or the exit status. */

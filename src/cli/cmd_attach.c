@@ -2,6 +2,9 @@
 /* attach: joins a running VM's own command. */
 #include "cli/attach.h"
 
+#include <errno.h>
+#include <signal.h>
+
 #include "base/util.h"
 #include "cli/session.h"
 
@@ -24,6 +27,8 @@ int attach_wait(struct cli *cli, struct session *s, struct sm_exec *exec, uint64
 	sm_exec_close(exec);
 	if (session_was_left(s, r, NULL))
 		return 0;
+	if (r == -EPIPE)
+		return 128 + SIGPIPE; /* as of any program whose reader has what it wanted */
 	return r < 0 ? cli_fail(cli, &err, NULL) : cli_outcome(cli, &outcome, memory, disk);
 }
 

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -162,10 +163,23 @@ static int dispatch(struct cli *cli, int argc, char **argv)
 	return run_verb(cli, cli_match_verb(argv, count, &words), count - words, argv + words);
 }
 
+/* A standard stream that the caller has closed stays one that cannot be used: else the first file or socket that is
+ * opened would take its place, and what is printed would go there. */
+static void hold_streams(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+			(void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}
+
 int main(int argc, char **argv)
 {
-	struct cli cli = {.lock = PTHREAD_MUTEX_INITIALIZER, .terminal = isatty(STDERR_FILENO)};
-	int status = dispatch(&cli, argc - 1, argv + 1);
+	struct cli cli = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	int status;
+
+	hold_streams();
+	cli.terminal = isatty(STDERR_FILENO);
+	status = dispatch(&cli, argc - 1, argv + 1);
 
 	cli_progress_clear(&cli);
 	sm_client_close(cli.client);

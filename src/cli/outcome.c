@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -58,6 +59,9 @@ int cli_outcome(struct cli *cli, const struct sm_outcome *o, uint64_t memory, ui
 
 	if (text[0])
 		cli_say(cli, "%s", text);
+	/* Then it may have been ended for that, or not have noticed. */
+	if (o->output_lost && (o->status == 0 || o->signal == SIGPIPE))
+		return CLI_FAILED;
 	return o->status;
 }
 

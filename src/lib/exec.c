@@ -300,6 +300,7 @@ int sm_vm_attach(struct sm_vm *vm, const struct sm_exec_options *options, struct
 
 	if (!x)
 		return error_sys(err, ENOMEM, "VM %s", vm->id);
+	x->joined = vm->owner_fd < 0;
 	r = vm_connect(vm->client, vm->id, &x->conn, err);
 	if (r == 0) {
 		r = open_attach(x, &o);
@@ -435,10 +436,14 @@ static void note_lost_output(const struct sm_exec *x, struct sm_outcome *o)
 {
 	static const char *const names[] = {"standard output", "standard error"};
 
-	for (unsigned i = 0; i < 2 && !o->message[0]; i++)
-		if (x->out[i].error)
+	for (unsigned i = 0; i < 2; i++) {
+		if (!x->out[i].error)
+			continue;
+		o->output_lost = true;
+		if (!o->message[0])
 			snprintf(o->message, sizeof(o->message), "%s: %s: not all of it was written", names[i],
 				 strerror(x->out[i].error));
+	}
 }
 
 int sm_exec_wait(struct sm_exec *x, struct sm_outcome *ret, struct sm_error *err)

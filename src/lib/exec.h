@@ -35,7 +35,9 @@ struct sm_exec {
 	struct call wait; /* attach: the VM's end */
 	uint32_t number;  /* of a detached command; 0: it is not one */
 	bool attach, stdin_open, stdin_done, waited, prepared;
-	int epoll; /* -1: nobody asked for it */
+	bool joined; /* the command is not this client's: it goes on when nobody reads here any more */
+	int left;    /* which has happened: a positive errno */
+	int epoll;   /* -1: nobody asked for it */
 	struct exec_watched watched[EXEC_POLLS + 1];
 	int stdin_fd;
 	struct buf input; /* instead of stdin_fd, sent up to input_at */

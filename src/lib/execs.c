@@ -233,6 +233,7 @@ int sm_vm_exec_attach(struct sm_vm *vm, uint32_t number, const struct sm_exec_op
 	if (!x)
 		return error_sys(err, ENOMEM, "VM %s", vm->id);
 	x->number = number;
+	x->joined = true;
 	r = vm_connect(vm->client, vm->id, &x->conn, err);
 	if (r == 0) {
 		r = open_attach(x, &o, err);

@@ -65,6 +65,10 @@ static void output_broke(struct sm_exec *x, struct exec_output *o, int error)
 {
 	o->broken = true;
 	o->error = error == EPIPE || error == ECONNRESET ? 0 : error;
+	if (x->joined) {
+		x->left = o == &x->out[0] ? error : 0;
+		return;
+	}
 	if (x->call.opened && !x->call.closed && !x->call.has_exit)
 		send_signal(x, SIGPIPE);
 }
@@ -269,7 +273,7 @@ static int step(struct sm_exec *x, int timeout_ms)
 	for (unsigned i = 0; i < 2; i++)
 		if (fds[2 + i].revents)
 			flush_pending(x, i);
-	return 0;
+	return x->left ? -ECANCELED : 0;
 }
 
 /* Holds SIGPIPE back from this thread and swallows one that our writes raised. */
@@ -316,6 +320,8 @@ static int pump(struct sm_exec *x, bool wait, struct sm_error *err)
 	while (wait && r == 0 && !exec_finished(x))
 		r = step(x, -1);
 	restore_sigpipe(&old, was_pending);
+	if (r == -ECANCELED && x->left)
+		return error_sys(err, x->left, "the command of VM %s goes on: standard output", x->id);
 	if (r == -ECANCELED)
 		return error_set(err, SM_ERROR_CANCELLED, ECANCELED, "%s", x->cancelled ? "cancelled" : "detached");
 	return r < 0 ? error_sys(err, -r, "streams of the command") : 0;

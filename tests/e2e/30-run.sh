@@ -45,6 +45,38 @@ b"
 }
 
 limit_binary=400
+test_output_nowhere() {
+	# output that cannot be written is said and is no success; a closed stream stays closed; who only joined a command leaves it going
+	local n="not all of it was written"
+	vm out -- sh -c 'echo begun; while sleep 0.2; do echo more; done'
+	out -125 bash -c "$sm exec out echo hi >/dev/full"
+	is "exec" "$err" "supermachine: exec: standard output: No space left on device: $n"
+	out -125 bash -c "$sm exec out sh -c 'echo hi >&2' 2>/dev/full"
+	out -125 bash -c "$sm exec out yes >/dev/full"
+	out -7 bash -c "$sm exec out sh -c 'trap \"\" PIPE; echo hi; exit 7' >/dev/full"
+	out -125 bash -c "$sm run -m 256M box echo hi >/dev/full"
+	is "run" "$err" "supermachine: run: standard output: No space left on device: $n"
+	out -125 bash -c "$sm exec out echo hi >&-"
+	is "closed" "$err" "supermachine: exec: standard output: Bad file descriptor: $n"
+	out -125 bash -c "$sm exec out echo hi <&- >&- 2>&-"
+	out bash -c "$sm exec -i out cat <&-"
+	out bash -c "$sm exec out true <&- >&- 2>&-"
+	out -125 bash -c "$sm ps >&-"
+	is "ps" "$err" "supermachine: ps: standard output: Bad file descriptor"
+	out -141 bash -c "set -o pipefail; $sm exec out yes | head -n 1"
+
+	out -141 bash -c "set -o pipefail; $sm attach out | head -n 1"
+	is "joined" "$out:$err" "more:"
+	out -125 bash -c "$sm attach out >/dev/full"
+	has "joined" "$err" "the command of VM .* goes on: standard output: No space left on device"
+	is "goes on" "$(state out)" running
+	is "number" "$($sm exec -d out sh -c 'while sleep 0.2; do echo left; done')" 1
+	out -141 bash -c "set -o pipefail; $sm exec attach out 1 | head -n 1"
+	is "left" "$out:$err" "left:"
+	is "goes on" "$($sm exec ls --format json out | jq -c '.[0].running')" true
+	out $sm rm -f out
+}
+
 test_binary() {
 	# bytes pass unchanged both ways, in any amount
 	box

@@ -288,6 +288,7 @@ static void broken_pipe_is_passed_on(void **state)
 	x = open_pair(&p, -1, ends[1]);
 	o = close_pair(&p, x);
 	assert_int_equal(o.status, 128 + SIGPIPE);
+	assert_false(o.output_lost);
 	assert_int_equal(p.got_signal, SIGPIPE);
 	close(ends[1]);
 	sigaction(SIGPIPE, &old, NULL);
@@ -302,6 +303,7 @@ static void lost_output_is_told(void **state)
 	assert_true(fd >= 0);
 	o = close_pair(&p, open_pair(&p, -1, fd));
 	assert_string_equal(o.message, "standard output: No space left on device: not all of it was written");
+	assert_true(o.output_lost);
 	close(fd);
 }
 
