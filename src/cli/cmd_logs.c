@@ -49,8 +49,11 @@ static int parse(struct cli *cli, const struct logs_values *v, struct sm_logs_op
 
 	if (!status)
 		status = time_option(cli, "until", v->until, &o->until_ns);
-	if (!status && v->tail && !streq(v->tail, "all") && parse_u64(v->tail, 1, UINT64_MAX, &o->tail) < 0)
+	if (!status && v->tail && !streq(v->tail, "all") && parse_u64(v->tail, 0, UINT64_MAX, &o->tail) < 0)
 		status = cli_usage(cli, NULL, "--tail wants a number of lines or all, not '%s'", v->tail);
+	/* Nothing of what there is: to the library none means all. */
+	if (!status && v->tail && !streq(v->tail, "all") && o->tail == 0)
+		o->since_ns = MAX(o->since_ns, text_now());
 	o->follow = v->follow;
 	o->timestamps = v->timestamps;
 	o->stdout_fd = STDOUT_FILENO;

@@ -38,11 +38,19 @@ bool filter_is_true(const char *value)
 	return truth(value) > 0;
 }
 
+static size_t without_latest(const char *image)
+{
+	static const char latest[] = ":latest";
+	size_t len = strlen(image), more = sizeof(latest) - 1;
+
+	return len > more && streq(image + len - more, latest) ? len - more : len;
+}
+
 bool filter_is_image(const char *image, const char *wanted)
 {
-	size_t len = strlen(wanted);
+	size_t len = without_latest(image);
 
-	return strncmp(image, wanted, len) == 0 && (!image[len] || streq(image + len, ":latest"));
+	return len == without_latest(wanted) && strncmp(image, wanted, len) == 0;
 }
 
 int filters_check(struct cli *cli, const struct filter *filters, size_t n, const struct opt_list *given,
@@ -52,9 +60,9 @@ int filters_check(struct cli *cli, const struct filter *filters, size_t n, const
 		const struct filter *f = find(filters, n, given->v[i]);
 
 		if (!f)
-			return cli_usage(cli, keys, "no such filter: %s", given->v[i]);
+			return cli_usage(cli, keys, "no such filter: %.100s", given->v[i]);
 		if (f->truth && truth(filter_value(given->v[i], f->key)) < 0)
-			return cli_usage(cli, "true or false", "--filter cannot be '%s'", given->v[i]);
+			return cli_usage(cli, "true or false", "--filter cannot be '%.100s'", given->v[i]);
 	}
 	return 0;
 }

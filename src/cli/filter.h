@@ -21,7 +21,7 @@ int filters_check(struct cli *cli, const struct filter *filters, size_t n, const
 bool filters_pass(const struct filter *filters, size_t n, const struct opt_list *given, const void *item);
 /* Of a value that is one (filters_check). */
 bool filter_is_true(const char *value);
-/* An image as it was asked for, with or without :latest. */
+/* An image as it was asked for; :latest goes without saying in both. */
 bool filter_is_image(const char *image, const char *wanted);
 /* labels: "NAME=VALUE" and a NULL, or NULL; wanted: one of them, or a NAME alone. */
 bool filter_has_label(const char *const *labels, const char *wanted);

@@ -131,6 +131,8 @@ static int match_prefix(void *arg, const char *id, json_t *record)
 
 static int not_found(const char *ref, struct sm_error *err)
 {
+	if (!*ref)
+		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no image given: its name is empty");
 	return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no image %s in the store", ref);
 }
 

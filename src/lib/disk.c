@@ -33,6 +33,19 @@ static const char *mkfs_path(void)
 	return NULL;
 }
 
+/* The one that says why. */
+static const char *last_line(struct buf *out)
+{
+	char *line;
+
+	while (out->len && out->data[out->len - 1] == '\n')
+		out->len--;
+	if (buf_put_u8(out, 0) < 0)
+		return "";
+	line = strrchr((char *)out->data, '\n');
+	return line ? line + 1 : (char *)out->data;
+}
+
 /* Nothing is written that a hole says as well: the tables of a fresh sparse file are zero. One inode for 16 KiB, as the
  * default, a small journal (the layer is a cache of one VM's, not a server's disk), no reserved blocks: root in the
  * guest is the user. */
@@ -65,10 +78,9 @@ static int run_mkfs(const char *path, uint64_t size, struct sm_error *err)
 	r = process_run(&o, MKFS_TIMEOUT_MS, true, 4096, &out, &status, err);
 	if (r < 0)
 		return r;
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return error_set(err, SM_ERROR_HOST, EIO, "mkfs.ext4 of the disk template failed: %.*s",
-				 (int)MIN(out.len, (size_t)400), out.data ? (const char *)out.data : "");
-	return 0;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	return error_set(err, SM_ERROR_HOST, EIO, "mkfs.ext4 of the disk template failed: %s", last_line(&out));
 }
 
 static int make_template(const char *dir, const char *path, uint64_t size, struct sm_error *err)

@@ -283,6 +283,8 @@ int vmdir_resolve(struct sm_client *c, const char *ref, char id[VM_ID_DIGITS + 1
 {
 	size_t len = strlen(ref);
 
+	if (len == 0)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "no VM given: its name is empty");
 	if (vm_name_valid(ref) && name_lookup(c, ref, id) == 0)
 		return 0;
 	if (len >= MIN_PREFIX && len <= VM_ID_DIGITS && strspn(ref, "0123456789abcdef") == len)

@@ -153,6 +153,21 @@ test_bad_home() {
 	is "lines" "$(wc -l <"$SM_TMP/.err")" 1
 }
 
+test_empty_names() {
+	# an empty name, of a variable that is not set, say, is told as that; a filter of any length in one short line
+	local verb
+	for verb in "exec '' true" "rm ''" "logs ''" "cp :/etc ." "inspect ''"; do
+		out -125 bash -c "$sm $verb"
+		has "$verb" "$err" 'no VM given: its name is empty'
+	done
+	for verb in "rmi ''" "tag '' x"; do
+		out -125 bash -c "$sm $verb"
+		has "$verb" "$err" 'no image given: its name is empty'
+	done
+	out -125 $sm images -f "$(printf %0100000d 0)"
+	[ ${#err} -lt 300 ] || fail "the error has ${#err} characters"
+}
+
 test_no_test() {
 	# a pattern by which no test is chosen is a failure of the test run, not a success
 	out -1 env SM_LANES=2 "$SM_TOP/tests/e2e/run" -k 'no such test, anywhere'

@@ -51,7 +51,7 @@ test_habits() {
 
 	is "by label" "$($sm ps -q --filter label=app=shop -f label=tier)" "$(cat id)"
 	is "by another label" "$($sm ps -q --filter label=app=other)$($sm ps -q -f label=ap)" ""
-	is "by name, state and image" "$($sm ps -q -f name=h -f status=running -f ancestor=box)" "$(cat id)"
+	is "by name, state and image" "$($sm ps -q -f name=h -f status=running -f ancestor=box)$($sm ps -q -f ancestor=box:latest)" "$(cat id)$(cat id)"
 	is "by another state" "$($sm ps -q -f status=exited)" ""
 	is "by a name in full" "$($sm ps -q -f 'name=^/h$')$($sm ps -q -f 'name=^h.')" "$(cat id)"
 	is "by a label without a value" "$($sm ps -q -f label=tier=)" "$(cat id)"

@@ -82,6 +82,8 @@ test_logs() {
 	out $sm logs logger
 	is "stdout" "$(head -n 5 <<<"$out" | xargs)" "out1 out2 out3 out4 out5"
 	has "stderr" "$err" '^err1$'
+	out $sm logs --tail 0 logger
+	is "nothing of it" "$out$err" ""
 	out $sm logs --tail 2 logger
 	lacks "tail" "$out" out1
 	out timeout 60 $sm logs -f logger
