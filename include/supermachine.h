@@ -569,6 +569,12 @@ enum sm_on_idle {
 	SM_ON_IDLE_KILL = 2,	/**< At once; status 137. */
 };
 
+/** What a VM is for, where its options do not say how many CPUs it has. */
+enum sm_profile {
+	SM_PROFILE_LATENCY = 0,	   /**< 1 CPU: starts soonest, and most of them fit on a host. */
+	SM_PROFILE_THROUGHPUT = 1, /**< 4 CPUs, also on a host that has fewer: they share what it has. */
+};
+
 struct sm_vm_options {
 	size_t size;
 	/** A reference (see `pull`), or a source as for sm_image_load, which is then loaded first. Required. */
@@ -576,7 +582,7 @@ struct sm_vm_options {
 	const char *name;     /**< [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 63; NULL: none. -EEXIST when taken. */
 	const char *hostname; /**< NULL: the first 12 digits of its id. */
 	uint64_t memory;      /**< Rounded up to 4 MiB; 0: 1 GiB. At least 128 MiB. */
-	unsigned cpus;	      /**< 1 to 16; 0: 1. */
+	unsigned cpus;	      /**< 1 to 16; 0: as many as cpu_limit takes, else the profile's. */
 	uint64_t disk_size;   /**< Of the writable layer, sparse; 0: 10 GiB. */
 	bool tmpfs_root;      /**< The writable layer is in the guest's memory: no disk, nothing stays. */
 	const char *kernel;   /**< Kernel file; NULL: the distribution's. */
@@ -694,6 +700,8 @@ struct sm_vm_options {
 	 * also another one of a VM that has a limit. VMs that go on from this one have it, too. 0: none.
 	 */
 	uint64_t cpu_limit;
+	/** How many CPUs it has if neither cpus nor cpu_limit says so. */
+	enum sm_profile profile;
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \

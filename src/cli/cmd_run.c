@@ -17,7 +17,7 @@
 struct run_values {
 	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only, trace;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal, *cidfile, *pull,
-		*network, *restart, *snapshot, *share_group, *on_idle, *audit;
+		*network, *restart, *snapshot, *share_group, *on_idle, *audit, *profile;
 	struct opt_list env, env_file, labels, volumes, mounts, ports, reverse, hosts, tmpfs, secrets, secret_env,
 		ulimits;
 	uint64_t memory, cpus, disk, dax, timeout, ttl, idle, start_timeout;
@@ -66,6 +66,9 @@ static const struct opt options[] = {
 	 128 * MIB},
 	{'c', "cpus", OPT_DECIMAL, V(cpus), "N",
 	 "virtual CPUs (default 1); 0.5 or 1.5: the next whole number of them, and no more time than that", 10, 16000},
+	{0, "profile", OPT_TEXT, V(profile), "latency|throughput",
+	 "what it is for: latency (the default) is -c 1, throughput -c 4; -c itself wins",
+	 .choices = "latency|throughput"},
 	{0, "disk", OPT_SIZE, V(disk), "SIZE", "most that the writable layer may take (default 10G, sparse)", 16 * MIB},
 	{0, "tmpfs-root", OPT_FLAG, V(tmpfs_root), NULL, "writable layer in memory: no disk, nothing is kept"},
 	{0, "timeout", OPT_DURATION, V(timeout), "TIME", "end the command after so long: status 124"},
@@ -237,6 +240,7 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.memory = v->memory;
 	o.cpus = (unsigned)((v->cpus + 999) / 1000);
 	o.cpu_limit = v->cpus % 1000 ? v->cpus : 0;
+	o.profile = v->profile && streq(v->profile, "throughput") ? SM_PROFILE_THROUGHPUT : SM_PROFILE_LATENCY;
 	o.disk_size = v->disk;
 	o.dax_size = v->dax;
 	o.tmpfs_root = v->tmpfs_root;
@@ -421,7 +425,7 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, char **oper
 
 	if (v->tmpfs_root || v->cold || (!r.command && (v->workdir || v->user)) || v->entrypoint || v->kernel ||
 	    v->stop_signal || v->mounts.n || v->share_group || v->secrets.n || v->ulimits.n || v->memory || v->cpus ||
-	    v->disk || v->dax || v->pull || v->hosts.n || v->tmpfs.n || v->read_only)
+	    v->profile || v->disk || v->dax || v->pull || v->hosts.n || v->tmpfs.n || v->read_only)
 		return cli_usage(cli, NULL, "--snapshot goes on with the image, command and sizes of the saved VM");
 	if (v->cidfile || v->trace)
 		return cli_usage(cli, NULL, "--snapshot and --%s exclude each other", v->trace ? "trace" : "cidfile");

@@ -321,6 +321,8 @@ int idle_from_options(struct vm_record *r, const struct sm_vm_options *o, struct
 
 /* start.c, for restore.c and back. */
 struct vmsnap_restore;
+/* How many CPUs a VM of these options has. */
+unsigned start_cpus(const struct sm_vm_options *o);
 /* What is a VM's own, wherever it starts from. */
 int start_check_own(const struct sm_vm_options *o, struct sm_error *err) MUST_CHECK;
 /* An id, the time, and what the options say of name and keeping. */

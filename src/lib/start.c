@@ -20,6 +20,7 @@
 #define MIN_DISK (16 * MIB)
 #define MAX_DISK (16 * 1024 * GIB)
 #define MAX_CPUS 16
+#define THROUGHPUT_CPUS 4
 #define MIN_CPU_LIMIT 10u /* in a tenth of a second, the least that the kernel knows: a millisecond */
 #define HOSTNAME_MAX 64
 /* A window costs the guest 1/64 of its size in RAM; where that is over 1/8 the image is a disk instead. */
@@ -53,6 +54,8 @@ static int check_options(const struct sm_vm_options *o, struct sm_error *err)
 	if (o->memory && o->memory < MIN_MEMORY)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "%s of memory is too little: at least 128 MiB",
 				 format_size(o->memory, text));
+	if (o->profile > SM_PROFILE_THROUGHPUT)
+		return error_set(err, SM_ERROR_INVALID, EINVAL, "unknown profile %d", (int)o->profile);
 	if (o->cpus > MAX_CPUS)
 		return error_set(err, SM_ERROR_INVALID, EINVAL, "%u CPUs are too many: at most %d", o->cpus, MAX_CPUS);
 	if (o->cpu_limit && (o->cpu_limit < MIN_CPU_LIMIT || o->cpu_limit > 1000ull * (o->cpus ? o->cpus : MAX_CPUS)))
@@ -172,12 +175,21 @@ static int set_image(struct vm_record *r, const struct sm_vm_options *o, const s
 	return 0;
 }
 
+unsigned start_cpus(const struct sm_vm_options *o)
+{
+	if (o->cpus)
+		return o->cpus;
+	if (o->cpu_limit)
+		return (unsigned)((o->cpu_limit + 999) / 1000);
+	return o->profile == SM_PROFILE_THROUGHPUT ? THROUGHPUT_CPUS : 1;
+}
+
 static int set_machine(struct sm_client *c, struct vm_record *r, const struct sm_vm_options *o, struct sm_error *err)
 {
 	int e;
 
 	r->memory = align_up(o->memory ? o->memory : VM_DEFAULT_MEMORY, MEMORY_STEP);
-	r->cpus = o->cpus ? o->cpus : o->cpu_limit ? (unsigned)((o->cpu_limit + 999) / 1000) : 1;
+	r->cpus = start_cpus(o);
 	r->cpu_limit = (unsigned)o->cpu_limit;
 	e = boot_files(c, o->kernel, &r->kernel, &r->initramfs, err);
 	if (e < 0 || o->tmpfs_root)

@@ -27,6 +27,21 @@ test_many_cpus() {
 	done
 }
 
+limit_profiles=200
+test_profiles() {
+	# --profile throughput has four CPUs, also where the host has fewer; latency, the default, one; -c wins
+	out run_box --profile throughput box nproc
+	is "throughput" "$out" 4
+	out run_box --profile latency box nproc
+	is "latency" "$out" 1
+	out run_box --profile throughput -c 2 box nproc
+	is "with -c" "$out" 2
+	out -125 run_box --profile fast box nproc
+	has "another" "$err" "wants one of latency.throughput, not 'fast'"
+	out -125 $sm run --profile throughput --snapshot nothing
+	has "of a snapshot" "$err" 'sizes of the saved VM'
+}
+
 # The directory of a VM's cgroup, as it is where VMs run.
 group_of() {
 	local name

@@ -83,6 +83,7 @@ static void wrong_options_are_named(void **state)
 		{{.image = "i", .name = "a/b"}, "a/b"},
 		{{.image = "i", .memory = 64 * MIB}, "64.0 MiB"},
 		{{.image = "i", .cpus = 17}, "17"},
+		{{.image = "i", .profile = (enum sm_profile)2}, "profile 2"},
 		{{.image = "i", .cpu_limit = 9}, "0.009 CPUs"},
 		{{.image = "i", .cpu_limit = 16001}, "16.001 CPUs"},
 		{{.image = "i", .cpus = 2, .cpu_limit = 2001}, "2.001 CPUs"},
@@ -113,6 +114,25 @@ static void wrong_options_are_named(void **state)
 	}
 	sm_client_close(c);
 	remove_tree_at(AT_FDCWD, dir);
+}
+
+/* What says more wins. */
+static void cpus_of_options(void **state)
+{
+	const struct {
+		struct sm_vm_options o;
+		unsigned cpus;
+	} cases[] = {
+		{{.image = "i"}, 1},
+		{{.profile = SM_PROFILE_LATENCY}, 1},
+		{{.profile = SM_PROFILE_THROUGHPUT}, 4},
+		{{.profile = SM_PROFILE_THROUGHPUT, .cpus = 2}, 2},
+		{{.profile = SM_PROFILE_THROUGHPUT, .cpu_limit = 1500}, 2},
+		{{.cpus = 3, .cpu_limit = 1500}, 3},
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++)
+		assert_int_equal(start_cpus(&cases[i].o), cases[i].cpus);
 }
 
 /* Where others may write nothing of ours goes. */
@@ -293,6 +313,7 @@ int main(void)
 		cmocka_unit_test(signals_parse),
 		cmocka_unit_test(option_structs_of_other_sizes),
 		cmocka_unit_test(wrong_options_are_named),
+		cmocka_unit_test(cpus_of_options),
 		cmocka_unit_test(shared_directories_are_refused),
 		cmocka_unit_test(hosts_and_tmpfs),
 		cmocka_unit_test(failed_calls_have_a_kind),
