@@ -325,6 +325,26 @@ SM_PUBLIC void sm_image_list_free(struct sm_image **images, size_t count);
 SM_PUBLIC int sm_image_inspect(struct sm_client *client, const char *ref, char **ret_json, struct sm_error *err);
 /** Gives the image one more name; a name that another image has moves to this one. */
 SM_PUBLIC int sm_image_tag(struct sm_client *client, const char *ref, const char *name, struct sm_error *err);
+struct sm_bundle_options {
+	size_t size;
+	struct sm_progress progress;
+};
+#define SM_BUNDLE_OPTIONS_INIT                                                                                         \
+	{                                                                                                              \
+		.size = sizeof(struct sm_bundle_options)                                                               \
+	}
+
+/**
+ * Makes a directory with all that these images take to run: the programs, their libraries and loader, a kernel, an
+ * empty disk, the images with all their names. It may be moved and copied anywhere, and is run as `into`/supermachine,
+ * or by a client with `into`/home as its home and `into`/libexec as its libexec_dir. VMs and base snapshots are made in
+ * `into`/home, so it must be the user's own; where they run KVM is needed, or an emulator for the machine, which is no
+ * part of it. images: references, up to a NULL, at least one. -EEXIST when `into` is there and is not an empty
+ * directory; it appears when it is whole. options may be NULL.
+ */
+SM_PUBLIC int sm_bundle(struct sm_client *client, const char *const *images, const char *into,
+			const struct sm_bundle_options *options, struct sm_error *err);
+
 /**
  * Takes one name away; by id, all names. Without a name left the image is removed; its layers go at the next prune.
  * -EBUSY (SM_ERROR_STATE) when a VM still has the image, unless force: running VMs are not disturbed.

@@ -73,7 +73,7 @@ extern const struct verb verb_run, verb_exec, verb_exec_ls, verb_exec_logs, verb
 	verb_machine_start, verb_machine_stop, verb_machine_status, verb_machine_exec, verb_doctor, verb_events,
 	verb_explain, verb_diff, verb_apply, verb_commit, verb_version, verb_completion, verb_help, verb_complete,
 	verb_snapshots, verb_snapshot_rm, verb_snapshot_prune, verb_volume_create, verb_volume_ls, verb_volume_inspect,
-	verb_volume_rm, verb_volume_prune, verb_watch, verb_pull, verb_login, verb_logout, verb_build;
+	verb_volume_rm, verb_volume_prune, verb_watch, verb_pull, verb_login, verb_logout, verb_build, verb_bundle;
 
 /* All verbs, in the order in which help lists them; ends with NULL. */
 const struct verb *const *cli_verbs(void);

@@ -191,5 +191,7 @@ int image_prune_with(struct image_prune *prune, bool all, const char *const *in_
 int image_inspect_json(struct image_store *store, const char *ref, char **ret, struct sm_error *err) MUST_CHECK;
 /* Writes the whole window as one sparse EROFS file (for fsck.erofs and mount -o loop). */
 int image_export_erofs(struct image_store *store, const char *ref, const char *path, struct sm_error *err) MUST_CHECK;
+/* All that a store has of an image, with its names, to another store that nobody else changes meanwhile. */
+int image_copy(struct image_store *from, const char *ref, struct image_store *to, struct sm_error *err) MUST_CHECK;
 
 #endif

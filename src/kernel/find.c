@@ -38,23 +38,23 @@ static bool ends_with(const char *s, const char *end)
 	return n >= m && streq(s + n - m, end);
 }
 
-/* Modules of this release: the system's, those of a kernel unpacked under data_dir, or beside the image
- * (X/boot/vmlinuz, X/lib/modules). */
+/* Modules of this release: beside the image (X/boot/vmlinuz, X/lib/modules), whatever else there is of that name; the
+ * system's; those of a kernel unpacked under data_dir. */
 static char *find_modules(const char *image, const char *release, const char *data_dir)
 {
 	const char *slash = strrchr(image, '/');
 	char path[PATH_MAX];
 
+	if (slash && !str_starts(image, "/boot/")) {
+		snprintf(path, sizeof(path), "%.*s/../lib/modules/%s", (int)(slash - image), image, release);
+		if (is_dir(path))
+			return realpath(path, NULL);
+	}
 	snprintf(path, sizeof(path), "/lib/modules/%s", release);
 	if (is_dir(path))
 		return strdup(path);
 	snprintf(path, sizeof(path), "%s/kernels/%s/lib/modules/%s", data_dir ? data_dir : "", release, release);
-	if (data_dir && is_dir(path))
-		return strdup(path);
-	if (!slash)
-		return NULL;
-	snprintf(path, sizeof(path), "%.*s/../lib/modules/%s", (int)(slash - image), image, release);
-	return is_dir(path) ? realpath(path, NULL) : NULL;
+	return data_dir && is_dir(path) ? strdup(path) : NULL;
 }
 
 static int adopt(const char *image, const char *data_dir, struct kernel *ret, struct sm_error *err)
@@ -143,12 +143,29 @@ static int find_unpacked(const char *data_dir, struct kernel *ret)
 	return adopt(image, data_dir, ret, NULL);
 }
 
+/* A bundle's. */
+static int find_bundled(const char *data_dir, struct kernel *ret)
+{
+	_free_ char *root = NULL, *boot = NULL, *release = NULL, *image = NULL;
+
+	if (asprintf(&root, "%s/" KERNEL_BUNDLED, data_dir) < 0 || asprintf(&boot, "%s/boot", root) < 0)
+		return -ENOMEM;
+	release = best_in(boot, IMAGE_PREFIX, "", root);
+	if (!release)
+		return -ENOENT;
+	if (asprintf(&image, "%s/" IMAGE_PREFIX "%s", boot, release) < 0)
+		return -ENOMEM;
+	return adopt(image, NULL, ret, NULL);
+}
+
 int kernel_find(const char *file, const char *data_dir, struct kernel *ret, struct sm_error *err)
 {
 	struct sm_error why = {0};
 
 	if (file)
 		return adopt(file, data_dir, ret, err);
+	if (data_dir && find_bundled(data_dir, ret) == 0)
+		return 0;
 	if (find_installed(ret) == 0)
 		return 0;
 	if (!data_dir)

@@ -18,13 +18,23 @@ struct kernel {
 };
 void kernel_done(struct kernel *k);
 
+/* Where a bundle has its kernel, under the data directory: boot/vmlinuz-RELEASE, lib/modules/RELEASE. */
+#define KERNEL_BUNDLED "kernels/bundled"
+
 /*
- * The kernel to use. file: an explicit path (--kernel), or NULL for the default: the newest linux-image-*-cloud-amd64
- * (then -amd64) found in /boot with its modules in /lib/modules; else one unpacked earlier under data_dir/kernels/;
- * else, when a linux-image package can be had with `apt-get download` (no root needed), unpacked from it there
- * (libarchive). Fails with a message that has the line to paste: apt-get install linux-image-cloud-amd64.
+ * The kernel to use. file: an explicit path (--kernel), or NULL for the default: a bundle's own; else the newest
+ * linux-image-*-cloud-amd64 (then -amd64) found in /boot with its modules in /lib/modules; else one unpacked earlier
+ * under data_dir/kernels/; else, when a linux-image package can be had with `apt-get download` (no root needed),
+ * unpacked from it there (libarchive). Fails with a message that has the line to paste: apt-get install
+ * linux-image-cloud-amd64.
  */
 int kernel_find(const char *file, const char *data_dir, struct kernel *ret, struct sm_error *err) MUST_CHECK;
+
+/*
+ * Copies a kernel for a bundle: its image, and these modules with all they depend on, to dir/boot and dir/lib/modules.
+ * dir is made.
+ */
+int kernel_copy(const struct kernel *k, const char *const *modules, const char *dir, struct sm_error *err) MUST_CHECK;
 
 struct initramfs_file {
 	const char *path;   /* inside, without leading slash: "init" */

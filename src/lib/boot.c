@@ -5,28 +5,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "kernel/guest_modules.h"
 #include "kernel/kernel.h"
 #include "lib/lib.h"
 
-/* What the agent needs before there is a root, in an order that loads; "?": not every kernel has it as a module. */
-static const char *const modules[] = {
-	"virtio_pci",
-	"virtio_pmem",
-	"nd_pmem",
-	"virtio_blk",
-	"erofs",
-	"overlay",
-	"vmw_vsock_virtio_transport",
-	"?virtio_rng",
-	"?virtio_console",
-	"?virtio_balloon",
-	"?virtio_mem",
-	"?virtio_net",
-	"?ext4",
-	"?fuse",
-	"?virtiofs",
-	NULL,
-};
+static const char *const modules[] = {GUEST_MODULES, NULL};
 
 int boot_files(struct sm_client *c, const char *kernel, char **ret_kernel, char **ret_initramfs, struct sm_error *err)
 {

@@ -105,15 +105,30 @@ static int make_template(const char *dir, const char *path, uint64_t size, struc
 	return r;
 }
 
+static char *template_path(struct sm_client *c, uint64_t size)
+{
+	char *path;
+
+	return asprintf(&path, "%s/templates/ext4-%llu-v%d", c->data_dir, (unsigned long long)size, FORMAT_VERSION) < 0
+		       ? NULL
+		       : path;
+}
+
+bool disk_has_template(struct sm_client *c, uint64_t size)
+{
+	_free_ char *path = template_path(c, size);
+
+	return path && access(path, R_OK) == 0;
+}
+
 int disk_template(struct sm_client *c, uint64_t size, const struct sm_progress *progress, char **ret,
 		  struct sm_error *err)
 {
-	_free_ char *dir = NULL, *path = NULL;
+	_free_ char *dir = NULL, *path = template_path(c, size);
 	_fd_ int dirfd = -1, lock = -1;
 	int r;
 
-	if (asprintf(&dir, "%s/templates", c->data_dir) < 0 ||
-	    asprintf(&path, "%s/ext4-%llu-v%d", dir, (unsigned long long)size, FORMAT_VERSION) < 0)
+	if (!path || asprintf(&dir, "%s/templates", c->data_dir) < 0)
 		return error_sys(err, ENOMEM, "disk template");
 	if (access(path, R_OK) == 0) {
 		*ret = TAKE_PTR(path);

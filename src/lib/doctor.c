@@ -140,18 +140,28 @@ static void look_at_fuse(struct report *rep)
 		add(rep, "fuse", true, false, "", "fs mount can use /dev/fuse");
 }
 
+/* A bundle has the template, and a home where it was made before. */
+static void look_at_mkfs(struct report *rep, struct sm_client *c)
+{
+	bool there = disk_has_template(c, VM_DEFAULT_DISK);
+
+	if (on_path("mkfs.ext4"))
+		add(rep, "mkfs", true, false, "", "mkfs.ext4 makes the disk template");
+	else
+		add(rep, "mkfs", false, false, "apt-get install e2fsprogs", "mkfs.ext4 is missing: only %s",
+		    there ? "disks of 10G, the default, and --tmpfs-root work" : "--tmpfs-root works");
+}
+
 int sm_doctor(struct sm_client *client, struct sm_finding **ret, size_t *ret_count, struct sm_error *err)
 {
 	struct report rep = {.list = calloc(MAX_FINDINGS, sizeof(*rep.list))};
-	bool mkfs = on_path("mkfs.ext4");
 
 	if (!rep.list)
 		return error_sys(err, ENOMEM, "doctor");
 	look_at_engine(&rep, client);
 	look_at_kernel(&rep, client);
 	look_at_helpers(&rep, client);
-	add(&rep, "mkfs", mkfs, false, "apt-get install e2fsprogs",
-	    mkfs ? "mkfs.ext4 makes the disk template" : "mkfs.ext4 is missing: only --tmpfs-root works");
+	look_at_mkfs(&rep, client);
 	look_at_space(&rep, client);
 	look_at_fuse(&rep);
 	*ret = rep.list;

@@ -340,6 +340,8 @@ int start_restored(struct sm_client *c, const struct sm_vm_options *o, struct sm
 /* disk.c: the formatted, read-only template of a disk of this size. */
 int disk_template(struct sm_client *c, uint64_t size, const struct sm_progress *progress, char **ret,
 		  struct sm_error *err) MUST_CHECK;
+/* Whether it is there, so that nothing needs to be formatted. */
+bool disk_has_template(struct sm_client *c, uint64_t size);
 
 /* boot.c: kernel and initramfs for microVMs. */
 int boot_files(struct sm_client *c, const char *kernel, char **ret_kernel, char **ret_initramfs,

@@ -55,6 +55,8 @@ void volumes_drop_anonymous(struct sm_client *c, const struct vm_record *r);
 
 /* The first `size` bytes; what is zero becomes a hole. 0 or -errno. */
 int volume_copy_sparse(int from, int to, off_t size) MUST_CHECK;
+/* A whole file, flushed; there is none of that name yet. */
+int volume_copy_file(int fromdir, const char *from, int todir, const char *to, mode_t mode) MUST_CHECK;
 /* Puts them, as they are now, into a directory beside the VM's. Nothing is to be written to them meanwhile. */
 int volumes_save(int vmdir, const struct vm_record *r, int to, struct sm_error *err) MUST_CHECK;
 /* From such a directory to that of a VM that goes on from there. */

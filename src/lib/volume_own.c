@@ -60,7 +60,7 @@ int volume_copy_sparse(int from, int to, off_t size)
 	return r;
 }
 
-static int copy_file(int fromdir, const char *from, int todir, const char *to, mode_t mode)
+int volume_copy_file(int fromdir, const char *from, int todir, const char *to, mode_t mode)
 {
 	_fd_ int source = openat(fromdir, from, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), copy = -1;
 	struct stat st;
@@ -84,7 +84,7 @@ static int copy_top(int from, int to, unsigned number, mode_t mode)
 	int r;
 
 	vm_volume_file(number, false, top);
-	r = copy_file(from, top, to, top, mode);
+	r = volume_copy_file(from, top, to, top, mode);
 	return r == -ENOENT ? 0 : r;
 }
 
@@ -102,7 +102,7 @@ static int save_one(int vmdir, const struct vm_mount *m, unsigned number, int to
 	int r;
 
 	vm_volume_file(number, true, base);
-	r = m->own ? link_base(vmdir, to, number) : copy_file(AT_FDCWD, m->source, to, base, 0400);
+	r = m->own ? link_base(vmdir, to, number) : volume_copy_file(AT_FDCWD, m->source, to, base, 0400);
 	return r < 0 || !(m->own || m->read_only) ? r : copy_top(vmdir, to, number, 0400);
 }
 

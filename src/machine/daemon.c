@@ -25,6 +25,7 @@
 #include "base/fileio.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "kernel/guest_modules.h"
 #include "kernel/kernel.h"
 #include "proto/messages.h"
 
@@ -34,9 +35,7 @@
 #define CLOCK_AGAIN_NS (1ULL * 1000000000)
 #define LOST_TEXT "the machine died"
 
-/* What the machine needs before it has its root, and what all that runs in it will want (KVM, loops, overlays). */
-static const char *const machine_modules[] = {"virtio_pci", "virtio_console", "virtiofs", "kvm-amd", "?virtio-rng",
-					      "?overlay",   "?loop",	      "?erofs",	  "?tun",    NULL};
+static const char *const machine_modules[] = {MACHINE_MODULES, NULL};
 
 static void down(struct daemon *d, const char *reason);
 

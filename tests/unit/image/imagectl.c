@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * imagectl STORE load SOURCE [NAME] | pull REF [PLATFORM] | login HOST USER PASSWORD | logout HOST | list | inspect REF
- * | tag REF NAME | rm REF | prune [--all] [ID...] | export REF FILE | pin REF
+ * | tag REF NAME | rm REF | prune [--all] [ID...] | export REF FILE | copy REF
+ * STORE | pin REF
  *
  * The image room by hand, for scripts: what kills a load, compares trees or measures wants a process of its own,
  * without the command on top.
@@ -160,6 +161,19 @@ static int do_pin(struct image_store *store, const char *ref)
 	return 0;
 }
 
+static int do_copy(struct image_store *store, const char *ref, const char *dir)
+{
+	struct image_store *to;
+	struct sm_error err = {0};
+	int r = image_store_open(dir, &to, &err);
+
+	if (r < 0)
+		return fail(&err);
+	r = image_copy(store, ref, to, &err) < 0 ? fail(&err) : 0;
+	image_store_close(to);
+	return r;
+}
+
 static int run(struct image_store *store, const char *verb, int n, char **v)
 {
 	struct sm_error err = {0};
@@ -184,6 +198,8 @@ static int run(struct image_store *store, const char *verb, int n, char **v)
 		return image_remove(store, v[0], &err) < 0 ? fail(&err) : 0;
 	if (streq(verb, "export") && n == 2)
 		return image_export_erofs(store, v[0], v[1], &err) < 0 ? fail(&err) : 0;
+	if (streq(verb, "copy") && n == 2)
+		return do_copy(store, v[0], v[1]);
 	fprintf(stderr, "imagectl: wrong use\n");
 	return 2;
 }

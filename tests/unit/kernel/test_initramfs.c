@@ -308,6 +308,34 @@ static void test_a_missing_file_is_named(void **state)
 	assert_non_null(strstr(err.message, "/nonexistent/agent"));
 }
 
+/* What a bundle has of a kernel makes the same initramfs, without anything of the first. */
+static void test_a_copy_has_all_that_is_needed(void **state)
+{
+	struct world *w = *state;
+	struct kernel k = {.release = w->kernel.release};
+	_free_ char *image = NULL, *modules = NULL, *copy = NULL, *list = NULL;
+	struct sm_error err = {0};
+
+	assert_true(asprintf(&copy, "%s/copy", w->dir) > 0);
+	assert_true(asprintf(&image, "%s/boot/vmlinuz-%s", copy, k.release) > 0);
+	assert_true(asprintf(&modules, "%s/lib/modules/%s", copy, k.release) > 0);
+	assert_int_equal(build(w, LIST("virtio_rng", "erofs", "ext4"), NULL), 0);
+	shell("mv %s %s.first", w->out, w->out);
+	w->kernel.image = w->init;
+	assert_int_equal(kernel_copy(&w->kernel, LIST("virtio_rng", "?absent", "erofs", "ext4"), copy, &err), 0);
+	shell("cmp %s %s", w->init, image);
+	list = output_of("cd %s/kernel && ls", modules);
+	assert_string_equal(list, "erofs.ko\nlib.ko\nsum_fast.ko\nvirtio.ko\nvirtio_ring.ko\nvirtio_rng.ko\n");
+	shell("rm -r %s", w->modules);
+	k.image = image;
+	k.modules = modules;
+	w->kernel = k;
+	assert_int_equal(build(w, LIST("virtio_rng", "erofs", "ext4"), &err), 0);
+	shell("cmp %s %s.first", w->out, w->out);
+	assert_int_equal(kernel_copy(&k, LIST("nothing"), w->init, &err), -ENOTDIR);
+	assert_non_null(strstr(err.message, w->init));
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -321,6 +349,7 @@ int main(void)
 		TEST(test_broken_modules_are_refused),
 		TEST(test_cache_is_kept_until_an_input_changes),
 		TEST(test_a_missing_file_is_named),
+		TEST(test_a_copy_has_all_that_is_needed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
