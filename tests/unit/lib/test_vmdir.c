@@ -96,7 +96,7 @@ static void names_and_prefixes_find(void **state)
 	assert_int_equal(vmdir_resolve(c, "aaaa0", id, &err), -EINVAL); /* two begin so */
 	assert_int_equal(vmdir_resolve(c, "bbb", id, &err), -ENOENT);	/* too short */
 	assert_int_equal(vmdir_resolve(c, "../vms", id, &err), -ENOENT);
-	assert_int_equal(vmdir_resolve(c, "", id, &err), -ENOENT);
+	assert_int_equal(vmdir_resolve(c, "", id, &err), -EINVAL);
 }
 
 /* Who still has the file open, as a machine's file server has, does not keep the space of a disk that is gone; but what
