@@ -19,7 +19,7 @@ test_first_and_second() {
 	is "output" "$out" one
 	is "said" "$err" ""
 	is "bases" "$(bases | jq length)" 1
-	bases | jq -e '.[0] | .kind == "base" and .fits and .memory == 268435456 and .cpus == 1 and .size > 0' >/dev/null || fail "$(bases)"
+	bases | jq -e '.[0] | .kind == "base" and .fits and .memory == 268435456 and .cpus == 1 and .size > 0 and .size < 66 * 1048576' >/dev/null || fail "$(bases)"
 	out run_box --outcome second.json box echo two
 	is "output" "$out" two
 	image other --cmd '["echo", "three"]' --env PATH=/bin
