@@ -16,8 +16,9 @@ static int tag_locked(struct image_store *store, json_t *refs, const char *ref, 
 	json_t *record;
 	int r = ref_resolve(store, refs, ref, id, NULL, err);
 
-	if (r == 0)
-		r = record_read(store, "images", id, &record, err);
+	if (r < 0)
+		return r;
+	r = record_read(store, "images", id, &record, err);
 	if (r == -ENOENT)
 		return error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "no image %s in the store", ref);
 	if (r < 0)
