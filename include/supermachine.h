@@ -707,8 +707,9 @@ struct sm_vm_options {
 	 * that is fixed at a start is the same: what the image is, sizes, kernel, limits, tmpfs. And sm_vm_close leaves
 	 * one behind, if another VM like this ended less than 30 s before this one was started. It ends by itself after
 	 * 30 s. There are at most two in a home, and none where memory is short. No VM with detach, background,
-	 * no_command, cold, snapshot, mounts, ports, secrets, audit or cpu_limit is one; it starts as ever, as all do
-	 * for which there is none. Nobody sees a spare, and who has taken one sees a VM that was made at that moment.
+	 * no_command, cold, snapshot, mounts, ports, secrets, audit, ksm or cpu_limit is one; it starts as ever, as all
+	 * do for which there is none. Nobody sees a spare, and who has taken one sees a VM that was made at that
+	 * moment.
 	 */
 	bool spare;
 	/**
@@ -722,6 +723,13 @@ struct sm_vm_options {
 	uint64_t cpu_limit;
 	/** How many CPUs it has if neither cpus nor cpu_limit says so. */
 	enum sm_profile profile;
+	/**
+	 * The host's kernel may merge pages of its memory with equal ones of other VMs that have this, where KSM is
+	 * turned on (/sys/kernel/mm/ksm/run). Whoever is in one of them can then find out by time what is in another's
+	 * memory: for VMs that trust each other. VMs that go on from this one have it, too. Memory that nobody has
+	 * written since the base is shared without.
+	 */
+	bool ksm;
 };
 #define SM_VM_OPTIONS_INIT                                                                                             \
 	{                                                                                                              \

@@ -15,7 +15,7 @@
 #include "cli/session.h"
 
 struct run_values {
-	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only, trace;
+	bool interactive, tty, detach, keep, rm, tmpfs_root, cold, read_only, trace, ksm;
 	const char *name, *hostname, *workdir, *user, *entrypoint, *kernel, *outcome, *stop_signal, *cidfile, *pull,
 		*network, *restart, *snapshot, *share_group, *on_idle, *audit, *profile;
 	struct opt_list env, env_file, labels, volumes, mounts, ports, reverse, hosts, tmpfs, secrets, secret_env,
@@ -94,6 +94,7 @@ static const struct opt options[] = {
 	{0, "snapshot", OPT_TEXT, V(snapshot), "NAME",
 	 "instead of IMAGE: in a VM that goes on from a snapshot; without COMMAND the same as restore NAME"},
 	{0, "outcome", OPT_TEXT, V(outcome), "FILE", "write how it ended as JSON: status, reason, durations"},
+	{0, "ksm", OPT_FLAG, V(ksm), NULL, "let the host merge equal pages of such VMs: they can spy on each other"},
 	{0, "trace", OPT_FLAG, V(trace), NULL, "print at the end how long each stage of it took"},
 	{0, "init", OPT_IGNORED, 0, NULL, NULL},
 	{0, "privileged", OPT_IGNORED, 0, NULL, NULL},
@@ -273,6 +274,7 @@ static int start(struct run *run, char **argv, struct sm_exec_options *streams, 
 	o.tmpfs = run->mounts.tmpfs;
 	o.read_only = v->read_only;
 	o.trace = v->trace;
+	o.ksm = v->ksm;
 	o.secrets = run->secrets.v;
 	o.num_secrets = run->secrets.n;
 	o.ulimits = v->ulimits.v;
@@ -425,7 +427,7 @@ static int run_snapshot(struct cli *cli, const struct run_values *v, char **oper
 
 	if (v->tmpfs_root || v->cold || (!r.command && (v->workdir || v->user)) || v->entrypoint || v->kernel ||
 	    v->stop_signal || v->mounts.n || v->share_group || v->secrets.n || v->ulimits.n || v->memory || v->cpus ||
-	    v->profile || v->disk || v->dax || v->pull || v->hosts.n || v->tmpfs.n || v->read_only)
+	    v->profile || v->disk || v->dax || v->pull || v->hosts.n || v->tmpfs.n || v->read_only || v->ksm)
 		return cli_usage(cli, NULL, "--snapshot goes on with the image, command and sizes of the saved VM");
 	if (v->cidfile || v->trace)
 		return cli_usage(cli, NULL, "--snapshot and --%s exclude each other", v->trace ? "trace" : "cidfile");

@@ -526,5 +526,7 @@ int monitor_config(struct keeper *k, struct monitor_files *f, int control, int a
 	json_object_set_new(o, "vsock", vsock);
 	rj_put_bool(o, "seal", true);
 	rj_put_bool(o, "trace", k->rec.trace);
+	if (k->rec.ksm)
+		rj_put_bool(o, "ksm", true);
 	return rj_dump(o, ret, err);
 }

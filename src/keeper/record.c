@@ -168,6 +168,8 @@ int vm_record_format(const struct vm_record *r, char **ret, struct sm_error *err
 		rj_put_bool(o, "read_only", true);
 	if (r->trace)
 		rj_put_bool(o, "trace", true);
+	if (r->ksm)
+		rj_put_bool(o, "ksm", true);
 	if (r->secrets)
 		rj_put_strv(o, "secrets", r->secrets);
 	if (r->limits)
@@ -282,6 +284,7 @@ static void get_fields(struct rj *j, struct vm_record *r)
 	r->tmpfs = rj_strv(j, "tmpfs", false);
 	r->read_only = rj_bool(j, "read_only");
 	r->trace = rj_bool(j, "trace");
+	r->ksm = rj_bool(j, "ksm");
 	r->tty = rj_bool(j, "tty");
 	r->stdin_open = rj_bool(j, "stdin_open");
 	r->rows = (uint16_t)rj_u64(j, "rows", 0, UINT16_MAX);

@@ -103,6 +103,7 @@ struct vm_record {
 	char **hosts; /* "ADDRESS NAME" */
 	char **tmpfs; /* proto_setup's */
 	bool read_only, trace;
+	bool ksm;	/* its memory may be merged with that of others */
 	char **secrets; /* their names: what they are is kept nowhere (secrets.c) */
 	char **limits;	/* proto_setup's */
 	char **ports; /* "ADDRESS HOST GUEST", ADDRESS "*" for all of the host's, HOST 0 for a free one (lib/ports.c) */

@@ -16,7 +16,7 @@ static int check_restore(const struct sm_vm_options *o, struct sm_error *err)
 {
 	if (o->image || o->memory || o->cpus || o->cpu_limit || o->profile || o->disk_size || o->tmpfs_root ||
 	    o->kernel || o->entrypoint || o->argv || o->user || o->cwd || o->stop_signal || o->share_group ||
-	    o->dax_size || o->cold || o->no_command || o->num_secrets || o->ulimits)
+	    o->dax_size || o->cold || o->ksm || o->no_command || o->num_secrets || o->ulimits)
 		return error_set(err, SM_ERROR_INVALID, EINVAL,
 				 "a VM that goes on from a snapshot is what it was: its image, command and sizes "
 				 "cannot be chosen");

@@ -37,7 +37,7 @@ void spare_free(struct spare *s)
 bool spare_possible(const struct sm_vm_options *o, const struct vm_record *r)
 {
 	return o->spare && !o->detach && !o->background && !r->no_command && !r->cold && !r->num_mounts &&
-	       !r->cpu_limit && !r->dax_size && !r->idle_ns && !r->share_group && !r->audit &&
+	       !r->cpu_limit && !r->ksm && !r->dax_size && !r->idle_ns && !r->share_group && !r->audit &&
 	       !(r->ports && r->ports[0]) && !(r->secrets && r->secrets[0]);
 }
 

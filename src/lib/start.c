@@ -261,6 +261,7 @@ static int make_record(struct sm_client *c, const struct sm_vm_options *o, const
 		return e;
 	r->cold = o->cold;
 	r->trace = o->trace;
+	r->ksm = o->ksm;
 	e = set_process(r, o, img, err);
 	if (e == 0)
 		e = set_limits(r, o->ulimits, err);

@@ -389,6 +389,7 @@ static int parse_root(struct members *m, struct vmm_config *cfg)
 	parse_vsock(m, cfg);
 	parse_shares(m, cfg);
 	cfg->trace = take_bool(m, "trace", false);
+	cfg->ksm = take_bool(m, "ksm", false);
 	cfg->seal = take_bool(m, "seal", true);
 	return leave(m);
 }

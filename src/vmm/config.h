@@ -35,7 +35,7 @@
  *"dax": true, large files of it are mapped through the DAX window "dax": 536870912,                size of the device's
  *DAX window, a multiple of 2 MiB; absent: none "watch": 15,                      optional, stream socket, records of
  *proto/hostwatch.h: where the shared directories' events are not this kernel's, somebody who has them "trace": false,
- *stage timestamps as "trace" events "seal": true }
+ *stage timestamps as "trace" events "seal": true, "ksm": false, pages may be merged with others' }
  *
  * Of a restore also, both optional: "huge": 25, a copy of parts of the memory on huge pages (hugecopy.h); "learns":
  * true, it is to note a working set, so nothing of the memory may be missing from this kernel's cache.
@@ -146,7 +146,7 @@ struct vmm_config {
 	int watch;	   /* stream to who watches these on the host; -1: none */
 	int audit;	   /* file for a record of what the guest does there; -1: none */
 	uint64_t dax_size; /* of the window; 0: none */
-	bool trace, seal;
+	bool trace, seal, ksm;
 };
 
 /* Parses and checks a configuration (json: len bytes, untrusted). On failure *cfg needs no vmm_config_done. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -368,6 +369,15 @@ static int create(struct vm *vm, struct sm_error *err)
 	return r < 0 ? r : vm->snapshot ? restore(vm, err) : boot(vm, err);
 }
 
+/* Last of all: what is mapped over the memory later would be without it. */
+static int let_merge(struct vm *vm, struct sm_error *err)
+{
+	if (!vm->cfg->ksm || madvise(vm->ram.host, vm->ram.size, MADV_MERGEABLE) == 0)
+		return 0;
+	return error_set(err, SM_ERROR_UNSUPPORTED, errno, "the host's kernel cannot merge pages (KSM): %s",
+			 strerror(errno));
+}
+
 int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 {
 	int r;
@@ -383,7 +393,8 @@ int vm_create(struct vm *vm, const struct vmm_config *cfg, struct sm_error *err)
 	console_init(&vm->console, cfg->console);
 	vm->power = (struct power){.off = guest_off, .reset = guest_reset, .arg = vm};
 	r = make_loop(vm, err);
-	return as_restore(vm, r < 0 ? r : create(vm, err), err);
+	r = as_restore(vm, r < 0 ? r : create(vm, err), err);
+	return r < 0 ? r : let_merge(vm, err);
 }
 
 /* Until every vCPU thread has passed its next step (or one has failed). */

@@ -136,6 +136,35 @@ test_memory_returns() {
 	out $sm rm -f give
 }
 
+limit_merged_pages=200
+test_merged_pages() {
+	# equal pages of VMs with --ksm are merged where the host does that, of others they are not; one that is restored has it, too
+	local ksm=/sys/kernel/mm/ksm was
+	is_merged() { # is_merged VM: whether its memory is offered
+		beside grep -qE '^VmFlags:.* mg( |$)' "/proc/$(field "$1" .monitor_pid)/smaps"
+	}
+	[ "$(beside sh -c "test -w $ksm/run && echo yes" 2>/dev/null)" = yes ] || skip "needs KSM, and the right to turn it on"
+	was=$(beside cat $ksm/run)
+	vm plain
+	! is_merged plain || fail "the memory of a VM without --ksm is offered"
+	out $sm rm -f plain
+	vm same1 --ksm
+	out $sm exec same1 sh -c 'head -c 30000000 /dev/zero | tr "\\0" x >/dev/shm/x'
+	is_merged same1 || fail "it is not offered"
+	out $sm snapshot same1 same
+	out $sm restore --name same2 -d same
+	is_merged same2 || fail "it is not offered after a restore"
+	vm same3 --ksm
+	out $sm exec same3 sh -c 'head -c 30000000 /dev/zero | tr "\\0" x >/dev/shm/x'
+	beside sh -c "echo 20000 >$ksm/pages_to_scan; echo 1 >$ksm/run"
+	until_true 60 beside sh -c "[ \$(cat $ksm/pages_sharing) -gt 7000 ]"
+	beside sh -c "echo $was >$ksm/run"
+	is "what is in it" "$($sm exec same3 sh -c 'tr -d x </dev/shm/x | wc -c; wc -c </dev/shm/x' | xargs)" "0 30000000"
+	out -125 $sm run --snapshot same --ksm true
+	out $sm rm -f same1 same2 same3
+	out $sm snapshot rm same
+}
+
 limit_balloon=150
 test_balloon() {
 	# the library's balloon takes memory that the guest does not need, even from its page cache, and gives it back

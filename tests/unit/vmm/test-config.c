@@ -57,7 +57,7 @@ static void test_minimal(void **state)
 	assert_int_equal(cfg.vsock_agent, -1);
 	assert_string_equal(cfg.cmdline, "");
 	assert_true(cfg.seal);
-	assert_false(cfg.trace);
+	assert_false(cfg.trace || cfg.ksm);
 	assert_false(cfg.has_vsock);
 	vmm_config_done(&cfg);
 }
@@ -71,7 +71,7 @@ static void test_everything(void **state)
 		"\"blk\":[{\"layers\":[{\"fd\":11,\"size\":4096}],\"top\":{\"fd\":12,\"size\":10737418240},"
 		"\"read_only\":false,\"serial\":\"12345678901234567890\"},"
 		"{\"read_only\":true,\"concat\":[{\"fd\":13,\"size\":4096,\"offset\":0}]}],"
-		"\"vsock\":{\"cid\":3,\"agent\":14},\"trace\":true,\"seal\":false}";
+		"\"vsock\":{\"cid\":3,\"agent\":14},\"trace\":true,\"ksm\":true,\"seal\":false}";
 	struct vmm_config cfg;
 	struct sm_error err;
 
@@ -90,7 +90,7 @@ static void test_everything(void **state)
 	assert_true(cfg.blk[1].read_only);
 	assert_int_equal(cfg.vsock_cid, 3);
 	assert_int_equal(cfg.vsock_agent, 14);
-	assert_true(cfg.trace);
+	assert_true(cfg.trace && cfg.ksm);
 	assert_false(cfg.seal);
 	vmm_config_done(&cfg);
 }
