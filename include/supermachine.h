@@ -835,7 +835,10 @@ SM_PUBLIC int sm_vm_inspect(struct sm_vm *vm, char **ret_json, struct sm_error *
 
 /**
  * Waits until the command runs. Fails with the reason when the VM ends before, and with -ETIMEDOUT after timeout_ns
- * (0: no limit). A command that could not be started is such an end: outcome (may be NULL) then has its status.
+ * (0: no limit). A command that could not be started is such an end: outcome (may be NULL) then has its status. A
+ * guest has 60 s for its set-up after it was restored, 300 s where it boots, of time in which it had a CPU: then it has
+ * failed (SM_REASON_START_FAILED); but one that was restored and said nothing at all is booted instead, and the base
+ * snapshot dropped. Who waits less gives up on it by closing the VM.
  */
 SM_PUBLIC int sm_vm_wait_started(struct sm_vm *vm, uint64_t timeout_ns, struct sm_outcome *outcome,
 				 struct sm_error *err);

@@ -98,3 +98,28 @@ test_truncated_image() {
 	cp --sparse=always saved "$blob"
 	out $sm rmi fat
 }
+
+limit_stuck_restore=400
+test_stuck_restore() {
+	# a guest that stands still after it was restored: after a minute it is booted instead, or it is told that it hangs
+	local pid i since rc
+	at_length || skip "it takes a minute; in make check-long"
+	for i in 1 2 3 4 5 6; do
+		run_box box true # there is a base
+		beside sh -c 'for i in $(seq 500); do p=$(pidof supermachine-vmm) && kill -STOP $p && exit; sleep 0.01; done; exit 1' &
+		pid=$!
+		sleep 0.5
+		since=$SECONDS rc=0
+		run_box box echo said >run.out 2>run.err || rc=$?
+		wait $pid || true
+		[ $((SECONDS - since)) -lt 55 ] || break # else it was too late: the command ran already
+	done
+	[ $((SECONDS - since)) -ge 55 ] || fail "no monitor was stopped in time"
+	if [ $rc -eq 125 ]; then # its agent had been heard
+		has "what is said" "$(cat run.err)" 'the guest did not come up within 60 s \((its set-up did not end|no word from its agent)\)'
+	else
+		is "the run" "$rc $(cat run.out)" "0 said"
+	fi
+	is "VMs left" "$($sm ps -aq)" ""
+	is "processes left" "$(vm_processes)" 0
+}
