@@ -41,6 +41,7 @@ void keeper_stage(struct keeper *k, const char *name)
 	if (k->rewinding.marking) /* it is up already */
 		return;
 	vm_outcome_stage(&k->exit.outcome, name, now - k->stage_since);
+	log_debug("keeper", "stage %s: %llu us", name, (unsigned long long)(now - k->stage_since) / 1000);
 	k->stage_since = now;
 }
 

@@ -62,8 +62,9 @@ static int write_start(int dir, const struct vm_start *s, struct sm_error *err)
 static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l, const struct vm_start *s,
 		 struct sm_error *err)
 {
-	static const char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL;
+	const char *env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL, NULL};
+	const char *says = getenv("SUPERMACHINE_LOG");
+	_free_ char *keeper = NULL, *vmm = NULL, *log = NULL, *level = NULL;
 	char prepared[24], window[24], plugged[24], patience[24], life[24];
 	const char *argv[34];
 	unsigned n = 0;
@@ -75,6 +76,9 @@ static int spawn(struct sm_client *c, struct seat *seat, const struct launch *l,
 		return r;
 	if (asprintf(&log, "%s/keeper.log", l->dir) < 0)
 		return error_sys(err, ENOMEM, "start");
+	if (says && asprintf(&level, "SUPERMACHINE_LOG=%s", says) < 0)
+		return error_sys(err, ENOMEM, "start");
+	env[1] = level;
 	snprintf(prepared, sizeof(prepared), "%llu", (unsigned long long)s->prepare_ns);
 	/* A spare does not wait for its turn, nor for memory. */
 	snprintf(patience, sizeof(patience), "%llu", (unsigned long long)(l->spare_ns ? 0 : admission_patience(l)));

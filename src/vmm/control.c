@@ -60,6 +60,7 @@ void control_trace(struct vm *vm, const char *stage)
 {
 	struct buf b = {0};
 
+	log_debug("vmm", "%s", stage);
 	if (!vm->cfg->trace)
 		return;
 	buf_printf(&b, "{\"event\":\"trace\",\"stage\":\"%s\",\"ns\":%llu}", stage,

@@ -56,6 +56,21 @@ test_guest_poweroff() {
 	is "reason" "$(jq -r .reason o.json)" guest-shutdown
 }
 
+test_log() {
+	# SUPERMACHINE_LOG: what a VM's processes say of themselves, of all or of some, is beside its record
+	local dir
+	SUPERMACHINE_LOG=vmm=debug,error vm told
+	dir=$($sm inspect told | jq -r '.[0].directory')
+	has "of the monitor" "$(cat "$dir/vmm.log")" '^debug vmm: sealed$'
+	is "of the keeper" "$(cat "$dir/keeper.log")" ""
+	out $sm rm -f told
+	SUPERMACHINE_LOG=keeper=debug vm told
+	dir=$($sm inspect told | jq -r '.[0].directory')
+	has "of the keeper" "$(cat "$dir/keeper.log")" '^debug keeper: stage restore: [0-9]+ us$'
+	is "of the monitor" "$(cat "$dir/vmm.log")" ""
+	out $sm rm -f told
+}
+
 test_bad_kernel() {
 	# a kernel that is none is refused in one line
 	echo nonsense >vmlinuz
