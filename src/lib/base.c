@@ -410,6 +410,7 @@ static int find_or_make(struct sm_client *c, int snapshots, const char *name, co
 			struct base *b, const struct sm_progress *progress, struct sm_error *err)
 {
 	_fd_ int lock = base_lock(snapshots, progress, err);
+	struct seat *seat;
 	int r;
 
 	if (lock < 0)
@@ -418,6 +419,12 @@ static int find_or_make(struct sm_client *c, int snapshots, const char *name, co
 		return 0;
 	if (failed_lately(snapshots, b->key))
 		return error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made");
+	/* A machine that does not start is no base that cannot be made. */
+	r = client_seat(c, &seat, err);
+	if (r == 0)
+		r = seat_ready(seat, err);
+	if (r < 0)
+		return r;
 	base_sweep_locked(snapshots, false);
 	base_remove_locked(snapshots, name, NULL);
 	client_say(c, SM_LOG_INFO, "making the base snapshot for %llu MiB and %u CPU%s",
@@ -460,7 +467,8 @@ static bool is_near(const struct vm_record *rec, uint64_t memory)
 	       rec->dax_size / DAX_PER_MEMORY <= memory;
 }
 
-/* The base that serves this record best of those there are: 0. -ENOENT: none does, and *b is the one to make. */
+/* The base that serves this record best of those there are: 0. TO_MAKE: none does, and *b is the one to make. */
+enum { TO_MAKE = 1 };
 static int choose(struct sm_client *c, int snapshots, const struct vm_record *rec, struct base *b,
 		  char name[static sizeof(prefix) + BASE_KEY_DIGITS], struct sm_error *err)
 {
@@ -471,7 +479,7 @@ static int choose(struct sm_client *c, int snapshots, const struct vm_record *re
 		return r;
 	/* What most runs ask for is to have all of its memory at once. */
 	if (rec->memory == VM_DEFAULT_MEMORY)
-		return -ENOENT;
+		return TO_MAKE;
 	for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
 		if (classes[i] == rec->memory)
 			wanted = rec->memory;
@@ -491,7 +499,7 @@ static int choose(struct sm_client *c, int snapshots, const struct vm_record *re
 	}
 	base_done(b);
 	r = name_base(c, rec, wanted ? wanted : rec->memory, b, name, err);
-	return r < 0 ? r : -ENOENT;
+	return r < 0 ? r : TO_MAKE;
 }
 
 int base_find(struct sm_client *c, const struct vm_record *rec, struct base *ret, struct sm_error *err)
@@ -501,7 +509,7 @@ int base_find(struct sm_client *c, const struct vm_record *rec, struct base *ret
 	struct base b = {0};
 	int r = snapshots < 0 ? snapshots : choose(c, snapshots, rec, &b, name, err);
 
-	if (r == -ENOENT)
+	if (r == TO_MAKE)
 		r = error_set(err, SM_ERROR_NOT_FOUND, ENOENT, "there is no base snapshot %s", b.key);
 	if (r < 0)
 		base_done(&b);
@@ -516,7 +524,7 @@ static int get(struct sm_client *c, int snapshots, const struct vm_record *rec, 
 	char name[sizeof(prefix) + BASE_KEY_DIGITS];
 	int r = choose(c, snapshots, rec, b, name, err);
 
-	if (r != -ENOENT)
+	if (r != TO_MAKE)
 		return r;
 	return failed_lately(snapshots, b->key)
 		       ? error_set(err, SM_ERROR_STATE, EAGAIN, "no base snapshot could be made")
