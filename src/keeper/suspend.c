@@ -96,14 +96,16 @@ int suspend_open(struct keeper *k)
 static int identify_volume(const struct vm_mount *m, char **ret, struct sm_error *err)
 {
 	_fd_ int fd = m->own ? -1 : open(m->source, O_RDONLY | O_CLOEXEC);
-	struct stat st;
+	struct statx st;
 
-	if (!m->own && (fd < 0 || fsync(fd) < 0 || fstat(fd, &st) < 0))
+	/* In a machine its kernel may believe for a moment what it has heard of the file before. */
+	if (!m->own &&
+	    (fd < 0 || fsync(fd) < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st) < 0))
 		return error_sys(err, errno, "volume %s", m->volume);
 	if (m->own)
 		*ret = strdup("-");
-	else if (asprintf(ret, "%llx %llx %lld.%ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
-			  (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec) < 0)
+	else if (asprintf(ret, "%llx %llx %lld.%ld", (unsigned long long)st.stx_ino, (unsigned long long)st.stx_size,
+			  (long long)st.stx_mtime.tv_sec, (long)st.stx_mtime.tv_nsec) < 0)
 		*ret = NULL;
 	return *ret ? 0 : error_sys(err, ENOMEM, "volume %s", m->volume);
 }
