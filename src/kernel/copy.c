@@ -15,11 +15,6 @@
 
 #define MAX_FILE (256 * MIB)
 
-static void free_index(struct module_index **ix)
-{
-	module_index_free(*ix);
-}
-
 static int copy_file(const char *from, int dir, const char *to, struct sm_error *err)
 {
 	_free_ char *data = NULL;
@@ -72,18 +67,12 @@ static int copy_lists(const char *from, int dir, struct sm_error *err)
 
 static int copy_modules(const struct kernel *k, const char *const *modules, const char *dir, struct sm_error *err)
 {
-	_cleanup_(free_index) struct module_index *ix = NULL;
 	_cleanup_(module_list_done) struct module_list list = {0};
 	_free_ char *path = NULL;
 	_fd_ int fd = -1;
 	int r;
 
-	if (!k->modules)
-		return error_set(err, SM_ERROR_HOST, ENOENT, "kernel %s: its modules (lib/modules/%s) are not there",
-				 k->image, k->release);
-	r = module_index_open(k->modules, &ix, err);
-	if (r == 0)
-		r = module_closure(ix, modules, &list, err);
+	r = kernel_modules(k, modules, &list, err);
 	if (r < 0)
 		return r;
 	if (asprintf(&path, "%s/lib/modules/%s", dir, k->release) < 0)

@@ -27,26 +27,15 @@
 #define UNUSED_LIMIT (7 * 24 * 3600) /* seconds */
 #define FORMAT_VERSION 1	     /* part of the cache key: raise it when equal inputs give other bytes */
 
-static void free_index(struct module_index **ix)
-{
-	module_index_free(*ix);
-}
-
 static int add_modules(struct cpio *c, const struct kernel *k, const char *const *modules, struct sm_error *err)
 {
-	_cleanup_(free_index) struct module_index *ix = NULL;
 	_cleanup_(module_list_done) struct module_list list = {0};
 	_cleanup_(buf_done) struct buf order = {0};
 	int r;
 
 	if (!modules || !*modules)
 		return 0;
-	if (!k->modules)
-		return error_set(err, SM_ERROR_HOST, ENOENT, "kernel %s: its modules (lib/modules/%s) are not there",
-				 k->image, k->release);
-	r = module_index_open(k->modules, &ix, err);
-	if (r == 0)
-		r = module_closure(ix, modules, &list, err);
+	r = kernel_modules(k, modules, &list, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < list.count; i++) {

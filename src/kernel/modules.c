@@ -384,3 +384,19 @@ void module_list_done(struct module_list *list)
 	free(list->items);
 	*list = (struct module_list){0};
 }
+
+int kernel_modules(const struct kernel *k, const char *const *names, struct module_list *ret, struct sm_error *err)
+{
+	struct module_index *ix;
+	int r;
+
+	if (!k->modules)
+		return error_set(err, SM_ERROR_HOST, ENOENT, "kernel %s: its modules (lib/modules/%s) are not there",
+				 k->image, k->release);
+	r = module_index_open(k->modules, &ix, err);
+	if (r < 0)
+		return r;
+	r = module_closure(ix, names, ret, err);
+	module_index_free(ix);
+	return r;
+}

@@ -7,6 +7,7 @@
 #ifndef KERNEL_MODULES_H
 #define KERNEL_MODULES_H
 
+#include "kernel/kernel.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +34,9 @@ struct module_list {
 int module_closure(const struct module_index *ix, const char *const *names, struct module_list *ret,
 		   struct sm_error *err) MUST_CHECK;
 void module_list_done(struct module_list *list);
+/* The same of the modules that this kernel has; -ENOENT: it has none. */
+int kernel_modules(const struct kernel *k, const char *const *names, struct module_list *ret,
+		   struct sm_error *err) MUST_CHECK;
 
 /*
  * Walks the "key=value" strings of a module's .modinfo section: fn returns nonzero to stop, which is then returned.
