@@ -50,6 +50,16 @@ static int ask_for_attributes(int base, const char *path)
 	return syscall(SYS_statx, base, path, AT_SYMLINK_NOFOLLOW | FORCE_SYNC, BASIC_STATS, answer) < 0 ? -errno : 0;
 }
 
+/* The kernel keeps what it has listed in the directory's page cache, for as long as the times are those: a change
+ * within the same tick of the host's clock would not show in them. */
+static void drop_listing(int base, const char *path)
+{
+	_fd_ int dir = openat(base, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (dir >= 0)
+		posix_fadvise(dir, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 /* For those in the guest who watch the file (inotify): changes nothing. */
 static void raise_event(int base, const char *path, bool contents)
 {
@@ -113,8 +123,10 @@ int refresh_apply(int base, int proc, enum refresh_what what, const char *path)
 		return 0;
 	if (what == REFRESH_NAME || what >= REFRESH_MADE_FILE)
 		return ask_for_name(base, path);
+	if (what == REFRESH_LISTING)
+		drop_listing(base, path);
 	r = ask_for_attributes(base, path);
-	if (r == 0)
+	if (r == 0 && what != REFRESH_LISTING)
 		raise_event(base, path, what == REFRESH_CONTENTS);
 	return r;
 }

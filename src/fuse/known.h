@@ -26,6 +26,7 @@ struct known_node {
 	bool pending;			   /* the watch is asked for, and not there yet */
 	bool refused;			   /* it cannot be watched: not asked again */
 	bool attr_known;		   /* the peer may believe `attr` */
+	bool listed;			   /* a directory: the peer may have a listing of it */
 	bool written;			   /* but for size and times, for it wrote to the file since */
 	bool length_told;		   /* a regular file: the peer's kernel may take `length` for its length */
 	bool unlinked;			   /* by the peer, which so knows that it may have no name */

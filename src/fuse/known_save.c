@@ -9,7 +9,7 @@
 #define NODE_RECORD 24U
 #define NAME_RECORD 18U
 
-enum { ATTR_KNOWN = 1, WRITTEN = 2 };
+enum { ATTR_KNOWN = 1, WRITTEN = 2, LISTED = 4 };
 
 static void put_time(struct buf *out, const struct timespec *t)
 {
@@ -23,7 +23,8 @@ static void put_node(const struct known_node *node, struct buf *out)
 
 	buf_put_u64(out, node->id);
 	buf_put_u64(out, node->refs);
-	buf_put_u64(out, (node->attr_known ? ATTR_KNOWN : 0) | (node->written ? WRITTEN : 0));
+	buf_put_u64(out,
+		    (node->attr_known ? ATTR_KNOWN : 0) | (node->written ? WRITTEN : 0) | (node->listed ? LISTED : 0));
 	if (!node->attr_known)
 		return;
 	buf_put_u32(out, st->st_mode);
@@ -70,13 +71,14 @@ static int load_node(struct known *k, struct cursor *in)
 	uint64_t id = cursor_u64(in), refs = cursor_u64(in), what = cursor_u64(in);
 	struct known_node *node;
 
-	if (in->bad || !id || what > (ATTR_KNOWN | WRITTEN))
+	if (in->bad || !id || what > (ATTR_KNOWN | WRITTEN | LISTED))
 		return -EPROTO;
 	node = known_enter(k, id);
 	if (!node)
 		return -ENOMEM;
 	node->refs = refs;
 	node->written = what & WRITTEN;
+	node->listed = what & LISTED;
 	node->attr_known = what & ATTR_KNOWN;
 	if (!node->attr_known)
 		return 0;

@@ -55,6 +55,7 @@ ssize_t op_lookup(struct fuse_request *rq)
 static void forget(struct fuse_session *s, uint64_t nodeid, uint64_t count)
 {
 	watch_forget(s->watch, nodeid, count);
+	readings_forget(s, nodeid);
 	if (s->ops->forget)
 		s->ops->forget(s->be, nodeid, count);
 	dax_forgotten(s, nodeid);

@@ -10,6 +10,7 @@
 #include "fuse/dax.h"
 #include "fuse/handles.h"
 #include "fuse/newer.h"
+#include "fuse/readings.h"
 #include "fuse/session.h"
 #include "fuse/watch.h"
 
@@ -24,6 +25,7 @@ struct fuse_session {
 	struct sm_fs_ops own_ops;    /* the backend's, as far as its header knew them */
 	struct fuse_session_options options;
 	struct fuse_handles handles;
+	struct fuse_readings readings;
 	struct watch *watch;	      /* NULL: none */
 	struct backing *backing;      /* NULL: data always comes through here */
 	struct dax *dax;	      /* NULL: no window */
@@ -68,6 +70,11 @@ ssize_t request_put(struct fuse_request *rq, size_t offset, const void *p, size_
 /* Room for payload, in bytes. */
 size_t request_room(const struct fuse_request *rq);
 
+/* True if the peer opens no directories (readings.h). */
+static inline bool session_opens_no_directories(const struct fuse_session *s)
+{
+	return s->features & FUSE_NO_OPENDIR_SUPPORT;
+}
 /* What is taken of the features that a peer offers. */
 uint64_t session_wanted_features(const struct fuse_session *s);
 /* An open file of the backend's is given up. */

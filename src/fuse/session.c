@@ -48,6 +48,7 @@ int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_op
 		s->options.max_handles = FUSE_SESSION_MAX_HANDLES;
 	if (s->options.audit)
 		s->audit = *s->options.audit;
+	readings_init(&s->readings);
 	r = handles_init(&s->handles, s->options.max_handles);
 	/* Without inotify (out of instances, say) answers are valid for as long as the backend says: slower, not wrong.
 	 */
@@ -62,6 +63,7 @@ int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_op
 		r = -ENOMEM;
 	}
 	if (r < 0) {
+		readings_done(&s->readings);
 		watch_free(s->watch);
 		backing_free(s->backing);
 		free(s);
@@ -74,6 +76,7 @@ int fuse_session_new(struct sm_fs_backend *backend, const struct fuse_session_op
 /* What the peer left open when it went away. */
 static void release_all(struct fuse_session *s)
 {
+	readings_close_all(s);
 	for (uint32_t i = 0; i < s->handles.count; i++) {
 		struct fuse_handle *h = &s->handles.slots[i];
 		uint64_t fh;
@@ -97,6 +100,7 @@ struct fuse_session *fuse_session_free(struct fuse_session *s)
 	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == STATE_READY && s->ops->destroy)
 		s->ops->destroy(s->be);
 	handles_done(&s->handles);
+	readings_done(&s->readings);
 	watch_free(s->watch);
 	backing_free(s->backing);
 	dax_free(s->dax);
@@ -266,9 +270,10 @@ void entry_out_from(struct fuse_session *s, const struct sm_fs_entry *e, struct 
 /* ------------------------------------------------------------------------------------------------ INIT */
 
 /*
- * Feature bits that we take when the peer offers them, and why. Left out on purpose: SECURITY_CTX, a label for what is
- * made, since the host's security module labels its files itself; CREATE_SUPP_GROUP, the groups of who makes something,
- * since owners are set by number and nobody is asked for permission by them; POSIX_ACL, since the
+ * Feature bits that we take when the peer offers them, and why. No OPENDIR (readings.h) where the peer can be told that
+ * what it has listed is not so any more, or nobody else changes the tree. Left out on purpose: SECURITY_CTX, a label
+ * for what is made, since the host's security module labels its files itself; CREATE_SUPP_GROUP, the groups of who
+ * makes something, since owners are set by number and nobody is asked for permission by them; POSIX_ACL, since the
  * host's ACLs act there and are not spoken of; WRITEBACK_CACHE unless asked for, with which the peer believes its own
  * size and times for good.
  */
@@ -282,6 +287,8 @@ uint64_t session_wanted_features(const struct fuse_session *s)
 
 	/* Cached pages are dropped when mtime or size are others than they were; or never. */
 	want |= s->options.sole ? FUSE_EXPLICIT_INVAL_DATA : FUSE_AUTO_INVAL_DATA;
+	if (s->watch || s->options.sole)
+		want |= FUSE_NO_OPENDIR_SUPPORT;
 	if (s->ops->getlk && s->ops->setlk)
 		want |= FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
 	if (s->dax)

@@ -79,8 +79,9 @@ int fuse_session_load(struct fuse_session *s, struct cursor *in)
 	max_write = cursor_u32(in);
 	if (in->bad || state > STATE_ENDED || state == STATE_INIT)
 		return -EPROTO;
-	/* What the peer was promised has to hold. */
-	if (max_write != s->options.max_write || s->features & ~session_wanted_features(s) ||
+	/* What the peer was promised has to hold. (That it opens no directories, it can be anywhere.) */
+	if (max_write != s->options.max_write ||
+	    s->features & ~(session_wanted_features(s) | FUSE_NO_OPENDIR_SUPPORT) ||
 	    (state == STATE_READY && s->minor < SESSION_LEAST_MINOR) || s->minor > SESSION_MINOR)
 		return -ENOTSUP;
 	r = load_handles(s, in);

@@ -228,7 +228,9 @@ bool watch_ensure(struct watch *w, struct known_node *dir)
 	return true;
 }
 
-static struct watch_mark begin(struct watch *w, uint64_t dir, bool making)
+enum intent { TO_LOOK_UP, TO_LIST, TO_MAKE };
+
+static struct watch_mark begin(struct watch *w, uint64_t dir, enum intent intent)
 {
 	struct watch_mark mark = {.nodeid = dir};
 	struct known_node *node;
@@ -242,23 +244,31 @@ static struct watch_mark begin(struct watch *w, uint64_t dir, bool making)
 		mark.at = w->events;
 	}
 	mark.written = w->written;
-	mark.making = making;
-	if (node && making) {
+	mark.making = intent == TO_MAKE;
+	if (node && intent == TO_MAKE) {
 		mark.attr_known = node->attr_known;
-		node->attr_known = false;
+		mark.listed = node->listed;
+		node->attr_known = node->listed = false;
 	}
+	if (mark.watched && intent == TO_LIST)
+		node->listed = true;
 	pthread_mutex_unlock(&w->lock);
 	return mark;
 }
 
 struct watch_mark watch_begin(struct watch *w, uint64_t dir)
 {
-	return begin(w, dir, false);
+	return begin(w, dir, TO_LOOK_UP);
+}
+
+struct watch_mark watch_listing(struct watch *w, uint64_t dir, bool kept)
+{
+	return begin(w, dir, kept ? TO_LIST : TO_LOOK_UP);
 }
 
 struct watch_mark watch_making(struct watch *w, uint64_t dir)
 {
-	return begin(w, dir, true);
+	return begin(w, dir, TO_MAKE);
 }
 
 /* Attributes may be believed where every change of them makes an event: of a directory, those of its own watch; of
@@ -393,7 +403,7 @@ static struct known_name *changed_name(struct watch *w, uint64_t dir, const char
 
 	if (!node)
 		return NULL;
-	node->attr_known = false;
+	node->attr_known = node->listed = false;
 	return known_name_find(&w->known, node, name);
 }
 
@@ -490,11 +500,15 @@ void watch_not_made(struct watch *w, const struct watch_mark *mark)
 {
 	struct known_node *dir;
 
-	if (!w || !mark->attr_known)
+	if (!w || !(mark->attr_known || mark->listed))
 		return;
 	pthread_mutex_lock(&w->lock);
 	dir = known_find(&w->known, mark->nodeid);
-	if (dir && !dir->attr_known) {
+	if (dir && mark->listed && !untouched(w, mark, dir->id, ""))
+		watch_listing_stale(w, &w->late, dir);
+	else if (dir && mark->listed)
+		dir->listed = true;
+	if (dir && mark->attr_known && !dir->attr_known) {
 		dir->attr_known = true;
 		watch_check_node(w, &w->late, dir);
 	}

@@ -32,6 +32,7 @@ enum watch_what {
 	WATCH_NAME = 1,	    /* parent/name is not what the peer knows */
 	WATCH_ATTR = 2,	    /* attributes of nodeid */
 	WATCH_CONTENTS = 4, /* attributes and data of nodeid */
+	WATCH_LISTING = 5,  /* attributes and listing of the directory nodeid */
 };
 
 struct watch_stale {
@@ -150,9 +151,13 @@ struct watch_mark {
 	uint64_t written; /* what the peer has written by then */
 	bool watched;
 	bool making;	 /* the peer's own doing */
-	bool attr_known; /* of making: the peer believed the directory's attributes before */
+	bool attr_known; /* of making: the peer believed the directory's attributes before, */
+	bool listed;	 /* and had a listing of it */
 };
 
+/* Before this directory is listed. kept: from its beginning, and the peer may keep the listing until it is told that it
+ * is stale; only where the mark says `watched`. */
+struct watch_mark watch_listing(struct watch *w, uint64_t dir, bool kept);
 /* Before a name of this directory is looked up. */
 struct watch_mark watch_begin(struct watch *w, uint64_t dir);
 /* Before one is made there, after which the peer does not believe the directory's attributes; and when it was not. */

@@ -24,6 +24,12 @@ static void attr_stale(struct watch *w, struct findings *f, struct known_node *n
 	node->attr_known = false;
 }
 
+void watch_listing_stale(struct watch *w, struct findings *f, struct known_node *dir)
+{
+	watch_found(w, f, (struct watch_stale){.what = WATCH_LISTING, .nodeid = dir->id});
+	dir->attr_known = dir->listed = false;
+}
+
 static bool same_time(const struct timespec *a, const struct timespec *b)
 {
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
@@ -117,7 +123,9 @@ void watch_lose_directory(struct watch *w, struct findings *f, struct known_node
 			attr_stale(w, f, n->node, true);
 		watch_name_stale(w, f, n, 0, 0);
 	}
-	if (dir->attr_known)
+	if (dir->listed)
+		watch_listing_stale(w, f, dir);
+	else if (dir->attr_known)
 		attr_stale(w, f, dir, true);
 }
 
@@ -166,7 +174,10 @@ static void handle(struct watch *w, struct findings *f, const struct inotify_eve
 	}
 	if (!ev->len || mask & WATCH_NAME_EVENTS) {
 		*watch_slot(w, dir->id, "") = w->events;
-		watch_check_node(w, f, dir);
+		if (dir->listed && mask & WATCH_NAME_EVENTS)
+			watch_listing_stale(w, f, dir);
+		else
+			watch_check_node(w, f, dir);
 	}
 	if (!ev->len)
 		return;

@@ -71,6 +71,8 @@ void watch_length_told(struct known_node *node, const struct watch_mark *mark, c
 /* Takes a name back from the peer: what it has under it may be another by now. */
 void watch_name_stale(struct watch *w, struct findings *f, struct known_name *n, mode_t made, mode_t gone);
 void watch_check_node(struct watch *w, struct findings *f, struct known_node *node);
+/* What the peer has listed of the directory is not what is there. */
+void watch_listing_stale(struct watch *w, struct findings *f, struct known_node *dir);
 /* mask: the events that the name had. */
 void watch_check_name(struct watch *w, struct findings *f, struct known_name *n, uint32_t mask);
 /* The directory is not watched any more: whatever the peer has of it may become stale unseen. */

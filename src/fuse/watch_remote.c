@@ -47,6 +47,8 @@ static void take_back(struct watch *w, struct findings *f, struct known_node *di
 		if (n->pending)
 			watch_name_stale(w, f, n, 0, 0);
 	}
+	if (dir->listed)
+		watch_listing_stale(w, f, dir);
 }
 
 static void settle(struct known_node *dir)

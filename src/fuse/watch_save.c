@@ -30,6 +30,8 @@ static void compare_directory(struct watch *w, struct findings *f, struct known_
 		watch_lose_directory(w, f, dir);
 		return;
 	}
+	if (dir->listed && !dir->attr_known)
+		watch_listing_stale(w, f, dir);
 	if (!dir->names)
 		watch_check_node(w, f, dir);
 	for (struct known_name *n = dir->children, *next; n; n = next) {
@@ -44,7 +46,7 @@ void watch_compare(struct watch *w, void (*stale)(void *arg, const struct watch_
 
 	pthread_mutex_lock(&w->lock);
 	for (struct known_node *node = known_next(&w->known, NULL); node; node = known_next(&w->known, node))
-		if (node->children || (node->attr_known && S_ISDIR(node->attr.st_mode)))
+		if (node->children || node->listed || (node->attr_known && S_ISDIR(node->attr.st_mode)))
 			compare_directory(w, &f, node);
 		else if (!node->names)
 			watch_check_node(w, &f, node);

@@ -16,6 +16,7 @@ enum refresh_what {
 	REFRESH_NAME = 1,     /* it may be absent, new, or another file */
 	REFRESH_ATTR = 2,     /* its attributes */
 	REFRESH_CONTENTS = 4, /* those and its data */
+	REFRESH_LISTING = 5,  /* those and what is listed of the directory */
 	REFRESH_ALL = 8,      /* anything may have changed; no path */
 	/* As NAME, and news for those who watch the directory it is in: */
 	REFRESH_MADE_FILE = 16,

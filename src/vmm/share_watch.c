@@ -30,7 +30,7 @@
 
 /* What the watch finds is what the guest is told. */
 _Static_assert(WATCH_NAME == (int)REFRESH_NAME && WATCH_ATTR == (int)REFRESH_ATTR &&
-		       WATCH_CONTENTS == (int)REFRESH_CONTENTS,
+		       WATCH_CONTENTS == (int)REFRESH_CONTENTS && WATCH_LISTING == (int)REFRESH_LISTING,
 	       "two rooms' names for the same");
 
 struct share_watch {

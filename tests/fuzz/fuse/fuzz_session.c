@@ -166,7 +166,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} init = {.h = {.len = sizeof(init), .opcode = FUSE_INIT, .unique = 1},
 		  .in = {.major = 7,
 			 .minor = 38,
-			 .flags = FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_DO_READDIRPLUS | FUSE_MAP_ALIGNMENT,
+			 .flags = FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_DO_READDIRPLUS | FUSE_MAP_ALIGNMENT |
+				  FUSE_NO_OPENDIR_SUPPORT, /* taken where there is a watch, or nobody else */
 			 .flags2 = (uint32_t)(FUSE_HAS_INODE_DAX >> 32)}};
 	struct window window = {0};
 	struct fuse_dax_port dax = {.size = PLACES * FUSE_DAX_SLOT,
@@ -187,6 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct fuse_session *s;
 
 	o.watch = kind & 8;
+	o.sole = !(kind & 2) && kind & 4;
 	o.dax = kind & 64 ? &dax : NULL;
 	if (fuse_session_new(be, &o, &s) < 0)
 		abort();

@@ -288,6 +288,28 @@ static void test_what_changed_meanwhile_is_told(void **state)
 	assert_true(told >= 2); /* both names; the directory's times */
 }
 
+/* What it has listed it keeps without asking: of the directory's times nothing is known here, so it is told. */
+static void test_a_listing_is_told_of(void **state)
+{
+	struct fuse_init_in init = {.major = 7, .minor = 38, .flags = FUSE_NO_OPENDIR_SUPPORT};
+	struct fuse_read_in in = {.size = 4096};
+	struct fixture *f = *state;
+	unsigned told = 0;
+	uint64_t d;
+
+	if (!fuse_session_watch(f->old.s))
+		skip();
+	assert_int_equal(call(&f->old, FUSE_DESTROY, 0, NULL, 0, NULL), 0);
+	assert_int_equal(call(&f->old, FUSE_INIT, 0, &init, sizeof(init), NULL), 0);
+	d = look(&f->old, 1, "d");
+	assert_int_equal(call(&f->old, FUSE_READDIR, d, &in, sizeof(in), NULL), 0);
+	move_on(f);
+	watch_compare(fuse_session_watch(f->new.s), count, &told);
+	assert_int_equal(told, 1);
+	/* It still opens none, though it was never asked by this session. */
+	assert_int_equal(call(&f->new, FUSE_READDIR, d, &in, sizeof(in), NULL), 0);
+}
+
 /* Cut short anywhere, or with any byte another: refused or harmless, never out of bounds. */
 static void test_damaged_state(void **state)
 {
@@ -335,6 +357,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_another_file_under_the_name_is_never_used, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_another_directory_has_none_of_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_changed_meanwhile_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_listing_is_told_of, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_state, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names_stay_beneath_the_root, setup, teardown),
 	};

@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 
 #include "fuse/memory.h"
 #include "fuse/newer.h"
+#include "fuse/readings.h"
 #include "fuse/session.h"
 
 struct peer {
@@ -296,6 +298,201 @@ static void test_readdirplus_lists_in_steps_and_counts_references(void **state)
 	assert_int_equal(seen, 50);
 }
 
+/* ------------------------------------------------------------- directories that are not opened */
+
+static unsigned num_open; /* directories of the backend */
+static struct sm_fs_ops real;
+
+static int counted_opendir(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t node,
+			   struct sm_fs_open *ret)
+{
+	int r = real.opendir(be, who, node, ret);
+
+	num_open += r == 0;
+	return r;
+}
+
+static void counted_releasedir(struct sm_fs_backend *be, uint64_t node, uint64_t fh)
+{
+	num_open--;
+	real.releasedir(be, node, fh);
+}
+
+/* A peer whose kernel may leave out OPENDIR, of a tree that nobody else changes (or of which `options` say otherwise).
+ */
+static void begin_unopened(struct peer *p, const struct fuse_session_options *options)
+{
+	static struct sm_fs_ops ops;
+
+	ops = *p->be->ops;
+	if (ops.opendir != counted_opendir)
+		real = ops;
+	ops.opendir = counted_opendir;
+	ops.releasedir = counted_releasedir;
+	p->be->ops = &ops;
+	fuse_session_free(p->s);
+	assert_int_equal(fuse_session_new(p->be, options, &p->s), 0);
+	assert_int_equal(init(p, 7, 38, FUSE_DO_READDIRPLUS | FUSE_NO_OPENDIR_SUPPORT, 0), 0);
+}
+
+static const struct fuse_session_options sole = {.sole = true};
+
+/* One answer of a listing: its last offset (the same again: it was the end), and how many names it had. */
+static uint64_t list_some(struct peer *p, uint64_t node, uint64_t offset, uint32_t size, unsigned *ret_names)
+{
+	struct fuse_read_in r = {.size = size, .offset = offset, .fh = 12345};
+	size_t len, at = 0;
+
+	*ret_names = 0;
+	assert_int_equal(call(p, FUSE_READDIR, node, &r, sizeof(r), NULL), 0);
+	len = p->header.len - sizeof(p->header);
+	while (len - at >= FUSE_NAME_OFFSET) {
+		struct fuse_dirent *d = (void *)(p->payload + at);
+
+		*ret_names += d->name[0] != '.';
+		offset = d->off;
+		at += FUSE_DIRENT_SIZE(d);
+	}
+	return offset;
+}
+
+static uint64_t make_directory(struct peer *p, uint64_t in, const char *name, unsigned files)
+{
+	struct fuse_mkdir_in mk = {.mode = 0755};
+	uint64_t fh, node;
+	char file[32];
+
+	assert_int_equal(call(p, FUSE_MKDIR, in, &mk, sizeof(mk), name), 0);
+	node = ((struct fuse_entry_out *)(void *)p->payload)->nodeid;
+	for (unsigned i = 0; i < files; i++) {
+		struct fuse_create_in c = {.flags = O_RDWR, .mode = 0644};
+		struct fuse_release_in rel;
+
+		snprintf(file, sizeof(file), "file-%u", i);
+		assert_int_equal(call(p, FUSE_CREATE, node, &c, sizeof(c), file), 0);
+		fh = ((struct fuse_open_out *)(void *)(p->payload + sizeof(struct fuse_entry_out)))->fh;
+		rel = (struct fuse_release_in){.fh = fh};
+		assert_int_equal(call(p, FUSE_RELEASE, ((struct fuse_entry_out *)(void *)p->payload)->nodeid, &rel,
+				      sizeof(rel), NULL),
+				 0);
+	}
+	return node;
+}
+
+static void test_directories_are_listed_without_being_opened(void **state)
+{
+	struct fuse_open_in in = {0};
+	struct fuse_fsync_in sync = {0};
+	struct peer *p = *state;
+	uint64_t node, at[2] = {0, 0};
+	unsigned names, total[2] = {0, 0};
+
+	begin_unopened(p, &sole);
+	assert_int_equal(call(p, FUSE_OPENDIR, 1, &in, sizeof(in), NULL), -ENOSYS);
+	node = make_directory(p, 1, "d", 50);
+	/* Two that read it at once, in steps of their own. */
+	for (int step = 0; step < 200; step++) {
+		int who = step % 3 == 0;
+		uint64_t next = list_some(p, node, at[who], who ? 300 : 200, &names);
+
+		total[who] += names;
+		if (next != at[who])
+			assert_in_range(num_open, 1, 2);
+		at[who] = next;
+	}
+	assert_int_equal(total[0], 50);
+	assert_int_equal(total[1], 50);
+	assert_int_equal(num_open, 0);
+	/* Its end is an empty answer: it may be kept. */
+	assert_int_equal(p->header.len, sizeof(p->header));
+	assert_int_equal(call(p, FUSE_FSYNCDIR, node, &sync, sizeof(sync), NULL), 0);
+	assert_int_equal(call(p, FUSE_READDIR, node + 1000, &(struct fuse_read_in){.size = 4096},
+			      sizeof(struct fuse_read_in), NULL),
+			 -ESTALE);
+	assert_int_equal(num_open, 0);
+}
+
+/* Begun and never read to the end: as many as are kept, and the first of them still goes on where it was. */
+static void test_unfinished_listings_are_bounded(void **state)
+{
+	struct peer *p = *state;
+	uint64_t node, first, at;
+	unsigned names, total;
+
+	begin_unopened(p, &sole);
+	first = make_directory(p, 1, "first", 20);
+	at = list_some(p, first, 0, 300, &names);
+	total = names;
+	for (unsigned i = 0; i < 3 * FUSE_READINGS; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "d-%u", i);
+		node = make_directory(p, 1, name, 4);
+		list_some(p, node, 0, 100, &names);
+		assert_int_equal(names, 1);
+		assert_in_range(num_open, 1, FUSE_READINGS);
+	}
+	assert_int_equal(num_open, FUSE_READINGS);
+	for (uint64_t next; (next = list_some(p, first, at, 300, &names)) != at; at = next)
+		total += names;
+	assert_int_equal(total, 20);
+	assert_int_equal(num_open, FUSE_READINGS - 1);
+	/* What the peer forgets is closed, and the rest when it goes away. */
+	assert_int_equal(
+		call(p, FUSE_FORGET, node, &(struct fuse_forget_in){.nlookup = 1}, sizeof(struct fuse_forget_in), NULL),
+		1);
+	assert_int_equal(num_open, FUSE_READINGS - 2);
+	assert_int_equal(call(p, FUSE_DESTROY, 0, NULL, 0, NULL), 0);
+	assert_int_equal(num_open, 0);
+}
+
+static int watch_nothing(struct sm_fs_backend *be, uint64_t node, int inotify_fd, uint32_t mask)
+{
+	return -EOPNOTSUPP;
+}
+
+static int watch_all(struct sm_fs_backend *be, uint64_t node, int inotify_fd, uint32_t mask)
+{
+	return inotify_add_watch(inotify_fd, "/", mask);
+}
+
+/* Of what cannot be watched no listing may be kept: it ends in an answer that is no entry, and not empty. */
+static void test_a_listing_that_may_not_be_kept_has_another_end(void **state)
+{
+	const struct fuse_session_options watched = {.watch = true};
+	static struct sm_fs_ops ops;
+	struct peer *p = *state;
+	unsigned names;
+	uint64_t at;
+
+	for (int round = 0; round < 2; round++) {
+		ops = *p->be->ops;
+		ops.watch = round ? watch_all : watch_nothing;
+		p->be->ops = &ops;
+		begin_unopened(p, &watched);
+		make_directory(p, 1, round ? "again" : "d", 3);
+		at = list_some(p, 1, 0, 4096, &names);
+		assert_int_equal(names, round + 1);
+		assert_int_equal(list_some(p, 1, at, 4096, &names), at);
+		assert_int_equal(p->header.len - sizeof(p->header), round ? 0 : 8);
+		assert_int_equal(num_open, 0);
+	}
+}
+
+/* A session that cannot tell its peer of changes has it open directories, and so have peers that know no better. */
+static void test_a_session_without_a_watch_has_directories_opened(void **state)
+{
+	struct fuse_open_in in = {0};
+	struct peer *p = *state;
+
+	begin_unopened(p, NULL);
+	assert_int_equal(call(p, FUSE_OPENDIR, 1, &in, sizeof(in), NULL), 0);
+	fuse_session_free(p->s);
+	assert_int_equal(fuse_session_new(p->be, &sole, &p->s), 0);
+	assert_int_equal(init(p, 7, 38, FUSE_DO_READDIRPLUS, 0), 0);
+	assert_int_equal(call(p, FUSE_OPENDIR, 1, &in, sizeof(in), NULL), 0);
+}
+
 static void test_a_read_only_session_changes_nothing(void **state)
 {
 	struct peer *p = *state, ro = {.be = p->be};
@@ -379,6 +576,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_forgetting_more_than_was_looked_up_is_harmless, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sixty_thousand_forgets_at_once_are_heard, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_readdirplus_lists_in_steps_and_counts_references, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_directories_are_listed_without_being_opened, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unfinished_listings_are_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_listing_that_may_not_be_kept_has_another_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_session_without_a_watch_has_directories_opened, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_read_only_session_changes_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_an_audit_is_told_what_is_done, setup, teardown),
 	};

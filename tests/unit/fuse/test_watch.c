@@ -320,6 +320,33 @@ static void test_what_nobody_changes_is_asked_for_once(void **state)
 	assert_int_equal(requests(f), before);
 }
 
+/* By the directory's times alone such a change is not to be seen, as one within a tick of a clock. */
+static void test_a_listing_is_kept_until_the_host_changes_it(void **state)
+{
+	struct fixture *f = *state;
+	struct timespec times[2];
+	uint64_t before;
+	struct stat st;
+	char name[32];
+
+	assert_int_equal(mkdirat(f->host, "dir", 0755), 0);
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(fstatat(f->host, "dir", &st, 0), 0);
+		times[0] = st.st_atim;
+		times[1] = st.st_mtim;
+		snprintf(name, sizeof(name), "dir/file-%d", i);
+		put(f->host, name, "");
+		assert_int_equal(utimensat(f->host, "dir", times, 0), 0);
+		expect_same(f, "dir");
+	}
+	usleep(1500000); /* longer than the backend's own answers are valid */
+	expect_same(f, "dir");
+	before = requests(f);
+	for (int i = 0; i < 100; i++)
+		expect_same(f, "dir");
+	assert_int_equal(requests(f), before);
+}
+
 static void test_own_changes_stay_cached(void **state)
 {
 	struct fixture *f = *state;
@@ -505,6 +532,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_every_change_of_the_host_is_seen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_own_doing_hides_no_change_of_the_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_nobody_changes_is_asked_for_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_listing_is_kept_until_the_host_changes_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_own_changes_stay_cached, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_burst_of_changes_leaves_nothing_stale, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_an_open_shows_the_length_that_the_file_has, setup, teardown),

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -202,6 +203,77 @@ static void test_what_the_host_changed_is_seen_after_a_refresh(void **state)
 	assert_int_equal(st.st_mode & 07777, 0600);
 }
 
+static unsigned names_in(int base, const char *path)
+{
+	int fd = openat(base, path, O_RDONLY | O_DIRECTORY);
+	DIR *d = fdopendir(fd);
+	unsigned n = 0;
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n - 2;
+}
+
+static uint64_t requests(struct fixture *f)
+{
+	struct fuse_session_stats st;
+
+	fuse_session_get_stats(f->session, &st);
+	return st.requests;
+}
+
+/* As a change within one tick of a clock leaves it: not to be seen by the directory's times. */
+static void put_unseen(int dir, const char *name)
+{
+	struct timespec times[2];
+	struct stat st;
+
+	assert_int_equal(fstatat(dir, "dir", &st, 0), 0);
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	put(dir, name, "");
+	assert_int_equal(utimensat(dir, "dir", times, 0), 0);
+}
+
+static void test_a_listing_costs_nothing_until_it_is_another(void **state)
+{
+	struct fixture *f = *state;
+	char name[32];
+	uint64_t before;
+
+	assert_int_equal(mkdirat(f->host, "dir", 0755), 0);
+	for (unsigned i = 0; i < 500; i++) {
+		snprintf(name, sizeof(name), "dir/file-%03u", i);
+		put(f->host, name, "");
+	}
+	assert_int_equal(names_in(f->base, "0/dir"), 500);
+	assert_int_equal(names_in(f->base, "0/dir"), 500);
+	before = requests(f);
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(names_in(f->base, "0/dir"), 500);
+	assert_int_equal(requests(f), before);
+	for (unsigned i = 500; i < 520; i++) {
+		snprintf(name, sizeof(name), "dir/file-%03u", i);
+		put_unseen(f->host, name);
+		refresh(f);
+		assert_int_equal(names_in(f->base, "0/dir"), i + 1);
+	}
+	/* Its own changes the kernel knows of. */
+	put(f->base, "0/dir/own", "");
+	assert_int_equal(names_in(f->base, "0/dir"), 521);
+	assert_int_equal(unlinkat(f->base, "0/dir/own", 0), 0);
+	assert_int_equal(names_in(f->base, "0/dir"), 520);
+	refresh(f);
+	assert_int_equal(names_in(f->base, "0/dir"), 520);
+	assert_int_equal(unlinkat(f->base, "0/dir/nothing", 0), -1);
+	assert_int_equal(mkdirat(f->base, "0/dir/file-000", 0755), -1); /* fails, and makes nothing stale */
+	put_unseen(f->host, "dir/file-520");
+	refresh(f);
+	assert_int_equal(names_in(f->base, "0/dir"), 521);
+}
+
 static void test_a_refresh_changes_nothing_on_the_host(void **state)
 {
 	struct fixture *f = *state;
@@ -209,7 +281,7 @@ static void test_a_refresh_changes_nothing_on_the_host(void **state)
 
 	put(f->host, "file", "text");
 	assert_int_equal(fstatat(f->host, "file", &before, 0), 0);
-	for (int what = REFRESH_NAME; what <= REFRESH_CONTENTS; what *= 2) {
+	for (int what = REFRESH_NAME; what <= REFRESH_LISTING; what++) {
 		assert_int_equal(refresh_apply(f->base, f->proc, what, "0/file"), 0);
 		refresh_apply(f->base, f->proc, what, "0/nothing");
 		refresh_apply(f->base, f->proc, what, "0/no/way");
@@ -412,6 +484,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_what_the_host_changed_is_seen_after_a_refresh, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_listing_costs_nothing_until_it_is_another, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_refresh_changes_nothing_on_the_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_watchers_in_the_guest_see_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_watchers_in_the_guest_see_what_comes_and_goes, setup, teardown),

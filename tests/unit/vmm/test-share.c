@@ -311,15 +311,15 @@ static int deed_lists(struct scene *s)
 {
 	struct fuse_open_in op = {0};
 	struct fuse_read_in rd = {.size = 32768};
-	struct fuse_release_in rl = {0};
+	struct fuse_fsync_in fs = {0};
 
 	TRY(hello(s));
 	TRY(make_file(s));
-	TRY(call(s, FUSE_OPENDIR, ROOT, &op, sizeof(op), NULL));
-	rd.fh = rl.fh = ((const struct fuse_open_out *)payload(s))->fh;
+	/* The guest's kernel is told not to open directories. */
+	TRY(call(s, FUSE_OPENDIR, ROOT, &op, sizeof(op), NULL) == -ENOSYS ? 0 : -EIO);
 	TRY(call(s, FUSE_READDIRPLUS, ROOT, &rd, sizeof(rd), NULL));
 	TRY(call(s, FUSE_READDIR, ROOT, &rd, sizeof(rd), NULL));
-	TRY(call(s, FUSE_RELEASEDIR, ROOT, &rl, sizeof(rl), NULL));
+	TRY(call(s, FUSE_FSYNCDIR, ROOT, &fs, sizeof(fs), NULL));
 	TRY(call(s, FUSE_DESTROY, 0, NULL, 0, NULL));
 	return 0;
 }
