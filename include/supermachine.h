@@ -1767,7 +1767,8 @@ struct sm_fs_ops {
 	int (*fsync)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, bool data_only);
 	int (*fsyncdir)(struct sm_fs_backend *be, uint64_t nodeid, uint64_t fh, bool data_only);
 	int (*syncfs)(struct sm_fs_backend *be, uint64_t nodeid);
-	/** NULL: success, handle 0. */
+	/** NULL: success, handle 0. Most peers open no directories: then it is called before a listing's first part (or
+	 * one whose offset no listing has come to), and releasedir at its end or when it has been left for long. */
 	int (*opendir)(struct sm_fs_backend *be, const struct sm_fs_caller *who, uint64_t nodeid,
 		       struct sm_fs_open *ret);
 	/** Lists from offset (0: the beginning, else a next_offset) until the end or add says no. plus: give entries
