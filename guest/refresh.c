@@ -123,10 +123,12 @@ int refresh_apply(int base, int proc, enum refresh_what what, const char *path)
 		return 0;
 	if (what == REFRESH_NAME || what >= REFRESH_MADE_FILE)
 		return ask_for_name(base, path);
-	if (what == REFRESH_LISTING)
+	if (what == REFRESH_LISTING) {
 		drop_listing(base, path);
+		return ask_for_attributes(base, path);
+	}
 	r = ask_for_attributes(base, path);
-	if (r == 0 && what != REFRESH_LISTING)
+	if (r == 0)
 		raise_event(base, path, what == REFRESH_CONTENTS);
 	return r;
 }

@@ -26,8 +26,7 @@ ssize_t op_opendir(struct fuse_request *rq)
 		return r;
 	r = handles_add(&rq->s->handles, rq->h.nodeid, o.fh, true, &out.fh);
 	if (r < 0) {
-		if (rq->s->ops->releasedir)
-			rq->s->ops->releasedir(rq->s->be, rq->h.nodeid, o.fh);
+		session_releasedir(rq->s, rq->h.nodeid, o.fh);
 		return r;
 	}
 	out.open_flags = (o.flags & SM_FS_OPEN_CACHE_DIR ? FOPEN_CACHE_DIR : 0) |
@@ -160,8 +159,8 @@ ssize_t op_releasedir(struct fuse_request *rq)
 	if (!request_arg(rq, &in, sizeof(in)))
 		return -EPROTO;
 	r = handles_remove(&rq->s->handles, in.fh, rq->h.nodeid, true, &fh);
-	if (r == 0 && rq->s->ops->releasedir)
-		rq->s->ops->releasedir(rq->s->be, rq->h.nodeid, fh);
+	if (r == 0)
+		session_releasedir(rq->s, rq->h.nodeid, fh);
 	return r;
 }
 

@@ -17,12 +17,6 @@ void readings_done(struct fuse_readings *r)
 	pthread_mutex_destroy(&r->lock);
 }
 
-static void close_one(struct fuse_session *s, const struct fuse_reading *reading)
-{
-	if (s->ops->releasedir)
-		s->ops->releasedir(s->be, reading->nodeid, reading->fh);
-}
-
 static struct fuse_reading take_out_locked(struct fuse_readings *r, unsigned i)
 {
 	struct fuse_reading taken = r->list[i];
@@ -55,7 +49,7 @@ void readings_forget(struct fuse_session *s, uint64_t nodeid)
 	struct fuse_reading reading;
 
 	while (take_out(&s->readings, nodeid, NULL, &reading))
-		close_one(s, &reading);
+		session_releasedir(s, reading.nodeid, reading.fh);
 }
 
 void readings_close_all(struct fuse_session *s)
@@ -64,7 +58,7 @@ void readings_close_all(struct fuse_session *s)
 
 	pthread_mutex_lock(&r->lock);
 	for (unsigned i = 0; i < r->count; i++)
-		close_one(s, &r->list[i]);
+		session_releasedir(s, r->list[i].nodeid, r->list[i].fh);
 	__atomic_store_n(&r->count, 0, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&r->lock);
 }
@@ -99,5 +93,5 @@ void reading_put(struct fuse_session *s, const struct fuse_reading *reading, boo
 		pthread_mutex_unlock(&r->lock);
 	}
 	if (over)
-		close_one(s, &closed);
+		session_releasedir(s, closed.nodeid, closed.fh);
 }

@@ -75,10 +75,17 @@ static inline bool session_opens_no_directories(const struct fuse_session *s)
 {
 	return s->features & FUSE_NO_OPENDIR_SUPPORT;
 }
+
 /* What is taken of the features that a peer offers. */
 uint64_t session_wanted_features(const struct fuse_session *s);
 /* An open file of the backend's is given up. */
 void session_release(struct fuse_session *s, uint64_t nodeid, uint64_t fh, bool flock_release, uint64_t owner);
+/* An open directory of the backend's is. */
+static inline void session_releasedir(struct fuse_session *s, uint64_t nodeid, uint64_t fh)
+{
+	if (s->ops->releasedir)
+		s->ops->releasedir(s->be, nodeid, fh);
+}
 
 void attr_from_stat(struct fuse_session *s, uint64_t nodeid, const struct stat *st, bool submount,
 		    struct fuse_attr *ret);

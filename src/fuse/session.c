@@ -84,9 +84,9 @@ static void release_all(struct fuse_session *s)
 		if (!h->used ||
 		    handles_remove(&s->handles, (uint64_t)h->generation << 32 | i, h->nodeid, h->is_dir, &fh) < 0)
 			continue;
-		if (h->is_dir && s->ops->releasedir)
-			s->ops->releasedir(s->be, h->nodeid, fh);
-		else if (!h->is_dir)
+		if (h->is_dir)
+			session_releasedir(s, h->nodeid, fh);
+		else
 			session_release(s, h->nodeid, fh, true, 0);
 	}
 }
